@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'VGGTConfig', 'PatchEmbed', 'resize_pos_embed', 'DinoViT', 'context_first', 'take_views', 'asymmetric',
            'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'dropped_keys',
-           'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'load_teacher']
+           'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'hub_is_up',
+           'load_pretrained', 'load_teacher']
 
-# %% ../nbs/07_patch_encoder.ipynb #c9f241e5
-import contextlib,io,math,warnings
-from dataclasses import dataclass,field
+# %% ../nbs/07_patch_encoder.ipynb #64135aca
+import contextlib,io,math,re,warnings
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ from .core import UserError
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
-# %% ../nbs/07_patch_encoder.ipynb #a1073ff1
+# %% ../nbs/07_patch_encoder.ipynb #b8d29365
 @dataclass(frozen=True)
 class VGGTConfig:
     "Sizes of a patch encoder; the defaults are VGGT-1B's"
@@ -48,9 +50,14 @@ class VGGTConfig:
     def nano(cls, **kw):
         "About a million parameters, for 112-pixel views on a laptop"
         return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, img_size=112,
-            dpt_layers=(0,1,2,3), dpt_dim=24, dpt_channels=(16,24,32,32), dpt_down=2), **kw})
+            dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
 
-# %% ../nbs/07_patch_encoder.ipynb #0d236100
+    def __post_init__(self):
+        for k in ('heads','dpt_layers','dpt_channels'): object.__setattr__(self, k, tuple(getattr(self, k)))  # JSON knows no tuples
+        if self.embed not in ('dinov2','conv'): raise ValueError(f"embed is {self.embed!r}: choose 'dinov2' or 'conv'")
+        if self.global_qk_norm not in ('layer','rms'): raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
+
+# %% ../nbs/07_patch_encoder.ipynb #2f8cf262
 class PatchEmbed(nn.Module):
     "One token per patch by one convolution"
     def __init__(self,
@@ -67,7 +74,7 @@ class PatchEmbed(nn.Module):
         if h%self.patch or w%self.patch: raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
         return rearrange(self.proj(x), 'k c gh gw -> k (gh gw) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #de4d9fea
+# %% ../nbs/07_patch_encoder.ipynb #1c538bd4
 def resize_pos_embed(
     pos:Tensor, # Learnt table of a square grid, (1, s*s, c)
     grid:tuple, # Rows and columns wanted
@@ -79,7 +86,7 @@ def resize_pos_embed(
     pos = F.interpolate(pos, size=tuple(grid), mode='bicubic', antialias=True)
     return rearrange(pos, '1 c y x -> 1 (y x) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #a244b5bc
+# %% ../nbs/07_patch_encoder.ipynb #cfab8cf4
 class DinoViT(nn.Module):
     "DINOv2 with registers: a vision transformer of one view, under its own state-dict names"
     def __init__(self,
@@ -108,7 +115,7 @@ class DinoViT(nn.Module):
         for blk in self.blocks: x = blk(x)
         return self.norm(x)[:, 1+self.register_tokens.shape[1]:]
 
-# %% ../nbs/07_patch_encoder.ipynb #f9d0d253
+# %% ../nbs/07_patch_encoder.ipynb #cef99a2a
 def context_first(
     is_tgt:Tensor, # True = hidden from the encoder, (b, v)
 )->tuple: # Order of views with context first (b, v), and the number of context views
@@ -118,7 +125,7 @@ def context_first(
     if is_tgt[:,0].any(): raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../nbs/07_patch_encoder.ipynb #c7e39644
+# %% ../nbs/07_patch_encoder.ipynb #3fbada83
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -126,7 +133,7 @@ def take_views(
     "Views `order` of each sample"
     return x[torch.arange(len(x), device=x.device)[:,None], order]
 
-# %% ../nbs/07_patch_encoder.ipynb #2328bd84
+# %% ../nbs/07_patch_encoder.ipynb #efe01fd4
 def asymmetric(
     n_ctx:int, # How many tokens, the first ones, belong to context views
 ):
@@ -137,7 +144,7 @@ def asymmetric(
         return torch.cat([ctx, tgt], dim=-2)
     return attend
 
-# %% ../nbs/07_patch_encoder.ipynb #5df79312
+# %% ../nbs/07_patch_encoder.ipynb #16dea226
 MEAN,STD = (0.485,0.456,0.406),(0.229,0.224,0.225)
 
 def normalise(
@@ -147,7 +154,7 @@ def normalise(
     m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s
 
-# %% ../nbs/07_patch_encoder.ipynb #0a9a8089
+# %% ../nbs/07_patch_encoder.ipynb #fbd4be04
 class Aggregator(nn.Module):
     "Alternates attention inside a view and attention among all views"
     def __init__(self,
@@ -155,8 +162,6 @@ class Aggregator(nn.Module):
     ):
         super().__init__()
         self.cfg,c,r = cfg,cfg.dim,cfg.n_registers
-        if cfg.embed not in ('dinov2','conv'): raise ValueError(f"embed is {cfg.embed!r}: choose 'dinov2' or 'conv'")
-        if cfg.global_qk_norm not in ('layer','rms'): raise ValueError(f"global_qk_norm is {cfg.global_qk_norm!r}: choose 'layer' or 'rms'")
         self.patch_embed = PatchEmbed(c, cfg.patch) if cfg.embed=='conv' else DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size)
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, c)*.02)  # [0] for view 0, [1] for the others
         self.register_token = nn.Parameter(torch.randn(1, 2, r, c)*.02)
@@ -178,12 +183,15 @@ class Aggregator(nn.Module):
         is_tgt:Tensor=None, # True = hidden from the encoder, (b, v); None: every view is context
         layers:tuple=(-1,), # Pairs whose output to keep
     )->dict: # Layer -> frame output beside global output, (b, v, 1+r+n, 2*dim)
-        b,v = imgs.shape[:2]
+        "Tokens of the layers asked for, views in the order they came"
+        (b,v),cfg = imgs.shape[:2],self.cfg
+        if bad:=[l for l in layers if not -cfg.depth<=l<cfg.depth]: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
         n_ctx,order = v,None
         if is_tgt is not None:
+            if is_tgt.shape!=(b,v): raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
             order,n_ctx = context_first(is_tgt)
             imgs = take_views(imgs, order)
-        x,cfg = self.tokens(imgs),self.cfg
+        x = self.tokens(imgs)
         pos = F.pad(grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1, (0,0,1+cfg.n_registers,0))  # special tokens at 0
         in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
         attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
@@ -196,7 +204,7 @@ class Aggregator(nn.Module):
         if order is not None: kept = {i:take_views(o, order.argsort(1)) for i,o in kept.items()}
         return {l:kept[l%cfg.depth] for l in layers}
 
-# %% ../nbs/07_patch_encoder.ipynb #ade9c971
+# %% ../nbs/07_patch_encoder.ipynb #e1bc3477
 class CameraHead(nn.Module):
     "Reads the camera tokens of all views and refines a guess of their poses a few times"
     def __init__(self,
@@ -226,7 +234,7 @@ class CameraHead(nn.Module):
             out.append(torch.cat([enc[...,:7], enc[...,7:].relu()], dim=-1))  # a field of view is not negative
         return out
 
-# %% ../nbs/07_patch_encoder.ipynb #4da8a271
+# %% ../nbs/07_patch_encoder.ipynb #d88631cb
 class ResidualConv(nn.Module):
     "Two convolutions beside a shortcut"
     def __init__(self,
@@ -241,7 +249,7 @@ class ResidualConv(nn.Module):
         x = x.relu()  # VGGT's relu works in place, so its shortcut carries relu(x) too
         return x + self.conv2(self.conv1(x).relu())
 
-# %% ../nbs/07_patch_encoder.ipynb #e529f100
+# %% ../nbs/07_patch_encoder.ipynb #06142da5
 class Fusion(nn.Module):
     "Adds a finer map to a coarser one and resizes the sum"
     def __init__(self,
@@ -261,7 +269,7 @@ class Fusion(nn.Module):
         x = self.resConfUnit2(x)
         return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
 
-# %% ../nbs/07_patch_encoder.ipynb #6e88a6be
+# %% ../nbs/07_patch_encoder.ipynb #615680b7
 def uv_embed(
     x:Tensor, # Maps, (k, c, h, w)
     aspect:float, # Image width over height
@@ -277,7 +285,7 @@ def uv_embed(
     pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=h), repeat(waves(v), 'h c -> c h w', w=w)])
     return x + strength*pos
 
-# %% ../nbs/07_patch_encoder.ipynb #0a392ccc
+# %% ../nbs/07_patch_encoder.ipynb #e79633e0
 class DPTHead(nn.Module):
     "Tokens of four layers into one map with a value and a confidence per pixel"
     def __init__(self,
@@ -316,7 +324,7 @@ class DPTHead(nn.Module):
         x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
         return s.output_conv2(uv_embed(x, w/h))
 
-# %% ../nbs/07_patch_encoder.ipynb #fe7cbee0
+# %% ../nbs/07_patch_encoder.ipynb #47384fc0
 def dropped_keys(
     cfg:VGGTConfig, # Sizes of the model that is loaded
     keys:list, # Names in the checkpoint
@@ -326,7 +334,7 @@ def dropped_keys(
     heads = ['track_head.']+[f'{o}_head.' for o in ('camera','depth','point') if o not in cfg.heads]
     return [k for k in keys if k in biases or k.startswith(tuple(heads))]
 
-# %% ../nbs/07_patch_encoder.ipynb #632296dc
+# %% ../nbs/07_patch_encoder.ipynb #a659119d
 class VGGT(nn.Module, PyTorchModelHubMixin):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
     def __init__(self,
@@ -433,10 +441,12 @@ class VGGT(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def _fill(cls, model, state):
         "Load `state`, say what was left out"
-        if dropped:=model.load(state): warnings.warn(f"left out by name: {', '.join(dropped)}", stacklevel=2)
+        model.left_out = model.load(state)
+        told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in model.left_out if not k.startswith('track_head.'))
+        if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
         return model.eval()
 
-# %% ../nbs/07_patch_encoder.ipynb #66704081
+# %% ../nbs/07_patch_encoder.ipynb #4ebd4fa9
 def _to(o, device):
     "Copy of a dataclass with what can move on `device`"
     def mv(x):
@@ -444,14 +454,16 @@ def _to(o, device):
         return x.to(device) if hasattr(x, 'to') else x
     return type(o)(**{k:mv(v) for k,v in vars(o).items()})
 
-# %% ../nbs/07_patch_encoder.ipynb #10414d7e
+# %% ../nbs/07_patch_encoder.ipynb #660193a3
 @dataclass
 class Views:
     "What a teacher may look at"
     imgs:Tensor=None # RGB in 0..1, (b, v, 3, h, w)
     cams:Cameras=None # True cameras, (b, v), where they are known
     rooms:object=None # The rooms themselves (`spa3r.rooms.Rooms`), for the exact teacher
-    def to(self, device): return _to(self, device)
+    def to(self, device):
+        "Copy on another device"
+        return _to(self, device)
 
 @dataclass
 class Observation:
@@ -462,9 +474,11 @@ class Observation:
     depth:Tensor # Depth along z of each patch, (b, v, n)
     grid:tuple # Rows and columns of patches
     is_tgt:Tensor # True = hidden from the encoder, (b, v)
-    def to(self, device): return _to(self, device)
+    def to(self, device):
+        "Copy on another device"
+        return _to(self, device)
 
-# %% ../nbs/07_patch_encoder.ipynb #3b465572
+# %% ../nbs/07_patch_encoder.ipynb #3c078302
 class Teacher(nn.Module):
     "A frozen module: no gradients, and `train()` leaves it in eval mode"
     def freeze(self):
@@ -476,7 +490,7 @@ class Teacher(nn.Module):
         "Stay in eval mode"
         return super().train(False)
 
-# %% ../nbs/07_patch_encoder.ipynb #9efccb0d
+# %% ../nbs/07_patch_encoder.ipynb #eb8fc321
 class DINOv3(Teacher):
     "What is in each patch, by a frozen DINOv3"
     def __init__(self,
@@ -498,7 +512,7 @@ class DINOv3(Teacher):
         x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
-# %% ../nbs/07_patch_encoder.ipynb #3e386e8d
+# %% ../nbs/07_patch_encoder.ipynb #a37e475e
 class VGGTTeacher(Teacher):
     "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
     def __init__(self,
@@ -535,7 +549,7 @@ class VGGTTeacher(Teacher):
         depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
         return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #1bc7d6df
+# %% ../nbs/07_patch_encoder.ipynb #49a59afa
 class ExactTeacher(Teacher):
     "The truth about a room: its feature field, cameras and depth, computed from geometry"
     def __init__(self,
@@ -568,7 +582,30 @@ class ExactTeacher(Teacher):
         feats,depth = self._look(views)
         return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #91294432
+# %% ../nbs/07_patch_encoder.ipynb #2c9bb097
+def hub_is_up(
+    seconds:float=5., # How long to wait for it
+)->bool: # Did it answer?
+    "Can the model hub be reached?"
+    from huggingface_hub import constants,get_session
+    if constants.HF_HUB_OFFLINE: return False
+    try: get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception: return False
+    return True
+
+# %% ../nbs/07_patch_encoder.ipynb #28639883
+def load_pretrained(
+    cls, # Class with `from_pretrained`
+    name:str, # Folder or hub id
+    **kwargs):
+    "`cls.from_pretrained(name)` whose failures are one line for the user"
+    up = Path(name).is_dir() or hub_is_up()
+    try: return cls.from_pretrained(str(name), **({} if up else dict(local_files_only=True)), **kwargs)
+    except Exception as e:
+        why = (str(e).strip() or type(e).__name__).splitlines()[0] if up else 'no such folder, not downloaded before, and the hub cannot be reached'
+        raise UserError(f"cannot load {cls.__name__} from {name}: {why}"[:400]) from e
+
+# %% ../nbs/07_patch_encoder.ipynb #0b4f51d7
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'
@@ -579,13 +616,10 @@ def load_teacher(
 )->Teacher: # Frozen teacher
     "Teacher by name"
     if name=='exact': return ExactTeacher(grid)
-    src = Path(folder or '.')/name if name=='teacher' else Path(name)
-    if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student saved with one")
-    try:
-        vggt = VGGT.from_pretrained(str(src), **({} if cfg is None else dict(cfg=cfg)))
-        if semantic is None: return VGGTTeacher(vggt, asymmetric=asymmetric)
+    src = Path(folder or '.')/name if name=='teacher' else name
+    if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
+    vggt,sem = load_pretrained(VGGT, src, **({} if cfg is None else dict(cfg=cfg))),None
+    if semantic is not None:
         from transformers import DINOv3ViTModel
-        return VGGTTeacher(vggt, DINOv3(DINOv3ViTModel.from_pretrained(semantic)), asymmetric)
-    except Exception as e:
-        why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise UserError(f"cannot load teacher {src}{f' with {semantic}' if semantic else ''}: {why}"[:300]) from e
+        sem = DINOv3(load_pretrained(DINOv3ViTModel, semantic))
+    return VGGTTeacher(vggt, sem, asymmetric)

@@ -2,7 +2,7 @@
 import pytest,torch
 from einops import rearrange
 from golden_io import card,load
-from spa3r.patch_encoder import VGGT,VGGTConfig,normalise
+from spa3r.patch_encoder import DINOv3,VGGT,VGGTConfig,VGGTTeacher,Views,normalise
 
 ATOL = 1e-4
 
@@ -61,3 +61,28 @@ def test_dropped_names():
     note = ' '.join(card('d_vggt_weights')['notes'])
     assert dropped and all(k in note for k in dropped) and len(dropped)==note.count('_norm.bias')
     assert recorded_vggt('layer')[1]==[]
+
+def recorded_dino():
+    "The recorded DINOv3"
+    from transformers import DINOv3ViTConfig,DINOv3ViTModel
+    state,c = load('f_dino_weights')
+    c = c['config']['transformers_config']
+    net = DINOv3ViTModel(DINOv3ViTConfig(hidden_size=c['hidden'], num_hidden_layers=c['layers'], num_attention_heads=c['heads'],
+        intermediate_size=c['inter'], num_register_tokens=c['registers'], patch_size=c['patch'], image_size=c['image']))
+    net.load_state_dict(state, strict=True)
+    return DINOv3(net, side=c['image'])
+
+@pytest.mark.parametrize('asym', ['asym','sym'])
+@pytest.mark.parametrize('nm,norm', [('layernorm','layer'), ('official_rms','rms')])
+def test_teacher(nm, norm, asym):
+    "The teacher's context, targets, semantics, cameras and depth in the recorded loss forward"
+    ts,c = load(f'f_spa3r_{nm}_{asym}')
+    assert c['config']['asym']==(asym=='asym')
+    obs = VGGTTeacher(recorded_vggt(norm)[0], recorded_dino(), asymmetric=c['config']['asym']).observe(Views(ts['images']), ts['view_mask'])
+    got = dict(f_ctx=obs.ctx, f_tgt=obs.feats['geo'], f_sem=obs.feats['sem'], depth_gt=obs.depth[...,None], extrinsics=obs.cams.w2c.flatten(0,1)[:,None],
+        intrinsics=obs.cams.K.flatten(0,1)[:,None])
+    for k,v in got.items():
+        assert v.shape==ts[k].shape, f'{k}: {tuple(v.shape)} for {tuple(ts[k].shape)}'
+        diff = (v-ts[k]).abs().max().item()
+        assert diff<=ATOL*(1+(ts[k].abs().max().item() if k=='intrinsics' else 0)), f'{nm} {asym} {k} differs by {diff:.1e}'
+        print(f'{nm} {asym} {k} {diff:.1e}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FieldDecoder']
 
-# %% ../nbs/09_field_decoder.ipynb #104d4a91
+# %% ../nbs/09_field_decoder.ipynb #ad560fa5
 import torch
 from torch import nn,Tensor
 from einops import rearrange,repeat
@@ -13,7 +13,7 @@ from .attention import MLP,Transformer
 from .cameras import Cameras
 from .prope import Prope
 
-# %% ../nbs/09_field_decoder.ipynb #50fd789a
+# %% ../nbs/09_field_decoder.ipynb #e0689ce9
 class FieldDecoder(nn.Module):
     "Latents and a camera in, the features that this camera would see out"
     def __init__(self,
@@ -39,11 +39,13 @@ class FieldDecoder(nn.Module):
         "What each ray found out from the latents"
         b,v = cams.shape
         if b!=len(latents): raise ValueError(f"latents of {len(latents)} scenes, but cameras of {b}")
-        x = self.pose_tokenizer(rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz').to(latents.dtype))
+        with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
+            rays = rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz')
+            x = self.pose_tokenizer(rays.to(self.pose_tokenizer.weight.dtype))
         z = repeat(latents, 'b m d -> (b v) m d', v=v)
         w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
         pos = Prope(w2c, K, cams.hw, grid, self.e, n_special=self.n_registers+z.shape[1])
-        x = self.decoder(torch.cat([z, x.to(z.dtype)], dim=1), pos)
+        x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos)
         return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 
     def forward(self,

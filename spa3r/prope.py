@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['lift_intrinsics', 'projections', 'Prope']
 
-# %% ../nbs/06_prope.ipynb #796a6dac
+# %% ../nbs/06_prope.ipynb #28d4ea79
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from einops import rearrange
 from .cameras import inv_se3
-from .attention import grid_positions,rotate
+from .attention import grid_positions,quarter_turn,turn
 
-# %% ../nbs/06_prope.ipynb #9b9b1693
+# %% ../nbs/06_prope.ipynb #9f5e0a10
 def lift_intrinsics(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -25,7 +25,7 @@ def lift_intrinsics(
     Li[...,0,0],Li[...,1,1],Li[...,0,2],Li[...,1,2] = 1/fx,1/fy,-cx/fx,-cy/fy
     return L,Li
 
-# %% ../nbs/06_prope.ipynb #7b700d92
+# %% ../nbs/06_prope.ipynb #160fb376
 def projections(
     w2c:Tensor, # Camera from world, (..., 4, 4)
     K:Tensor=None, # Intrinsics in pixels, (..., 3, 3); None: poses alone
@@ -37,43 +37,59 @@ def projections(
     L,Li = lift_intrinsics(K, hw)
     return L@P,Pi@Li
 
-# %% ../nbs/06_prope.ipynb #7a93c883
+# %% ../nbs/06_prope.ipynb #0ad68b2e
 class Prope:
-    "Positions that are cameras: half of each head sees the projection, half the place in the image"
+    "Positions that are cameras: half of each head meets the projection, half turns with the place in the image"
     def __init__(self,
         w2c:Tensor, # Camera from world, (b, k, 4, 4)
         K:Tensor, # Intrinsics in pixels, (b, k, 3, 3), or None
         hw:tuple, # Image height and width in pixels
-        grid:tuple, # Rows and columns of patches of one camera
+        grid:tuple, # Rows and columns of patches of each camera
         e:int, # Width of a head, a multiple of 8
         n_special:int=0, # Tokens in front that have no camera
         base:float=100., # As in `Rope2d`
     ):
-        if e%8: raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 x heads")
+        if e%8: raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 times the heads")
         dt = torch.promote_types(w2c.dtype, torch.float32)
-        self.n_special,self.k_cams = n_special,w2c.shape[1]
-        self.P,self.Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
+        with torch.autocast(w2c.device.type, enabled=False): P,Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
+        self.n_special,self.k_cams,self.grid = n_special,w2c.shape[1],tuple(grid)
+        self.Mq,self.Mk,self.Mo = (self.mixer(M, e) for M in (P, Pi.mT, P.mT))  # they act on rows
         freqs = base**-(torch.arange(e//8, dtype=dt, device=w2c.device)/(e//8))
-        xy = grid_positions(*grid, device=w2c.device).flip(-1).repeat(self.k_cams, 1)  # (k*n, 2)
-        angles = -xy[...,None]*freqs  # (k*n, 2, e//8)
-        self.cos,self.sin = angles.cos(),angles.sin()
+        xy = grid_positions(*grid, device=w2c.device).flip(-1)
+        angles = -(xy[:,:,None,None]*freqs).expand(-1, -1, 2, -1).flatten(1)  # (n, e//2): x x y y
+        self.cos = F.pad(angles.cos(), (e//2,0), value=0.)
+        self.sin = F.pad(angles.sin(), (e//2,0), value=1.)
+        self.back = F.pad(-angles.sin(), (e//2,0), value=1.)
+
+    def mixer(self,
+        M:Tensor, # (b, k, 4, 4)
+        e:int, # Width of a head
+    )->Tensor: # (b, 1, k, e, e)
+        "`M` on each group of four in the first half of a head, quarter turns on the second"
+        h,eye = e//2,torch.eye(e//8, dtype=M.dtype, device=M.device)
+        J = torch.block_diag(*[quarter_turn(e//8, M.device)]*2).to(M.dtype)
+        return (F.pad(torch.kron(eye[None,None], M.contiguous()), (0,h,0,h)) + F.pad(J, (h,0,h,0)))[:,None]
 
     def apply(self,
         x:Tensor, # (b, nh, n_special + k*n, e)
-        M:Tensor, # What meets each group of four channels, (b, k, 4, 4)
-        sin:Tensor, # `self.sin` to turn, `-self.sin` to turn back
+        M:Tensor, # One of the mixers
+        sin:Tensor, # `self.sin`, or `self.back` to undo it
     )->Tensor: # As `x`
-        "Matrix on the first half of the head, rotation on the second, nothing on the special tokens"
-        y = x[:,:,self.n_special:].to(M.dtype)
-        if y.shape[2]!=len(self.cos): raise ValueError(f"{y.shape[2]} tokens after {self.n_special} special ones, but the cameras have {len(self.cos)} patches")
-        a,b = y.chunk(2, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):  # metres need more than 8 bits
-            a = rearrange(a, 'b nh (k n) (g j) -> b k (nh n g) j', k=self.k_cams, j=4)@M.mT
-        a = rearrange(a, 'b k (nh n g) i -> b nh (k n) (g i)', nh=y.shape[1], g=y.shape[3]//8)
-        b = rotate(b.unflatten(-1, (2,-1)), self.cos, sin).flatten(-2)
-        return torch.cat([x[:,:,:self.n_special], torch.cat([a,b], dim=-1).to(x.dtype)], dim=2)
+        "Leave the special tokens, change the others"
+        s,n = self.n_special,self.k_cams*len(self.cos)
+        if x.shape[2]!=s+n: raise ValueError(f"{x.shape[2]} tokens, expected {s} + {self.k_cams} cameras x {self.grid} = {s+n}")
+        y = turn(x[:,:,s:].unflatten(2, (self.k_cams,-1)), M, self.cos, sin)
+        return torch.cat([x[:,:,:s], y.flatten(2,3)], dim=2)
 
-    def q(self, x): return self.apply(x, self.P.mT, self.sin)
-    def k(self, x): return self.apply(x, self.Pi, self.sin)
+    def q(self, x):
+        "Queries by P transposed"
+        return self.apply(x, self.Mq, self.sin)
+
+    def k(self, x):
+        "Keys by P inverse, and values too"
+        return self.apply(x, self.Mk, self.sin)
+
     v = k
-    def o(self, x): return self.apply(x, self.P, -self.sin)
+    def o(self, x):
+        "The output by P, and turned back"
+        return self.apply(x, self.Mo, self.back)

@@ -7,7 +7,7 @@ __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'B
            'plain', 'stripes', 'checker', 'wood', 'cloth', 'Thing', 'Room', 'overlap', 'build', 'make_room', 'Rooms',
            'make_rooms', 'room_cameras', 'sample_scenes', 'render', 'exact_field']
 
-# %% ../nbs/03_rooms.ipynb #30a1e0f4
+# %% ../nbs/03_rooms.ipynb #8156cb04
 import math,random
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass,field
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from .cameras import Cameras,intrinsics,scale_intrinsics
 
-# %% ../nbs/03_rooms.ipynb #61e63d3a
+# %% ../nbs/03_rooms.ipynb #1b4cafac
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
 CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box','pillow','ball','bin']
 FURNITURE = range(len(FIXTURES), len(CLASSES))  # indices of the classes that are pieces of furniture
 HELD_OUT = 10**9  # rooms with seeds from here on are never trained on
 
-# %% ../nbs/03_rooms.ipynb #cc340b61
+# %% ../nbs/03_rooms.ipynb #76f59944
 def _rgb(h, s, v): return hsv_to_rgb(h%1, min(max(s,0),1), min(max(v,0),1))
 
 def paint(
@@ -42,7 +42,7 @@ def paint(
     "A texture: two colours, and two waves that say where each goes"
     return (*c0, *c1, *f1, p1, *f2, p2, warp, mix, sharp, glow)
 
-# %% ../nbs/03_rooms.ipynb #72e3e633
+# %% ../nbs/03_rooms.ipynb #5088f730
 def plain(c, glow=0.): return paint(c, [o*.88 for o in c], glow=glow)
 
 def stripes(c0, c1, axis, wavelength, sharp=3., glow=0.):
@@ -68,7 +68,7 @@ def cloth(r, hue, s=.6, v=.6):
     if u<.8: return checker(c0, c1, r.uniform(.25,.45))
     return paint(c0, c1, (9,6,7), (5,11,8), r.uniform(0,6), r.uniform(0,6), warp=1.8, sharp=1.5)
 
-# %% ../nbs/03_rooms.ipynb #31b379a3
+# %% ../nbs/03_rooms.ipynb #0aa74ca6
 BOX,CYLINDER,BALL = 0,1,2
 
 def _box(x0, x1, y0, y1, z0, z1, m): return (BOX, (x0+x1)/2, (y0+y1)/2, (z0+z1)/2, (x1-x0)/2, (y1-y0)/2, (z1-z0)/2, m)
@@ -76,7 +76,7 @@ def _cyl(x, y, r, z0, z1, m): return (CYLINDER, x, y, (z0+z1)/2, r, r, (z1-z0)/2
 def _ball(x, y, z, rx, ry, rz, m): return (BALL, x, y, z, rx, ry, rz, m)
 def _legs(w, d, h, t, m, i=.01): return [_box(sx*(w-i-t)-t, sx*(w-i-t)+t, sy*(d-i-t)-t, sy*(d-i-t)+t, 0, h, m) for sx in (-1,1) for sy in (-1,1)]
 
-# %% ../nbs/03_rooms.ipynb #adcbf169
+# %% ../nbs/03_rooms.ipynb #013664c8
 def _chair(r):
     w,d,s,h = r.uniform(.21,.26),r.uniform(.21,.25),r.uniform(.42,.48),r.uniform(.86,1.02)
     a,b = wood(r, along=2),cloth(r, .0, .85, .7)
@@ -188,14 +188,14 @@ def _bin(r):
     m = stripes(c, [o*.75 for o in c], (0,0,1), .12, 2)
     return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,plain(c)), _cyl(0,0,q*.88,h,h+.003,plain((.05,.05,.05)))], None
 
-# %% ../nbs/03_rooms.ipynb #b02b52f9
+# %% ../nbs/03_rooms.ipynb #b33eca1b
 BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp, plant=_plant,
              stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
           plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'), ball=('box','bed','table','sofa'))
 
-# %% ../nbs/03_rooms.ipynb #b9ba815e
+# %% ../nbs/03_rooms.ipynb #63441852
 @dataclass
 class Thing:
     "One object of a room and its oriented 3D box"
@@ -206,7 +206,7 @@ class Thing:
     yaw:float # Turn about z, radians
     on:int=0 # Instance id of what it stands on; 0: the floor, -1: it hangs on a wall
 
-# %% ../nbs/03_rooms.ipynb #04e4d80e
+# %% ../nbs/03_rooms.ipynb #1641cf71
 @dataclass
 class Room:
     "One furnished room: what is in it, and the table of primitives the renderer reads"
@@ -222,7 +222,7 @@ class Room:
         cs = [o.cls for o in self.objects]
         return {c:cs.count(c) for c in dict.fromkeys(cs)}
 
-# %% ../nbs/03_rooms.ipynb #7911393c
+# %% ../nbs/03_rooms.ipynb #9e14c13d
 def overlap(
     a:tuple, # Rectangle: x, y, half width, half length, cos yaw, sin yaw
     b:tuple, # Another
@@ -237,7 +237,7 @@ def overlap(
         if abs(dy*p[4]-dx*p[5]) > p[3]+q[2]*s+q[3]*c+gap: return False
     return True
 
-# %% ../nbs/03_rooms.ipynb #7e2d4e23
+# %% ../nbs/03_rooms.ipynb #644df975
 def build(
     cls:str, # Class name
     r:random.Random, # Where the sizes and colours come from
@@ -251,7 +251,7 @@ def build(
     if top: top = (top[0]-x,top[1]-y,*top[2:])
     return parts, ((hi[0]-lo[0])/2,(hi[1]-lo[1])/2,hi[2]/2), top
 
-# %% ../nbs/03_rooms.ipynb #fad126b5
+# %% ../nbs/03_rooms.ipynb #b1372907
 class _Builder:
     "Puts things into a room, one after another"
     def __init__(self, seed):
@@ -389,7 +389,7 @@ class _Builder:
         ps = [walls[0],walls[1],walls[2],walls[3],floor,ceil]  # faces -x, +x, -y, +y, -z, +z
         return [(3,k,0, 0,0,0, 1,1,1, 1,0, *p) for k,p in zip((1,1,1,1,0,2), ps)]
 
-# %% ../nbs/03_rooms.ipynb #4005ce0f
+# %% ../nbs/03_rooms.ipynb #d4414f93
 def make_room(
     seed:int, # Any whole number; `HELD_OUT` and above are for testing
 )->Room: # The room of that number, the same on every machine
@@ -401,7 +401,7 @@ def make_room(
     light = (CYLINDER,2,0, x,y,H-.03, .22,.22,.03, 1,0, *plain((1.,.98,.9), glow=1.))
     return Room(seed, b.size, b.things, b.lamp, np.array(b.faces()+[light]+b.rows, dtype=np.float32))
 
-# %% ../nbs/03_rooms.ipynb #7bf397c3
+# %% ../nbs/03_rooms.ipynb #f0f68f0b
 class Rooms:
     "A batch of rooms as padded tensors, for the renderer"
     def __init__(self, size, lamp, table, rooms): self.size,self.lamp,self.table,self.rooms = size,lamp,table,rooms
@@ -424,14 +424,14 @@ class Rooms:
         return Rooms(self.size[i], self.lamp[i], self.table[i], [self.rooms[j] for j in i])
     def __repr__(self): return f'Rooms({len(self)}: {[o.seed for o in self.rooms][:4]}...)'
 
-# %% ../nbs/03_rooms.ipynb #20593b21
+# %% ../nbs/03_rooms.ipynb #547f1cda
 def make_rooms(
     seeds, # Whole numbers
 )->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
     return Rooms.stack([make_room(int(s)) for s in seeds])
 
-# %% ../nbs/03_rooms.ipynb #f4f8f4fd
+# %% ../nbs/03_rooms.ipynb #74dc5b99
 _G = np.stack(np.meshgrid(*[(np.arange(6)+.5)/3-1]*2, np.ones(1)), -1).reshape(-1,3)  # 36 rays over the square -1..1
 
 def _see(boxes, size, eye, R, tx, ty):
@@ -458,7 +458,7 @@ def _w2c(eye, yaw, pitch):
     cy,sy,cp,sp = math.cos(yaw),math.sin(yaw),math.cos(pitch),math.sin(pitch)
     return np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])  # rows: right, down, forward
 
-# %% ../nbs/03_rooms.ipynb #88154f28
+# %% ../nbs/03_rooms.ipynb #9f097929
 def _path(room, n, r, spread, tx, ty, restarts=40):
     "`n` good cameras along a path: positions and rotations"
     W,L,_ = room.size
@@ -487,7 +487,7 @@ def _path(room, n, r, spread, tx, ty, restarts=40):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
-# %% ../nbs/03_rooms.ipynb #17886d94
+# %% ../nbs/03_rooms.ipynb #61eae36c
 def room_cameras(
     room:Room, # Where to stand
     n:int, # Number of views
@@ -506,7 +506,7 @@ def room_cameras(
     K = np.array([[f,0,w/2],[0,f,h/2],[0,0,1]], dtype=np.float32)
     return Cameras(torch.from_numpy(m), torch.from_numpy(K).expand(n,3,3).clone(), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #2902e4cc
+# %% ../nbs/03_rooms.ipynb #1392a49a
 def sample_scenes(
     seeds, # One whole number a scene
     v:int, # Views of each
@@ -518,7 +518,7 @@ def sample_scenes(
     cams = [room_cameras(o, v, hw, spread=spread) for o in rooms.rooms]
     return rooms, Cameras(torch.stack([o.w2c for o in cams]), torch.stack([o.K for o in cams]), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #19220559
+# %% ../nbs/03_rooms.ipynb #fa363aef
 _E = [(i,i|1<<k) for i in range(8) for k in range(3) if not i>>k&1]  # the 12 edges of a box by its corners' bits
 NEAR = .02  # metres; nothing nearer is seen
 
@@ -540,7 +540,7 @@ def _rects(q, axes, gw, gh):
     n = (hi-lo+1).clamp(min=0)
     return lo[:,0],n[:,0],lo[:,1],n[:,1]
 
-# %% ../nbs/03_rooms.ipynb #67a41546
+# %% ../nbs/03_rooms.ipynb #cac50cc4
 def _enter(kind, o, d):
     "Where rays o+t*d enter the unit box, cylinder or ball; infinity if they miss"
     ox,oy,oz = o
@@ -566,13 +566,13 @@ def _enter(kind, o, d):
             hit = (disc>0)&(t<far)
     return torch.where(hit&(t>NEAR), t, math.inf)
 
-# %% ../nbs/03_rooms.ipynb #66404160
+# %% ../nbs/03_rooms.ipynb #795072bb
 def _hits(rooms, R, eye, A, P, gh, gw, key):
     "Update `key` (depth bits, pair id) of all cells with the primitives; returns the table row of each pair"
     b,v = eye.shape[:2]
     T,np_ = rooms.table,rooms.table.shape[1]
     rel = T[:,None,:,3:6]-eye[:,:,None]  # (b, v, p, 3)
-    near = (rel*R[:,:,2][:,:,None]).sum(-1) > -T[:,None,:,6:9].norm(dim=-1)
+    near = (rel*R[:,:,2][:,:,None]).sum(-1) > -(T[:,None,:,6:9]**2).sum(-1).sqrt()
     bi,vi,pi = (near&(T[:,None,:,0]>=0)&(T[:,None,:,0]<3)).nonzero(as_tuple=True)
     row,rel,g = T[bi,pi],rel[bi,vi,pi],P[bi,vi]
     c,s,z = row[:,9],row[:,10],torch.zeros_like(row[:,9])
@@ -591,19 +591,19 @@ def _hits(rooms, R, eye, A, P, gh, gw, key):
         k = n[ids]
         rep = torch.repeat_interleave(ids, k)  # one entry per pair and cell in its rectangle
         off = torch.arange(len(rep), device=T.device)-torch.repeat_interleave(k.cumsum(0)-k, k)
-        t = tab[:,rep]
+        t = tab.index_select(1, rep)
         y = ((off+.5)/t[14]).floor()
         x = off-y*t[14]
-        pix = base[rep]+(y*gw+x).long()
+        pix = base.index_select(0, rep)+(y*gw+x).long()
         x,y = x+t[12],y+t[13]
         t = _enter(kind, t[:3], [t[3+3*i]*x+t[4+3*i]*y+t[5+3*i] for i in range(3)])
         key.scatter_reduce_(0, pix, (t.view(torch.int32).long()<<32)|rep, 'amin')
     return bi*np_+pi
 
-# %% ../nbs/03_rooms.ipynb #f9840e27
+# %% ../nbs/03_rooms.ipynb #94af35e6
 def _surface(rooms, row, face, xyz):
     "Normal and texture coordinates of the points `xyz` (3, n) on table rows `row`"
-    t = rooms.table.flatten(0,1)[:,:11].T.contiguous()[:,row]  # (11, n)
+    t = rooms.table.flatten(0,1)[:,:11].T.contiguous().index_select(1, row)  # (11, n)
     kind,c,s = t[0],t[9],t[10]
     x,y,z = xyz-t[3:6]
     x,y = c*x+s*y,c*y-s*x
@@ -618,7 +618,7 @@ def _surface(rooms, row, face, xyz):
     flat = torch.stack([torch.zeros_like(z), torch.zeros_like(z), u[2].sign()])
     tube = torch.where(cap, flat, torch.stack([g[0],g[1],torch.zeros_like(z)]))
     n = torch.where(kind==BOX, side, torch.where(kind==CYLINDER, tube, g))
-    n = n/n.norm(dim=0).clamp(min=1e-9)
+    n = n*(n*n).sum(0).clamp(min=1e-18).rsqrt()
     n = torch.stack([c*n[0]-s*n[1], s*n[0]+c*n[1], n[2]])
     f = torch.zeros(6, 3, device=xyz.device)
     f[range(6),[0,0,1,1,2,2]] = torch.tensor([1.,-1,1,-1,1,-1], device=xyz.device)
@@ -626,22 +626,23 @@ def _surface(rooms, row, face, xyz):
 
 def _colour(rooms, row, bi, n, p, xyz):
     "Paint and light of the points: RGB"
-    t = rooms.table.flatten(0,1)[:,11:].T.contiguous()[:,row]  # (18, n)
+    t = rooms.table.flatten(0,1)[:,11:].T.contiguous().index_select(1, row)  # (18, n)
     b = (t[10]*p[0]+t[11]*p[1]+t[12]*p[2]+t[13]).sin()
     a = (t[6]*p[0]+t[7]*p[1]+t[8]*p[2]+t[9]+t[14]*b).sin()
     q = (t[16]*(a+t[15]*a*(b-1))).clamp(-1,1)*.5+.5
     col = t[:3]+q*(t[3:6]-t[:3])
-    size,lamp = rooms.size.T[:,bi],rooms.lamp.T[:,bi]
+    size,lamp = [x.T.contiguous().index_select(1, bi) for x in (rooms.size,rooms.lamp)]
     l = lamp-xyz
     d2 = (l*l).sum(0)
     lam = (n*l).sum(0).clamp(min=0)*d2.rsqrt()
-    light = .45+.08*n[2]+.05*n[0]+.03*n[1]+.75*lam/(1+d2/12)
+    light = .44+.12*n[2]*n[2]+.05*n[0]+.03*n[1]+.75*lam/(1+d2/12)
     corner = torch.stack([size[0]/2-xyz[0].abs(), size[1]/2-xyz[1].abs(), xyz[2], size[2]-xyz[2]])
-    near = corner.sort(0).values[1]  # distance to the second nearest face: 0 in the edges of the room
-    light = light*(1-.3*(-near/.35).exp())
+    a,b,c,d = corner
+    near = torch.minimum(torch.maximum(torch.minimum(a,b), torch.minimum(c,d)), torch.minimum(torch.maximum(a,b), torch.maximum(c,d)))
+    light = light*(1-.3*(-near/.35).exp())  # `near`: distance to the second nearest face, 0 along the room's edges
     return (col*(light+t[17]*(1-light))).clamp(0,1)
 
-# %% ../nbs/03_rooms.ipynb #d0bfff85
+# %% ../nbs/03_rooms.ipynb #2513fdd9
 @torch.no_grad()
 def render(
     rooms:Rooms, # b rooms
@@ -651,6 +652,10 @@ def render(
     "Cast one ray through the centre of each cell of `grid`"
     if len(cams.shape)!=2 or cams.shape[0]!=len(rooms): raise ValueError(f"cameras of shape {tuple(cams.shape)} for {len(rooms)} rooms: give (rooms, views)")
     gh,gw = grid or cams.hw
+    k = max(1, (2**24 if rooms.device.type=='cuda' else 2**17)//(cams.shape[1]*gh*gw))  # rooms at a time
+    if k<len(rooms):
+        hs = [render(rooms[i:i+k], cams[i:i+k], grid) for i in range(0,len(rooms),k)]
+        return {n:torch.cat([h[n] for h in hs]) for n in hs[0]}
     (b,v),dev = cams.shape,rooms.device
     w2c,K = cams.w2c.float(),scale_intrinsics(cams.K.float(), cams.hw, (gh,gw))
     R,T = w2c[...,:3,:3],w2c[...,:3,3]
@@ -683,7 +688,7 @@ def render(
     img = lambda x: x.T.reshape(b,v,gh,gw,3)
     return dict(rgb=img(rgb), depth=t.view(b,v,gh,gw), normal=img(n), xyz=img(xyz), cls=ci[:,0].view(b,v,gh,gw), inst=ci[:,1].view(b,v,gh,gw))
 
-# %% ../nbs/03_rooms.ipynb #cf0dcda9
+# %% ../nbs/03_rooms.ipynb #e2657f88
 def _basis(c=64, nf=18):
     "The fixed rotation and the waves of the field"
     g = torch.Generator().manual_seed(2602)
@@ -694,7 +699,7 @@ def _basis(c=64, nf=18):
 
 _ROT,_WAVES = _basis()
 
-# %% ../nbs/03_rooms.ipynb #125a0cb5
+# %% ../nbs/03_rooms.ipynb #368a3b52
 @torch.no_grad()
 def exact_field(
     hit:dict, # What `render` returned, on the patch grid
@@ -710,5 +715,5 @@ def exact_field(
     code = torch.nn.functional.one_hot(k, len(CLASSES)).to(xyz)
     furn = (k>=FURNITURE.start).to(xyz)[...,None]
     pos = (xyz-torch.tensor([0,0,2.5]).to(xyz))/1.5
-    f = torch.cat([pos*.8, n*.9, ph.sin()*.4, ph.cos()*.4, code*(1.6+.8*furn), furn*1.], -1)
-    return (f[...,None,:]*_ROT.to(xyz)).sum(-1)
+    f = torch.cat([pos*.8, n*.9, ph.sin()*.34, ph.cos()*.34, code*(1.6+1.1*furn), furn*1.2], -1)
+    return (f.double()@_ROT.to(f.device).double().T).float()  # in double: exact whatever TF32 and autocast do

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UserError', 'set_seed', 'pick_device', 'pick_dtype', 'with_cfg', 'command', 'atomic_write']
 
-# %% ../nbs/00_core.ipynb #23f7a359
+# %% ../nbs/00_core.ipynb #77e68359
 import inspect,os,random,sys
 from functools import wraps
 from pathlib import Path
@@ -14,10 +14,10 @@ import torch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 
-# %% ../nbs/00_core.ipynb #14d855d9
+# %% ../nbs/00_core.ipynb #7969f5e6
 class UserError(Exception): "Something the user of a command can put right: the message says what and how"
 
-# %% ../nbs/00_core.ipynb #63274158
+# %% ../nbs/00_core.ipynb #c5f67bda
 def set_seed(
     seed:int=0, # Any whole number
 ):
@@ -26,7 +26,7 @@ def set_seed(
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #92d9dc40
+# %% ../nbs/00_core.ipynb #1c2b0ae3
 def pick_device(
     name:str='auto', # auto, cpu, cuda, cuda:1, ...
 )->torch.device: # `auto`: the GPU if there is one, else the CPU
@@ -36,14 +36,14 @@ def pick_device(
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
     return torch.device(name)
 
-# %% ../nbs/00_core.ipynb #6a4d5621
+# %% ../nbs/00_core.ipynb #443b6668
 def pick_dtype(
     device:torch.device, # As given by `pick_device`
 )->torch.dtype: # bfloat16 on a GPU that has it, else float32
     "Number format in which a model is run on `device`"
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
-# %% ../nbs/00_core.ipynb #3d3935ca
+# %% ../nbs/00_core.ipynb #ca72127e
 def with_cfg(
     cls, # A dataclass whose fields carry comments
     but:str='', # Fields that are not to become options, with commas
@@ -55,13 +55,13 @@ def with_cfg(
         return f
     return _f
 
-# %% ../nbs/00_core.ipynb #a6c57445
+# %% ../nbs/00_core.ipynb #6023c185
 def _is_script(frame):
     "Is `frame` the top level of a file that is being run?"
     g = frame.f_globals
     return frame.f_locals is g and g.get('__name__')=='__main__' and g.get('__file__')==frame.f_code.co_filename
 
-# %% ../nbs/00_core.ipynb #eee91f82
+# %% ../nbs/00_core.ipynb #b9143217
 def command(
     f, # A function with docments: one parameter a line, its comment as help
 ):
@@ -71,11 +71,13 @@ def command(
         if args or kwargs or not _is_script(sys._getframe(1)): return f(*args, **kwargs)
         opts = vars(anno_parser(f).parse_args())
         try: f(**{k:v for k,v in opts.items() if k in inspect.signature(f).parameters})
-        except UserError as e: sys.exit(print(f'{Path(sys.argv[0]).name}: {e}', file=sys.stderr) or 2)
+        except UserError as e:
+            print(f'{Path(sys.argv[0]).name}:', *str(e).split(), file=sys.stderr)  # one line, however it was written
+            sys.exit(2)
         except KeyboardInterrupt: sys.exit(130)
     return _f
 
-# %% ../nbs/00_core.ipynb #2bdc047a
+# %% ../nbs/00_core.ipynb #a1eef235
 def atomic_write(
     path, # Where the file is to be
     write, # Function that is given a path beside it and writes the file there

@@ -1,0 +1,271 @@
+import warnings
+import pytest,torch
+import torch.nn.functional as F
+from safetensors.torch import load_file,save_file
+from spa3r.core import UserError
+from spa3r.patch_encoder import (VGGT,VGGTConfig,VGGTTeacher,DINOv3,Views,Observation,PatchEmbed,DPTHead,CameraHead,
+    asymmetric,context_first,load_teacher,resize_pos_embed,take_views)
+
+def tiny(**kw): return VGGTConfig.nano(**{**dict(dim=32, depth=4, dpt_dim=8, dpt_channels=(4,8,8,8)), **kw})
+def dino(**kw): return tiny(embed='dinov2', embed_depth=1, embed_nh=4, init_values=.1, **kw)
+
+def scene(b=2, v=5, h=56, w=84, seed=0):
+    "Views, and masks that hide as many views at other positions in each sample"
+    g = torch.Generator().manual_seed(seed)
+    is_tgt = torch.zeros(b, v, dtype=torch.bool)
+    for m in is_tgt: m[1+torch.randperm(v-1, generator=g)[:v//2]] = True
+    return torch.rand(b, v, 3, h, w, generator=g),is_tgt
+
+@pytest.fixture(scope='module', params=['conv','dinov2','rms','patch7'])
+def net(request):
+    torch.manual_seed(0)
+    return VGGT(dict(conv=tiny(), dinov2=dino(), rms=tiny(global_qk_norm='rms'), patch7=tiny(patch=7, dpt_down=1))[request.param]).eval()
+
+# views and masks
+@pytest.mark.parametrize('b,v,k', [(1,2,1),(3,6,3),(4,7,2),(2,4,0)])
+def test_context_first(b, v, k):
+    g = torch.Generator().manual_seed(v)
+    is_tgt = torch.zeros(b, v, dtype=torch.bool)
+    for m in is_tgt: m[1+torch.randperm(v-1, generator=g)[:k]] = True
+    order,n = context_first(is_tgt)
+    assert n==v-k and (order[:,0]==0).all()
+    assert not take_views(is_tgt, order)[:,:n].any() and take_views(is_tgt, order)[:,n:].all()
+    for part in (order[:,:n],order[:,n:]): assert (part.diff(dim=1)>0).all()
+    assert (take_views(take_views(torch.arange(v).expand(b,v), order), order.argsort(1))==torch.arange(v)).all()
+
+def test_bad_masks():
+    with pytest.raises(ValueError, match='same for all'): context_first(torch.tensor([[0,1,1],[0,0,1]]).bool())
+    with pytest.raises(ValueError, match='view 0'): context_first(torch.tensor([[1,0,1]]).bool())
+    imgs,is_tgt = scene()
+    with pytest.raises(ValueError, match='one flag per view'): VGGT(tiny()).aggregate(imgs, is_tgt[:,:3])
+    with pytest.raises(ValueError, match=r'layers \[9\]'): VGGT(tiny()).aggregate(imgs, layers=(0,9))
+    with pytest.raises(ValueError, match='14-pixel'): VGGT(tiny()).aggregate(imgs[...,:80])
+
+@pytest.mark.parametrize('n_ctx', [1,4,9])
+@pytest.mark.parametrize('dtype', [torch.float32,torch.float64])
+def test_two_calls_are_the_mask(n_ctx, dtype):
+    torch.manual_seed(n_ctx)
+    q,k,v = torch.randn(3, 2, 3, 10, 8, dtype=dtype)
+    is_tgt = torch.arange(10)>=n_ctx
+    mask = is_tgt[:,None]|~is_tgt
+    torch.testing.assert_close(asymmetric(n_ctx)(q,k,v), F.scaled_dot_product_attention(q,k,v,attn_mask=mask), atol=1e-6, rtol=1e-6)
+
+# the aggregator
+@torch.no_grad()
+def test_no_leak(net):
+    "Not one bit of the context tokens changes with the pixels of hidden views; the others change, and so do the cameras"
+    imgs,is_tgt = scene()
+    other = torch.where(is_tgt[:,:,None,None,None], torch.rand_like(imgs), imgs)
+    a,b = (net.aggregate(x, is_tgt, (0,1,2,3)) for x in (imgs,other))
+    for l in a:
+        assert torch.equal(a[l][~is_tgt], b[l][~is_tgt]), f'layer {l} leaks'
+        assert not torch.equal(a[l][is_tgt], b[l][is_tgt])
+    a,b = net.aggregate(imgs)[-1],net.aggregate(other)[-1]
+    assert not torch.allclose(a[~is_tgt], b[~is_tgt]), 'without a mask everything should see everything'
+
+@torch.no_grad()
+def test_cameras_see_all_views(net):
+    imgs,is_tgt = scene()
+    other = torch.where(is_tgt[:,:,None,None,None], torch.rand_like(imgs), imgs)
+    a,b = (net.cameras(net.aggregate(x, is_tgt)[-1], x.shape[-2:]) for x in (imgs,other))
+    assert not torch.equal(a.w2c[~is_tgt], b.w2c[~is_tgt])
+
+@torch.no_grad()
+def test_masked_is_context_only(net):
+    "One masked pass holds the features of a pass over the context views alone"
+    imgs,is_tgt = scene()
+    masked,alone = net.aggregate(imgs, is_tgt)[-1],net.aggregate(imgs[~is_tgt].unflatten(0, (2,-1)))[-1]
+    torch.testing.assert_close(masked[~is_tgt], alone.flatten(0,1), atol=1e-5, rtol=1e-5)
+
+@torch.no_grad()
+def test_order_of_views(net):
+    "Views come back in the order they went in: exchanging two views exchanges their tokens"
+    imgs,is_tgt = scene(v=4)
+    perm = torch.tensor([0,3,1,2])
+    a,b = net.aggregate(imgs, is_tgt)[-1],net.aggregate(imgs[:,perm], is_tgt[:,perm])[-1]
+    torch.testing.assert_close(a[:,perm], b, atol=1e-5, rtol=1e-5)
+
+@torch.no_grad()
+def test_no_targets_is_no_mask(net):
+    imgs,is_tgt = scene()
+    assert torch.equal(net.aggregate(imgs, torch.zeros_like(is_tgt))[-1], net.aggregate(imgs)[-1])
+
+@torch.no_grad()
+def test_layers(net):
+    "Only what is asked for is kept, under the number asked with"
+    imgs,_ = scene()
+    toks = net.aggregate(imgs, layers=(1,-1,3))
+    assert set(toks)=={1,-1,3} and torch.equal(toks[-1], toks[3])
+    n = net.grid((56,84))[0]*net.grid((56,84))[1]
+    assert toks[1].shape==(2,5,5+n,64) and net.patches(toks[1]).shape==(2,5,n,64)
+    assert torch.equal(net.aggregate(imgs, layers=(1,))[1], toks[1])
+
+def test_one_view():
+    assert VGGT(tiny()).aggregate(torch.rand(1,1,3,28,28))[-1].shape==(1,1,9,64)
+
+def test_resize_pos_embed():
+    p = torch.randn(1, 25, 6)
+    assert resize_pos_embed(p, (5,5)) is p
+    const = torch.ones(1, 25, 6)
+    torch.testing.assert_close(resize_pos_embed(const, (3,8)), torch.ones(1, 24, 6))
+
+# heads
+@pytest.mark.parametrize('patch,hw,down', [(14,(112,112),2),(14,(42,70),1),(7,(56,28),4),(16,(64,32),2)])
+def test_heads_any_size(patch, hw, down):
+    net,(b,v,h,w) = VGGT(tiny(patch=patch, dpt_down=down)),(1,3,*hw)
+    out = net(torch.rand(b,v,3,h,w), torch.tensor([[False,True,True]]))
+    assert out['depth'].shape==out['depth_conf'].shape==out['points_conf'].shape==(b,v,h//down,w//down)
+    assert out['points'].shape==(b,v,h//down,w//down,3) and [p.shape for p in out['pose']]==[(b,v,9)]*4
+    assert (out['depth']>0).all() and (out['depth_conf']>=1).all() and all((p[...,7:]>=0).all() for p in out['pose'])
+
+def test_everything_learns():
+    "Each parameter of nano gets a gradient from the outputs"
+    torch.manual_seed(0)
+    net = VGGT(tiny())
+    out = net(*scene(h=28, w=42))
+    loss = sum(o.pow(2).mean() for k,o in out.items() if k!='pose')+sum(p.pow(2).mean() for p in out['pose'])
+    loss.backward()
+    assert [k for k,p in net.named_parameters() if p.grad is None]==[]
+
+def test_dtypes():
+    "Under autocast the features are bfloat16 or float32, heads and cameras float32 as without it, from the same tokens"
+    net,(imgs,is_tgt) = VGGT(tiny()).eval(),scene()
+    with torch.no_grad():
+        toks = net.aggregate(imgs, is_tgt, (*net.cfg.dpt_layers,-1))
+        want = net.cameras(toks[-1], (56,84)).w2c,net.depth(toks, (56,84))[0]
+        with torch.autocast('cpu', torch.bfloat16):
+            got = net.cameras(toks[-1], (56,84)).w2c,net.depth(toks, (56,84))[0]
+            out = net(imgs, is_tgt)
+    for a,b in zip(want, got): assert b.dtype==torch.float32 and torch.equal(a, b)
+    assert out['depth'].dtype==out['points'].dtype==out['pose'][-1].dtype==torch.float32 and out['depth'].isfinite().all()
+
+def test_bad_config():
+    with pytest.raises(ValueError, match="'layer' or 'rms'"): tiny(global_qk_norm='batch')
+    with pytest.raises(ValueError, match="'dinov2' or 'conv'"): tiny(embed='mlp')
+    with pytest.raises(ValueError, match='multiples of 4'): VGGT(tiny(dpt_dim=6))
+
+# loading
+@pytest.mark.parametrize('cfg', [tiny(), dino(), tiny(global_qk_norm='rms', heads=('camera',))])
+def test_round_trip(tmp_path, cfg, capsys):
+    net = VGGT(cfg)
+    net.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        back = VGGT.from_pretrained(tmp_path)
+    assert back.cfg==cfg and not back.training and capsys.readouterr().out==''
+    assert all(torch.equal(a, b) for a,b in zip(net.state_dict().values(), back.state_dict().values()))
+    assert VGGT(cfg=cfg)._hub_mixin_config==net._hub_mixin_config
+
+def test_half_weights(tmp_path):
+    "Weights saved as float16 come back as float32"
+    net = VGGT(tiny())
+    net.save_pretrained(tmp_path)
+    save_file({k:v.half() for k,v in net.state_dict().items()}, tmp_path/'model.safetensors')
+    back = VGGT.from_pretrained(tmp_path)
+    assert {p.dtype for p in back.parameters()}=={torch.float32}
+
+@pytest.mark.parametrize('how', ['missing','extra','shape'])
+def test_strict(tmp_path, how):
+    "A tensor too few, too many or of another shape is an error"
+    VGGT(tiny()).save_pretrained(tmp_path)
+    sd = load_file(tmp_path/'model.safetensors')
+    if how=='missing': sd.pop('aggregator.camera_token')
+    if how=='extra': sd['aggregator.spare'] = torch.zeros(1)
+    if how=='shape': sd['aggregator.camera_token'] = torch.zeros(1,2,1,8)
+    save_file(sd, tmp_path/'model.safetensors')
+    with pytest.raises(RuntimeError): VGGT.from_pretrained(tmp_path)
+    with pytest.raises(UserError) as e: load_teacher(str(tmp_path))
+    assert '\n' not in str(e.value)
+
+def test_rms_from_layer(tmp_path):
+    "The biases that RMS norms have no place for are named in a warning; nothing else is dropped; frame blocks keep theirs"
+    VGGT(tiny()).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match='k_norm.bias'): net = VGGT.from_pretrained(tmp_path, cfg=tiny(global_qk_norm='rms'))
+    assert sorted(net.left_out)==sorted(f'aggregator.global_blocks.{i}.attn.{n}_norm.bias' for i in range(4) for n in 'qk')
+
+def test_track_head(tmp_path):
+    "A track head is left out by its name, and only under that name"
+    VGGT(tiny()).save_pretrained(tmp_path)
+    sd = load_file(tmp_path/'model.safetensors')
+    save_file({**sd, 'track_head.norm.weight':torch.ones(3)}, tmp_path/'model.safetensors')
+    assert VGGT.from_pretrained(tmp_path).left_out==['track_head.norm.weight']
+    save_file({**sd, 'track.norm.weight':torch.ones(3)}, tmp_path/'model.safetensors')
+    with pytest.raises(RuntimeError): VGGT.from_pretrained(tmp_path)
+
+def test_foreign_config(tmp_path):
+    "A config.json of the published VGGT (img_size, patch_size, embed_dim) means our default sizes"
+    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}')
+    save_file({'aggregator.camera_token':torch.zeros(1)}, tmp_path/'model.safetensors')
+    with torch.device('meta'), pytest.raises(RuntimeError, match=r'\[1, 2, 1, 1024\]'): VGGT.from_pretrained(tmp_path)
+
+# teachers
+def tiny_dino():
+    from transformers import DINOv3ViTConfig,DINOv3ViTModel
+    torch.manual_seed(0)
+    return DINOv3ViTModel(DINOv3ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_register_tokens=4,
+        patch_size=16, pos_embed_rescale=2.))
+
+def test_frozen():
+    "train() of a teacher, or of what holds it, changes nothing; DINOv3 in train mode would be random"
+    teacher = VGGTTeacher(VGGT(tiny()), DINOv3(tiny_dino()))
+    torch.nn.ModuleList([teacher]).train()
+    assert not any(m.training for m in teacher.modules()) and not any(p.requires_grad for p in teacher.parameters())
+    imgs,is_tgt = scene()
+    a,b = (teacher.observe(Views(imgs), is_tgt) for _ in range(2))
+    assert torch.equal(a.feats['sem'], b.feats['sem']) and not a.feats['geo'].requires_grad
+    loose = tiny_dino().train()
+    x = torch.rand(1, 3, 224, 224)
+    assert not torch.equal(loose(pixel_values=x).last_hidden_state, loose(pixel_values=x).last_hidden_state)
+
+@pytest.mark.parametrize('asym', [True,False])
+def test_vggt_teacher(asym):
+    torch.manual_seed(0)
+    teacher = VGGTTeacher(VGGT(tiny()), DINOv3(tiny_dino()), asymmetric=asym)
+    imgs,is_tgt = scene()
+    obs = teacher.observe(Views(imgs), is_tgt)
+    assert isinstance(obs, Observation) and obs.grid==(4,6) and obs.is_tgt is is_tgt
+    assert obs.ctx.shape==(2,3,24,64) and obs.depth.shape==(2,5,24) and obs.cams.shape==(2,5) and obs.cams.hw==(56,84)
+    assert {k:v.shape for k,v in obs.feats.items()}=={k:(2,5,24,c) for k,c in teacher.channels.items()}
+    alone,grid = teacher.context(Views(imgs[~is_tgt].unflatten(0, (2,-1))))
+    assert grid==obs.grid
+    torch.testing.assert_close(obs.ctx, alone, atol=1e-5, rtol=1e-5)
+    same = torch.equal(obs.ctx.flatten(0,1), obs.feats['geo'][~is_tgt])
+    assert same==asym, 'one pass: context features are those of the targets\' pass; two passes: they are not'
+
+def test_context_needs_no_heads():
+    "Encoding runs without any head"
+    feats,grid = VGGTTeacher(VGGT(tiny(heads=()))).context(Views(scene()[0]))
+    assert feats.shape==(2,5,24,64)
+
+def test_exact_teacher():
+    from spa3r.rooms import sample_scenes,render
+    teacher = load_teacher('exact')
+    rooms,cams = sample_scenes([1,2], 4)
+    is_tgt = torch.tensor([[0,1,0,1],[0,0,1,1]]).bool()
+    obs = teacher.observe(Views(cams=cams, rooms=rooms), is_tgt)
+    assert obs.feats['geo'].shape==(2,4,64,teacher.channels['geo']) and obs.grid==(8,8)
+    torch.testing.assert_close(obs.cams.w2c[:,0], torch.eye(4).expand(2,4,4), atol=1e-5, rtol=0)
+    assert torch.equal(obs.ctx.flatten(0,1), obs.feats['geo'][~is_tgt])
+    assert torch.equal(teacher.context(Views(cams=cams, rooms=rooms))[0], obs.feats['geo'])
+    torch.testing.assert_close(obs.depth, render(rooms, cams, grid=(8,8))['depth'].flatten(2))
+    with pytest.raises(ValueError, match='rooms'): teacher.observe(Views(scene()[0]), is_tgt)
+
+def test_load_teacher(tmp_path):
+    cfg = tiny()
+    VGGT(cfg).save_pretrained(tmp_path/'teacher')
+    teacher = load_teacher('teacher', tmp_path)
+    assert isinstance(teacher, VGGTTeacher) and teacher.vggt.cfg==cfg
+    assert load_teacher(str(tmp_path/'teacher')).channels=={'geo':64}
+    with pytest.raises(UserError, match='no teacher in'): load_teacher('teacher', tmp_path/'nowhere')
+
+def test_hub_out_of_reach(monkeypatch, capfd):
+    "One line, quickly, and nothing else on the screen"
+    monkeypatch.setattr('spa3r.patch_encoder.hub_is_up', lambda: False)
+    with pytest.raises(UserError, match='cannot be reached') as e: load_teacher('someone/no-such-vggt')
+    assert '\n' not in str(e.value) and capfd.readouterr().err==''
+
+def test_observation_moves():
+    imgs,is_tgt = scene()
+    obs = VGGTTeacher(VGGT(tiny())).observe(Views(imgs), is_tgt).to('meta')
+    assert obs.ctx.is_meta and obs.feats['geo'].is_meta and obs.cams.w2c.is_meta and obs.is_tgt.is_meta and obs.grid==(4,6)
+    assert Views(imgs).to('meta').imgs.is_meta

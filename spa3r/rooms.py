@@ -7,7 +7,7 @@ __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'B
            'plain', 'stripes', 'checker', 'wood', 'cloth', 'Thing', 'Room', 'overlap', 'build', 'make_room', 'Rooms',
            'make_rooms', 'room_cameras', 'sample_scenes', 'render', 'exact_field']
 
-# %% ../nbs/03_rooms.ipynb #8156cb04
+# %% ../nbs/03_rooms.ipynb #9f27eee9
 import math,random
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass,field
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from .cameras import Cameras,intrinsics,scale_intrinsics
 
-# %% ../nbs/03_rooms.ipynb #1b4cafac
+# %% ../nbs/03_rooms.ipynb #068ca825
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
 CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box','pillow','ball','bin']
 FURNITURE = range(len(FIXTURES), len(CLASSES))  # indices of the classes that are pieces of furniture
 HELD_OUT = 10**9  # rooms with seeds from here on are never trained on
 
-# %% ../nbs/03_rooms.ipynb #76f59944
+# %% ../nbs/03_rooms.ipynb #8ec64000
 def _rgb(h, s, v): return hsv_to_rgb(h%1, min(max(s,0),1), min(max(v,0),1))
 
 def paint(
@@ -42,7 +42,7 @@ def paint(
     "A texture: two colours, and two waves that say where each goes"
     return (*c0, *c1, *f1, p1, *f2, p2, warp, mix, sharp, glow)
 
-# %% ../nbs/03_rooms.ipynb #5088f730
+# %% ../nbs/03_rooms.ipynb #2b303efe
 def plain(c, glow=0.): return paint(c, [o*.88 for o in c], glow=glow)
 
 def stripes(c0, c1, axis, wavelength, sharp=3., glow=0.):
@@ -68,7 +68,7 @@ def cloth(r, hue, s=.6, v=.6):
     if u<.8: return checker(c0, c1, r.uniform(.25,.45))
     return paint(c0, c1, (9,6,7), (5,11,8), r.uniform(0,6), r.uniform(0,6), warp=1.8, sharp=1.5)
 
-# %% ../nbs/03_rooms.ipynb #0aa74ca6
+# %% ../nbs/03_rooms.ipynb #c436e416
 BOX,CYLINDER,BALL = 0,1,2
 
 def _box(x0, x1, y0, y1, z0, z1, m): return (BOX, (x0+x1)/2, (y0+y1)/2, (z0+z1)/2, (x1-x0)/2, (y1-y0)/2, (z1-z0)/2, m)
@@ -76,7 +76,7 @@ def _cyl(x, y, r, z0, z1, m): return (CYLINDER, x, y, (z0+z1)/2, r, r, (z1-z0)/2
 def _ball(x, y, z, rx, ry, rz, m): return (BALL, x, y, z, rx, ry, rz, m)
 def _legs(w, d, h, t, m, i=.01): return [_box(sx*(w-i-t)-t, sx*(w-i-t)+t, sy*(d-i-t)-t, sy*(d-i-t)+t, 0, h, m) for sx in (-1,1) for sy in (-1,1)]
 
-# %% ../nbs/03_rooms.ipynb #013664c8
+# %% ../nbs/03_rooms.ipynb #24ca786b
 def _chair(r):
     w,d,s,h = r.uniform(.21,.26),r.uniform(.21,.25),r.uniform(.42,.48),r.uniform(.86,1.02)
     a,b = wood(r, along=2),cloth(r, .0, .85, .7)
@@ -107,8 +107,8 @@ def _sofa(r):
     w,d,s,h,a = r.uniform(.75,1.05),r.uniform(.4,.46),r.uniform(.4,.46),r.uniform(.78,.92),.14
     hue = r.choice((.6,.55,.64))
     c,e = cloth(r, hue, .7, .55),cloth(r, hue, .55, .7)
-    p = [_box(-w+.01,w-.01,-d+.02,d-.01,.06,s-.12,c), _box(-w,w,d-.2,d,.05,h,c)]
-    p += [_box(i*(w-a/2)-a/2,i*(w-a/2)+a/2,-d,d-.2,.05,s+.17,c) for i in (-1,1)]
+    p = [_box(-w+.01,w-.01,-d+.02,d-.01,.06,s-.12,c), _box(-w,w,d-.2,d,0,h,c)]
+    p += [_box(i*(w-a/2)-a/2,i*(w-a/2)+a/2,-d,d-.2,0,s+.17,c) for i in (-1,1)]
     k = 3 if w>.95 else 2
     q = (2*w-2*a)/k
     p += [_box(-w+a+i*q+.008,-w+a+(i+1)*q-.008,-d-.01,d-.2,s-.12,s,e) for i in range(k)]
@@ -118,7 +118,7 @@ def _bed(r):
     w,d,s,h = r.uniform(.55,.9),r.uniform(.98,1.05),r.uniform(.42,.52),r.uniform(.85,1.1)
     m,c,e = wood(r, .06, .5),plain((.93,.92,.88)),cloth(r, .8, .6, .6)
     p = [_box(-w,w,-d,d-.05,.08,s-.2,m), _box(-w-.02,w+.02,d-.05,d+.02,0,h,m)]
-    p += [_box(-w+.03,w-.03,-d+.03,d-.05,s-.2,s-.015,c), _box(-w-.01,w+.01,-d-.01,d-r.uniform(.55,.8),s-.24,s,e)]
+    p += [_box(-w+.03,w-.03,-d+.03,d-.05,s-.2,s-.015,c), _box(-w-.01,w+.01,-d-.01,d-r.uniform(.66,.85),s-.24,s,e)]
     return p, (0,d-.34,w-.05,.28,s-.015)
 
 def _cabinet(r):
@@ -188,14 +188,14 @@ def _bin(r):
     m = stripes(c, [o*.75 for o in c], (0,0,1), .12, 2)
     return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,plain(c)), _cyl(0,0,q*.88,h,h+.003,plain((.05,.05,.05)))], None
 
-# %% ../nbs/03_rooms.ipynb #b33eca1b
+# %% ../nbs/03_rooms.ipynb #5195af7c
 BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp, plant=_plant,
              stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
           plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'), ball=('box','bed','table','sofa'))
 
-# %% ../nbs/03_rooms.ipynb #63441852
+# %% ../nbs/03_rooms.ipynb #93d0ad0a
 @dataclass
 class Thing:
     "One object of a room and its oriented 3D box"
@@ -206,7 +206,7 @@ class Thing:
     yaw:float # Turn about z, radians
     on:int=0 # Instance id of what it stands on; 0: the floor, -1: it hangs on a wall
 
-# %% ../nbs/03_rooms.ipynb #1641cf71
+# %% ../nbs/03_rooms.ipynb #8cccb522
 @dataclass
 class Room:
     "One furnished room: what is in it, and the table of primitives the renderer reads"
@@ -222,7 +222,7 @@ class Room:
         cs = [o.cls for o in self.objects]
         return {c:cs.count(c) for c in dict.fromkeys(cs)}
 
-# %% ../nbs/03_rooms.ipynb #9e14c13d
+# %% ../nbs/03_rooms.ipynb #926edccc
 def overlap(
     a:tuple, # Rectangle: x, y, half width, half length, cos yaw, sin yaw
     b:tuple, # Another
@@ -237,7 +237,7 @@ def overlap(
         if abs(dy*p[4]-dx*p[5]) > p[3]+q[2]*s+q[3]*c+gap: return False
     return True
 
-# %% ../nbs/03_rooms.ipynb #644df975
+# %% ../nbs/03_rooms.ipynb #67c8c62e
 def build(
     cls:str, # Class name
     r:random.Random, # Where the sizes and colours come from
@@ -251,7 +251,7 @@ def build(
     if top: top = (top[0]-x,top[1]-y,*top[2:])
     return parts, ((hi[0]-lo[0])/2,(hi[1]-lo[1])/2,hi[2]/2), top
 
-# %% ../nbs/03_rooms.ipynb #b1372907
+# %% ../nbs/03_rooms.ipynb #f6865bd4
 class _Builder:
     "Puts things into a room, one after another"
     def __init__(self, seed):
@@ -389,19 +389,19 @@ class _Builder:
         ps = [walls[0],walls[1],walls[2],walls[3],floor,ceil]  # faces -x, +x, -y, +y, -z, +z
         return [(3,k,0, 0,0,0, 1,1,1, 1,0, *p) for k,p in zip((1,1,1,1,0,2), ps)]
 
-# %% ../nbs/03_rooms.ipynb #d4414f93
+# %% ../nbs/03_rooms.ipynb #8ebd12ae
 def make_room(
     seed:int, # Any whole number; `HELD_OUT` and above are for testing
 )->Room: # The room of that number, the same on every machine
     "Draw a furnished room: origin in the middle of the floor, z up, metres"
-    b = _Builder(seed)
+    b = _Builder(int(seed))
     b.fixtures()
     b.furnish()
     x,y,H = b.lamp[0],b.lamp[1],b.size[2]
     light = (CYLINDER,2,0, x,y,H-.03, .22,.22,.03, 1,0, *plain((1.,.98,.9), glow=1.))
     return Room(seed, b.size, b.things, b.lamp, np.array(b.faces()+[light]+b.rows, dtype=np.float32))
 
-# %% ../nbs/03_rooms.ipynb #f0f68f0b
+# %% ../nbs/03_rooms.ipynb #5d1d2822
 class Rooms:
     "A batch of rooms as padded tensors, for the renderer"
     def __init__(self, size, lamp, table, rooms): self.size,self.lamp,self.table,self.rooms = size,lamp,table,rooms
@@ -424,14 +424,14 @@ class Rooms:
         return Rooms(self.size[i], self.lamp[i], self.table[i], [self.rooms[j] for j in i])
     def __repr__(self): return f'Rooms({len(self)}: {[o.seed for o in self.rooms][:4]}...)'
 
-# %% ../nbs/03_rooms.ipynb #547f1cda
+# %% ../nbs/03_rooms.ipynb #81712a9f
 def make_rooms(
     seeds, # Whole numbers
 )->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
     return Rooms.stack([make_room(int(s)) for s in seeds])
 
-# %% ../nbs/03_rooms.ipynb #74dc5b99
+# %% ../nbs/03_rooms.ipynb #2b422f2e
 _G = np.stack(np.meshgrid(*[(np.arange(6)+.5)/3-1]*2, np.ones(1)), -1).reshape(-1,3)  # 36 rays over the square -1..1
 
 def _see(boxes, size, eye, R, tx, ty):
@@ -452,25 +452,26 @@ def _see(boxes, size, eye, R, tx, ty):
 
 def _good(depth, seen, away, slack=0.):
     "Is this camera worth having: clear of furniture, not staring at something close, with furniture to see"
-    return away>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .14*(1-slack)<=seen<=.8+.2*slack
+    return away>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .18*(1-slack)<=seen<=.8+.2*slack
 
 def _w2c(eye, yaw, pitch):
     cy,sy,cp,sp = math.cos(yaw),math.sin(yaw),math.cos(pitch),math.sin(pitch)
     return np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])  # rows: right, down, forward
 
-# %% ../nbs/03_rooms.ipynb #9f097929
-def _path(room, n, r, spread, tx, ty, restarts=40):
+# %% ../nbs/03_rooms.ipynb #2acd95cd
+def _path(room, n, r, spread, tx, ty, restarts=10):
     "`n` good cameras along a path: positions and rotations"
     W,L,_ = room.size
     f = room.furniture
     yaws = np.array([o.yaw for o in f])
     boxes = np.array([o.centre for o in f]),np.array([o.half for o in f]),np.cos(yaws),np.sin(yaws)
     for k in range(10**4):
-        slack = min(k/restarts, 1.)
+        slack = min(max(k-restarts,0)/restarts, 1.)  # give up on perfection, slowly
         yaw,turn,off = r.uniform(-math.pi,math.pi),r.choice((-1,1)),r.uniform(-.35,.35)
         rad,z,pitch,out = r.uniform(.45,1.),r.uniform(1.25,1.65),r.uniform(-.36,-.1),[]
         while len(out)<n:
-            for _ in range(8):
+            for i in range(12):
+                if i==8: turn = -turn  # nothing to see this way: turn back
                 if spread=='video':
                     y2 = yaw+turn*math.radians(r.uniform(12,27)) if out else yaw
                     a,ra = y2+off,min(max(rad+r.uniform(-.1,.1),.35),1.)
@@ -487,7 +488,7 @@ def _path(room, n, r, spread, tx, ty, restarts=40):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
-# %% ../nbs/03_rooms.ipynb #61eae36c
+# %% ../nbs/03_rooms.ipynb #76b67d88
 def room_cameras(
     room:Room, # Where to stand
     n:int, # Number of views
@@ -506,7 +507,7 @@ def room_cameras(
     K = np.array([[f,0,w/2],[0,f,h/2],[0,0,1]], dtype=np.float32)
     return Cameras(torch.from_numpy(m), torch.from_numpy(K).expand(n,3,3).clone(), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #1392a49a
+# %% ../nbs/03_rooms.ipynb #51c576e3
 def sample_scenes(
     seeds, # One whole number a scene
     v:int, # Views of each
@@ -518,7 +519,7 @@ def sample_scenes(
     cams = [room_cameras(o, v, hw, spread=spread) for o in rooms.rooms]
     return rooms, Cameras(torch.stack([o.w2c for o in cams]), torch.stack([o.K for o in cams]), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #fa363aef
+# %% ../nbs/03_rooms.ipynb #b639488a
 _E = [(i,i|1<<k) for i in range(8) for k in range(3) if not i>>k&1]  # the 12 edges of a box by its corners' bits
 NEAR = .02  # metres; nothing nearer is seen
 
@@ -540,7 +541,7 @@ def _rects(q, axes, gw, gh):
     n = (hi-lo+1).clamp(min=0)
     return lo[:,0],n[:,0],lo[:,1],n[:,1]
 
-# %% ../nbs/03_rooms.ipynb #cac50cc4
+# %% ../nbs/03_rooms.ipynb #7f0eb4db
 def _enter(kind, o, d):
     "Where rays o+t*d enter the unit box, cylinder or ball; infinity if they miss"
     ox,oy,oz = o
@@ -566,7 +567,7 @@ def _enter(kind, o, d):
             hit = (disc>0)&(t<far)
     return torch.where(hit&(t>NEAR), t, math.inf)
 
-# %% ../nbs/03_rooms.ipynb #795072bb
+# %% ../nbs/03_rooms.ipynb #5c227a7b
 def _hits(rooms, R, eye, A, P, gh, gw, key):
     "Update `key` (depth bits, pair id) of all cells with the primitives; returns the table row of each pair"
     b,v = eye.shape[:2]
@@ -600,7 +601,7 @@ def _hits(rooms, R, eye, A, P, gh, gw, key):
         key.scatter_reduce_(0, pix, (t.view(torch.int32).long()<<32)|rep, 'amin')
     return bi*np_+pi
 
-# %% ../nbs/03_rooms.ipynb #94af35e6
+# %% ../nbs/03_rooms.ipynb #3195f6c1
 def _surface(rooms, row, face, xyz):
     "Normal and texture coordinates of the points `xyz` (3, n) on table rows `row`"
     t = rooms.table.flatten(0,1)[:,:11].T.contiguous().index_select(1, row)  # (11, n)
@@ -642,7 +643,7 @@ def _colour(rooms, row, bi, n, p, xyz):
     light = light*(1-.3*(-near/.35).exp())  # `near`: distance to the second nearest face, 0 along the room's edges
     return (col*(light+t[17]*(1-light))).clamp(0,1)
 
-# %% ../nbs/03_rooms.ipynb #2513fdd9
+# %% ../nbs/03_rooms.ipynb #06bd3b03
 @torch.no_grad()
 def render(
     rooms:Rooms, # b rooms
@@ -688,7 +689,7 @@ def render(
     img = lambda x: x.T.reshape(b,v,gh,gw,3)
     return dict(rgb=img(rgb), depth=t.view(b,v,gh,gw), normal=img(n), xyz=img(xyz), cls=ci[:,0].view(b,v,gh,gw), inst=ci[:,1].view(b,v,gh,gw))
 
-# %% ../nbs/03_rooms.ipynb #e2657f88
+# %% ../nbs/03_rooms.ipynb #845efcb5
 def _basis(c=64, nf=18):
     "The fixed rotation and the waves of the field"
     g = torch.Generator().manual_seed(2602)
@@ -699,7 +700,7 @@ def _basis(c=64, nf=18):
 
 _ROT,_WAVES = _basis()
 
-# %% ../nbs/03_rooms.ipynb #368a3b52
+# %% ../nbs/03_rooms.ipynb #306f70d3
 @torch.no_grad()
 def exact_field(
     hit:dict, # What `render` returned, on the patch grid

@@ -6,22 +6,22 @@
 __all__ = ['QK_NORMS', 'RMSNorm', 'Attention', 'MLP', 'LayerScale', 'Block', 'Transformer', 'grid_positions', 'quarter_turn',
            'turn', 'Rope2d']
 
-# %% ../nbs/05_attention.ipynb #bc90e22a
+# %% ../nbs/05_attention.ipynb #23836d78
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 
-# %% ../nbs/05_attention.ipynb #a786a9c2
+# %% ../nbs/05_attention.ipynb #fb720661
 class RMSNorm(nn.RMSNorm):
     "`nn.RMSNorm` that keeps the dtype of its input under autocast"
     def forward(self, x): return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
-# %% ../nbs/05_attention.ipynb #b35edde6
+# %% ../nbs/05_attention.ipynb #c5996cf8
 QK_NORMS = {None: lambda e: nn.Identity(), 'rms': RMSNorm, 'layer': nn.LayerNorm}
 
 class Attention(nn.Module):
-    "Multi-head self-attention; `pos` turns queries, keys, values and output by where the tokens are"
+    "Multi-head self-attention; `pos` changes queries, keys, values and output by where the tokens are"
     def __init__(self,
         dim:int, # Width of a token
         nh:int, # Number of heads
@@ -45,11 +45,11 @@ class Attention(nn.Module):
         q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
         q,k = self.q_norm(q),self.k_norm(k)
         if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
-        o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast the norms return float32
+        o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
         if pos is not None: o = pos.o(o)
         return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
 
-# %% ../nbs/05_attention.ipynb #0c30cd20
+# %% ../nbs/05_attention.ipynb #186c7fbd
 class MLP(nn.Module):
     "Two linear layers with a GELU between"
     def __init__(self,
@@ -62,7 +62,7 @@ class MLP(nn.Module):
 
     def forward(self, x): return self.fc2(F.gelu(self.fc1(x)))
 
-# %% ../nbs/05_attention.ipynb #f05b3c2c
+# %% ../nbs/05_attention.ipynb #060b24cd
 class LayerScale(nn.Module):
     "A learnt factor per channel"
     def __init__(self,
@@ -74,7 +74,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x): return x*self.gamma
 
-# %% ../nbs/05_attention.ipynb #4dfd05bf
+# %% ../nbs/05_attention.ipynb #8a87112a
 class Block(nn.Module):
     "Attention, then an MLP, each added to what was there"
     def __init__(self,
@@ -99,7 +99,7 @@ class Block(nn.Module):
         x = x + self.ls1(self.attn(self.norm1(x), pos, attend))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-# %% ../nbs/05_attention.ipynb #a03b7ca2
+# %% ../nbs/05_attention.ipynb #be4c1d3c
 class Transformer(nn.Module):
     "A stack of blocks with a few register tokens in front"
     def __init__(self,
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         for block in self.blocks: x = block(x, pos, attend)
         return self.norm(x[:, regs.shape[1]:])
 
-# %% ../nbs/05_attention.ipynb #187c32b9
+# %% ../nbs/05_attention.ipynb #6a7d4197
 def grid_positions(
     gh:int, # Rows
     gw:int, # Columns
@@ -134,7 +134,7 @@ def grid_positions(
     "Row and column of each patch"
     return torch.cartesian_prod(torch.arange(gh, device=device), torch.arange(gw, device=device))
 
-# %% ../nbs/05_attention.ipynb #08bd94b2
+# %% ../nbs/05_attention.ipynb #357a9668
 def quarter_turn(
     f:int, # Number of pairs
     device=None, # Where the result lives
@@ -143,7 +143,7 @@ def quarter_turn(
     J = torch.tensor([[0.,1.],[-1.,0.]], device=device)
     return torch.kron(J, torch.eye(f, device=device))
 
-# %% ../nbs/05_attention.ipynb #47e36648
+# %% ../nbs/05_attention.ipynb #c95dc664
 def turn(
     x:Tensor, # Rows, (..., n, e)
     M:Tensor, # What mixes the channels, the same for all tokens, (..., e, e)
@@ -155,7 +155,7 @@ def turn(
         y = x.to(cos.dtype)
         return torch.addcmul(y*cos, y@M, sin).to(x.dtype)
 
-# %% ../nbs/05_attention.ipynb #0f9bacfa
+# %% ../nbs/05_attention.ipynb #aefc0863
 class Rope2d:
     "Rotary positions: half of each head turns with y, half with x"
     def __init__(self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['set_seed', 'UserError', 'pick_device', 'pick_dtype', 'with_cfg', 'command', 'atomic_write']
 
-# %% ../nbs/00_core.ipynb #19db2f12
+# %% ../nbs/00_core.ipynb #a71c0a88
 import inspect,os,random,sys
 from functools import wraps
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 
-# %% ../nbs/00_core.ipynb #622370ef
+# %% ../nbs/00_core.ipynb #c4ade2ff
 def set_seed(
     seed:int=0, # Any whole number
 ):
@@ -23,10 +23,10 @@ def set_seed(
     np.random.seed(seed % 2**32)  # numpy takes 32 bits
     torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #7d8a384f
+# %% ../nbs/00_core.ipynb #b06e2b4c
 class UserError(Exception): "Something the user of a command can put right: the message says what and how"
 
-# %% ../nbs/00_core.ipynb #92366316
+# %% ../nbs/00_core.ipynb #94210d94
 def pick_device(
     name:str='auto', # auto, cpu, cuda, cuda:1, ...
 )->torch.device: # `auto`: the GPU if there is one, else the CPU
@@ -36,14 +36,14 @@ def pick_device(
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
     return torch.device(name)
 
-# %% ../nbs/00_core.ipynb #0db3e88a
+# %% ../nbs/00_core.ipynb #08857523
 def pick_dtype(
     device:torch.device, # As given by `pick_device`
 )->torch.dtype: # bfloat16 on a GPU that has it, else float32
     "Number format in which a model is run on `device`"
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
-# %% ../nbs/00_core.ipynb #9c9cdbad
+# %% ../nbs/00_core.ipynb #b0001513
 def with_cfg(
     cls, # A dataclass whose fields carry comments
     but:str='', # Fields that are not to become options, with commas
@@ -55,13 +55,13 @@ def with_cfg(
         return f
     return _f
 
-# %% ../nbs/00_core.ipynb #02dcbedd
+# %% ../nbs/00_core.ipynb #3736aa25
 def _is_script(frame):
     "Is `frame` the top level of a file that is being run?"
     g = frame.f_globals
     return frame.f_locals is g and g.get('__name__')=='__main__' and g.get('__file__')==frame.f_code.co_filename
 
-# %% ../nbs/00_core.ipynb #eb9da692
+# %% ../nbs/00_core.ipynb #91d3efd9
 def command(
     f, # A function with docments: one parameter a line, its comment as help
 ):
@@ -77,7 +77,7 @@ def command(
         except KeyboardInterrupt: sys.exit(130)
     return _f
 
-# %% ../nbs/00_core.ipynb #367f02bd
+# %% ../nbs/00_core.ipynb #4e4defee
 def atomic_write(
     path, # Where the file is to be
     write, # Function that is given a path beside it and writes the file there

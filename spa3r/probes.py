@@ -7,7 +7,7 @@ __all__ = ['MEASURES', 'WEIGHTS', 'Held', 'held_rooms', 'fit_classes', 'Prior', 
            'nearest_view', 'warp', 'baselines', 'evaluate_field', 'camera_errors', 'unposed', 'aims', 'format_table',
            'load_student', 'probe']
 
-# %% ../nbs/12_probes.ipynb #919ec699
+# %% ../nbs/12_probes.ipynb #f15e98b8
 import io,json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .patch_encoder import ExactTeacher,Views,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/12_probes.ipynb #24e01bc5
+# %% ../nbs/12_probes.ipynb #82bd4f7e
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"
@@ -51,7 +51,7 @@ def held_rooms(
         with torch.no_grad(): obs = teacher.observe(Views(imgs, cams if given else None, rooms), is_tgt)
         yield Held(obs, cams, render(rooms, cams, grid=obs.grid))
 
-# %% ../nbs/12_probes.ipynb #ad4bff66
+# %% ../nbs/12_probes.ipynb #e007fadf
 @torch.enable_grad()
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
@@ -71,7 +71,7 @@ def fit_classes(
     opt.step(loss)
     return lin.requires_grad_(False)
 
-# %% ../nbs/12_probes.ipynb #2d614d77
+# %% ../nbs/12_probes.ipynb #45dcc2fa
 @dataclass
 class Prior:
     "What can be known of a target before looking: fitted on other rooms"
@@ -95,7 +95,7 @@ def fit_prior(
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep]))
 
-# %% ../nbs/12_probes.ipynb #41f34ec5
+# %% ../nbs/12_probes.ipynb #0fd3f4cd
 MEASURES = ('cosine','l1','furniture','classes')  # what `measure` gives
 
 def measure(
@@ -112,7 +112,7 @@ def measure(
     return dict(cosine=mean(F.cosine_similarity(pred, true, dim=-1)), l1=mean((pred-true).abs()),
                 furniture=mean(right*fur)/mean(fur), classes=mean(right))  # a room whose targets show no furniture gives nan
 
-# %% ../nbs/12_probes.ipynb #3026df0d
+# %% ../nbs/12_probes.ipynb #6ce52d00
 def mean_std(
     x, # A number for each room, nan = does not apply; (b,)
 )->dict: # mean, std (standard deviation over rooms), n
@@ -121,7 +121,7 @@ def mean_std(
     x = x[x.isfinite()]
     return dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
 
-# %% ../nbs/12_probes.ipynb #5ed9a680
+# %% ../nbs/12_probes.ipynb #453e1612
 def nearest_view(
     cams:Cameras, # True cameras, (b, v)
     is_tgt:Tensor, # True = hidden, (b, v)
@@ -132,7 +132,7 @@ def nearest_view(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return (apart+turned).argmin(-1)
 
-# %% ../nbs/12_probes.ipynb #c64deb3b
+# %% ../nbs/12_probes.ipynb #b1a5cd85
 def warp(
     feats:Tensor, # Features of the context views, (b, vc, n, c)
     hit:dict, # True depth and xyz at the patch centres of all views
@@ -153,7 +153,7 @@ def warp(
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
     return out.unflatten(1, (-1, gh*gw)),(off<tol).unflatten(1, (-1, gh*gw))
 
-# %% ../nbs/12_probes.ipynb #1a7fb7cc
+# %% ../nbs/12_probes.ipynb #c2dd2478
 def baselines(
     r:Held, # Some rooms
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
@@ -166,7 +166,7 @@ def baselines(
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
     return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
 
-# %% ../nbs/12_probes.ipynb #41171c9b
+# %% ../nbs/12_probes.ipynb #8da28b7f
 @torch.no_grad()
 def evaluate_field(
     student, # `encode`, `decode`, `standardise` as `Spa3R` has them
@@ -207,7 +207,7 @@ def evaluate_field(
                 config=dict(first_seed=int(seeds[0]), rooms=len(seeds), views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
                             grid=list(obs.grid), spread='standard deviation over rooms'))
 
-# %% ../nbs/12_probes.ipynb #083152c7
+# %% ../nbs/12_probes.ipynb #ffe7ebf0
 @torch.no_grad()
 def camera_errors(
     teacher, # Any teacher that predicts cameras
@@ -225,7 +225,7 @@ def camera_errors(
     err,eye = [torch.cat(o).rad2deg().flatten() for o in (err,eye)]
     return dict(rotation=err.median().item(), identity=eye.median().item(), n=len(err), given=isinstance(teacher, ExactTeacher))
 
-# %% ../nbs/12_probes.ipynb #5507b336
+# %% ../nbs/12_probes.ipynb #2388715e
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below
@@ -233,7 +233,7 @@ def unposed(
     "Far below the identity, and predicted rather than told"
     return not errors['given'] and errors['rotation'] < share*errors['identity']
 
-# %% ../nbs/12_probes.ipynb #4dfd06a9
+# %% ../nbs/12_probes.ipynb #541540d0
 def aims(
     result:dict, # From `evaluate_field`
     gap:float=.15, # Cosine by which the right latents must beat another room's
@@ -246,7 +246,7 @@ def aims(
     return [f"{'met' if not none and f>near else 'missed'}: furniture accuracy " + ("has no furniture to look at" if none else f"{f:.3f}, nearest view {near:.3f}"),
             f"{'met' if d>gap else 'missed'}: cosine {d:.3f} above shuffled latents, the aim is more than {gap}"]
 
-# %% ../nbs/12_probes.ipynb #698c60a0
+# %% ../nbs/12_probes.ipynb #46308cac
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' from `camera_errors`
 )->str: # Lines of text
@@ -265,7 +265,7 @@ def format_table(
                 f"{e['identity']:.1f} for saying nothing turned: {'unposed' if unposed(e) else 'not to be called unposed'}"]
     return '\n'.join(out + aims(result))
 
-# %% ../nbs/12_probes.ipynb #688fd997
+# %% ../nbs/12_probes.ipynb #8dac2804
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
 def load_student(
@@ -300,12 +300,14 @@ def probe(
     "Judge a student on unseen rooms beside its honest baselines; prints a table"
     if scenes<2: raise UserError(f"--scenes {scenes}: give at least 2, latents are shuffled between rooms")
     if not 0<n_ctx<views: raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
+    if min(size, grid, batch)<1: raise UserError(f"--size {size}, --grid {grid}, --batch {batch}: at least 1 each")
     if spread not in ('video','wide'): raise UserError(f"--spread {spread}: `video` or `wide`")
     device = pick_device(device)
     student,teacher = load_student(weights, device, grid)
     seeds = range(HELD_OUT+seed, HELD_OUT+seed+scenes)
     kw = dict(v=views, n_ctx=n_ctx, hw=(size,size), spread=spread, batch=batch, device=device)
-    result = evaluate_field(student, teacher, seeds, **kw) | dict(cameras=camera_errors(teacher, seeds, **kw))
+    try: result = evaluate_field(student, teacher, seeds, **kw) | dict(cameras=camera_errors(teacher, seeds, **kw))
+    except ValueError as e: raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # say, a size that the patches don't divide
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_table(result))

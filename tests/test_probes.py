@@ -4,7 +4,7 @@ import pytest
 import torch
 from spa3r.cameras import Cameras
 from spa3r.core import UserError
-from spa3r.patch_encoder import ExactTeacher,Observation,Teacher
+from spa3r.patch_encoder import VGGT,ExactTeacher,Observation,Teacher,VGGTConfig,VGGTTeacher
 from spa3r.probes import (aims,camera_errors,evaluate_field,fit_classes,fit_prior,format_table,held_rooms,mean_std,
                           measure,nearest_view,probe,unposed,warp)
 from spa3r.psfm import Spa3R,Spa3RConfig,select_views
@@ -154,6 +154,26 @@ def test_told_cameras_are_not_predicted():
     e = camera_errors(ExactTeacher((2,2)), range(2), batch=2)
     assert e['rotation']<.1 and e['given'] and not unposed(e) and not unposed(dict(rotation=10, identity=30, given=False))
 
+def test_images_and_own_cameras():
+    "A teacher that looks gets pictures and nothing else, and the student its cameras"
+    torch.manual_seed(0)
+    class Looks(VGGTTeacher):
+        def observe(self, views, is_tgt):
+            assert views.cams is None and views.imgs.shape[2:]==(3,56,56) and 0<=views.imgs.min()<views.imgs.max()<=1
+            return super().observe(views, is_tgt)
+    class Asked(Spa3R):
+        def decode(self, latents, cams, grid, depth=False):
+            self.first = cams
+            return super().decode(latents, cams, grid, depth)
+    t = Looks(VGGT(VGGTConfig.nano(dim=32, img_size=56)))
+    student = Asked(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
+    kw = dict(v=3, n_ctx=2, hw=(56,56), batch=2)
+    r = evaluate_field(student, t, range(2), prior=fit_prior(student, t, range(10,14), **kw), **kw)
+    own = next(held_rooms(t, range(2), **kw)).obs
+    assert torch.allclose(student.first.w2c, select_views(own.cams, own.is_tgt).w2c, atol=1e-6)
+    assert r['config']['grid']==[4,4] and all(d['cosine']['n']==2 for d in r['rows'].values())
+    assert not camera_errors(t, range(2), **kw)['given']
+
 def test_aims_name_what_is_missed():
     row = lambda c,f: dict(cosine=dict(mean=c), furniture=dict(mean=f))
     table = lambda p,s,n: dict(rows={'prediction':row(*p), 'shuffled latents':row(*s), 'nearest view':row(*n)})
@@ -176,6 +196,6 @@ def test_command_prints_and_writes_the_same(weights, tmp_path, capsys):
         assert f"{r['rows'][k]['cosine']['mean']:.3f}" in text and k in text
     assert all(a in text for a in r['aims']) and list(tmp_path.iterdir())==[tmp_path/'probe.json']
 
-@pytest.mark.parametrize('kw', [dict(weights='nowhere'), dict(scenes=1), dict(n_ctx=6), dict(n_ctx=0), dict(spread='narrow'), dict(weights='tests')])
+@pytest.mark.parametrize('kw', [dict(weights='nowhere'), dict(scenes=1), dict(n_ctx=6), dict(n_ctx=0), dict(spread='narrow'), dict(weights='tests'), dict(batch=0)])
 def test_command_says_what_is_wrong(weights, kw):
     with pytest.raises(UserError, match='|'.join(str(v) for v in kw.values())): probe(**{'weights':str(weights), 'scenes':2, **kw})

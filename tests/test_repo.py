@@ -92,6 +92,14 @@ def test_notebooks_are_clean(tmp_path):
         process_write(warn_msg='', proc_nb=partial(clean_nb, clear_all=False, clean_ids=True), f_in=q)
         assert Path(q).read_text()==p.read_text(), f'{p.name} is not clean: run nbdev_clean'
 
+def test_every_notebook_is_in_the_sidebar_in_reading_order():
+    import yaml
+    web = yaml.safe_load((root/'nbs/_quarto.yml').read_text())['website']
+    listed = [o for s in web['sidebar']['contents'] for o in ([s] if isinstance(s, str) else s['contents'])]
+    assert sorted(listed)==[p.name for p in nbs]
+    numbered = [o for o in listed if o[0].isdigit()]
+    assert numbered==sorted(numbered)
+
 # --- README and settings
 
 def test_readme_is_in_step(): run(sys.executable, root/'tools/readme.py', '--check')

@@ -8,14 +8,14 @@ __all__ = ['intrinsics', 'fov', 'scale_intrinsics', 'cell_centres', 'uv_dirs', '
            'encode_pose', 'decode_pose', 'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate',
            'look_around']
 
-# %% ../nbs/01_cameras.ipynb #5c68bdc7
+# %% ../nbs/01_cameras.ipynb #6ccab079
 import math
 from dataclasses import dataclass
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../nbs/01_cameras.ipynb #4cbc2a4b
+# %% ../nbs/01_cameras.ipynb #96c98d35
 def intrinsics(
     fov_h, # Vertical field of view in radians, number or (...)
     hw:tuple, # Image height and width in pixels
@@ -29,7 +29,7 @@ def intrinsics(
     K[...,0,2],K[...,1,2] = w/2,h/2
     return K
 
-# %% ../nbs/01_cameras.ipynb #20405631
+# %% ../nbs/01_cameras.ipynb #fecb1efe
 def fov(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -38,7 +38,7 @@ def fov(
     h,w = hw
     return 2*torch.atan(h/2 / K[...,1,1]), 2*torch.atan(w/2 / K[...,0,0])
 
-# %% ../nbs/01_cameras.ipynb #c76f0f27
+# %% ../nbs/01_cameras.ipynb #5e11bc34
 def scale_intrinsics(
     K:Tensor, # Intrinsics in pixels of an `hw` image, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -48,7 +48,7 @@ def scale_intrinsics(
     s = K.new_tensor([grid[1]/hw[1], grid[0]/hw[0], 1.])
     return K * s[:,None]
 
-# %% ../nbs/01_cameras.ipynb #43eed0ff
+# %% ../nbs/01_cameras.ipynb #2f581981
 def cell_centres(
     grid:tuple, # Rows and columns
     like:Tensor, # Gives dtype and device
@@ -58,7 +58,7 @@ def cell_centres(
     v,u = torch.meshgrid(v, u, indexing='ij')
     return torch.stack([u, v], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #11cea1a3
+# %% ../nbs/01_cameras.ipynb #e59555db
 def uv_dirs(
     uv:Tensor, # Pixels, (..., 2)
     K:Tensor, # Intrinsics, broadcastable to (..., 3, 3)
@@ -68,7 +68,7 @@ def uv_dirs(
     x = (uv[...,0]-K[...,0,2] - K[...,0,1]*y)/K[...,0,0]
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #7fe6c4a3
+# %% ../nbs/01_cameras.ipynb #1e920339
 def grid_rays(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -78,7 +78,7 @@ def grid_rays(
     K = scale_intrinsics(K, hw, grid)[...,None,None,:,:]
     return F.normalize(uv_dirs(cell_centres(grid, K), K), dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #bb0a882e
+# %% ../nbs/01_cameras.ipynb #df255327
 def patch_rays(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -89,7 +89,7 @@ def patch_rays(
     if h%patch or w%patch: raise ValueError(f"{h}x{w} image is not a whole number of {patch}-pixel patches: crop or resize it")
     return grid_rays(K, hw, (h//patch, w//patch))
 
-# %% ../nbs/01_cameras.ipynb #27e22074
+# %% ../nbs/01_cameras.ipynb #9ddb1e4e
 def rotate(
     R:Tensor, # Matrices, (..., 3, 3); their leading dims are the first leading dims of `x`
     x:Tensor, # Vectors, (..., 3), for instance (b, v, h, w, 3) with R (b, v, 3, 3)
@@ -98,7 +98,7 @@ def rotate(
     R = R.reshape(R.shape[:-2] + (1,)*(x.ndim+1-R.ndim) + (3,3))
     return R[...,0]*x[...,:1] + R[...,1]*x[...,1:2] + R[...,2]*x[...,2:]
 
-# %% ../nbs/01_cameras.ipynb #0cde177e
+# %% ../nbs/01_cameras.ipynb #a1a5dd22
 def transform(
     T:Tensor, # Rigid motions, (..., 4, 4); their leading dims are the first leading dims of `x`
     x:Tensor, # Points, (..., 3)
@@ -107,7 +107,7 @@ def transform(
     t = T[...,:3,3]
     return rotate(T[...,:3,:3], x) + t.reshape(t.shape[:-1] + (1,)*(x.ndim-t.ndim) + (3,))
 
-# %% ../nbs/01_cameras.ipynb #0ea9c433
+# %% ../nbs/01_cameras.ipynb #07f19b18
 def compose(
     *Ts:Tensor, # Matrices, (..., k, k), the last one acts first
 )->Tensor: # (..., k, k)
@@ -116,7 +116,7 @@ def compose(
     for U in Ts[1:]: T = (T[...,:,:,None]*U[...,None,:,:]).sum(-2)
     return T
 
-# %% ../nbs/01_cameras.ipynb #a4252c48
+# %% ../nbs/01_cameras.ipynb #794efbe6
 def rigid(
     R:Tensor, # Rotations, (..., 3, 3)
     t:Tensor, # Translations, (..., 3)
@@ -126,7 +126,7 @@ def rigid(
     top = torch.cat([R.expand(*dims, 3, 3), t[...,None].expand(*dims, 3, 1)], dim=-1)
     return torch.cat([top, top.new_tensor([0,0,0,1]).expand(*dims, 1, 4)], dim=-2)
 
-# %% ../nbs/01_cameras.ipynb #825ef23f
+# %% ../nbs/01_cameras.ipynb #89626fd2
 def inv_se3(
     T:Tensor, # Rigid motions, (..., 4, 4)
 )->Tensor: # Their inverses, (..., 4, 4)
@@ -134,7 +134,7 @@ def inv_se3(
     Rt = T[...,:3,:3].mT
     return rigid(Rt, -rotate(Rt, T[...,:3,3]))
 
-# %% ../nbs/01_cameras.ipynb #5d2de1da
+# %% ../nbs/01_cameras.ipynb #47cc631b
 def project(
     xyz:Tensor, # Points in the world, (..., 3)
     K:Tensor, # Intrinsics in pixels, (..., 3, 3); leading dims of the cameras are the first leading dims of `xyz`
@@ -144,7 +144,7 @@ def project(
     uvz = rotate(K, transform(w2c, xyz))
     return uvz[...,:2]/uvz[...,2:], uvz[...,2]
 
-# %% ../nbs/01_cameras.ipynb #698253cb
+# %% ../nbs/01_cameras.ipynb #6704bcdb
 def unproject(
     depth:Tensor, # Depth along z, (..., h, w)
     K:Tensor, # Intrinsics in pixels of `depth` (see `scale_intrinsics`), (..., 3, 3)
@@ -154,7 +154,7 @@ def unproject(
     dirs = uv_dirs(cell_centres(depth.shape[-2:], K), K[...,None,None,:,:])
     return transform(c2w, dirs*depth[...,None])
 
-# %% ../nbs/01_cameras.ipynb #a49707f8
+# %% ../nbs/01_cameras.ipynb #cf9db487
 def quat_to_rot(
     q:Tensor, # Quaternions x, y, z, w of any length but 0, (..., 4)
 )->Tensor: # Rotations, (..., 3, 3)
@@ -166,7 +166,7 @@ def quat_to_rot(
         s*(x*y+z*w), 1-s*(x*x+z*z), s*(y*z-x*w),
         s*(x*z-y*w), s*(y*z+x*w), 1-s*(x*x+y*y)], dim=-1).unflatten(-1, (3,3))
 
-# %% ../nbs/01_cameras.ipynb #e3a186c7
+# %% ../nbs/01_cameras.ipynb #0c656b8e
 def rot_to_quat(
     R:Tensor, # Rotations, (..., 3, 3)
 )->Tensor: # Unit quaternions x, y, z, w with w >= 0, (..., 4)
@@ -181,7 +181,7 @@ def rot_to_quat(
     q = F.normalize(qq.take_along_dim(best[...,None,None], dim=-2).squeeze(-2), dim=-1)
     return torch.where(q[...,3:]<0, -q, q)
 
-# %% ../nbs/01_cameras.ipynb #92ddfb8b
+# %% ../nbs/01_cameras.ipynb #b0c69848
 def rotation_angle(
     Ra:Tensor, # Rotations, (..., 3, 3)
     Rb:Tensor, # Rotations, (..., 3, 3)
@@ -190,7 +190,7 @@ def rotation_angle(
     q = rot_to_quat(compose(Ra.mT, Rb))
     return 2*torch.atan2(torch.linalg.vector_norm(q[...,:3], dim=-1), q[...,3])
 
-# %% ../nbs/01_cameras.ipynb #508a3984
+# %% ../nbs/01_cameras.ipynb #e493a339
 def encode_pose(
     w2c:Tensor, # Camera from world, (..., 4, 4)
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
@@ -199,7 +199,7 @@ def encode_pose(
     "A camera as VGGT's nine numbers"
     return torch.cat([w2c[...,:3,3], rot_to_quat(w2c[...,:3,:3]), torch.stack(fov(K, hw), dim=-1)], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #9f07837e
+# %% ../nbs/01_cameras.ipynb #16b51e8a
 def decode_pose(
     enc:Tensor, # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
     hw:tuple, # Image height and width in pixels
@@ -207,7 +207,7 @@ def decode_pose(
     "The camera that nine numbers stand for"
     return rigid(quat_to_rot(enc[...,3:7]), enc[...,:3]), intrinsics(enc[...,7], hw, enc[...,8])
 
-# %% ../nbs/01_cameras.ipynb #25eb6e1b
+# %% ../nbs/01_cameras.ipynb #7b061da2
 @dataclass(eq=False)
 class Cameras:
     "Poses and intrinsics of any number of views of one size; leading dims are free: (v,), (b, v), ..."
@@ -233,7 +233,7 @@ class Cameras:
         return Cameras(self.w2c[i], self.K[i], self.hw)
     def to(self, *args, **kwargs): return Cameras(self.w2c.to(*args, **kwargs), self.K.to(*args, **kwargs), self.hw)
 
-# %% ../nbs/01_cameras.ipynb #e8137a78
+# %% ../nbs/01_cameras.ipynb #d39014f2
 @patch
 def rays(
     self:Cameras,
@@ -242,7 +242,7 @@ def rays(
     "Directions through the centre of each cell"
     return grid_rays(self.K, self.hw, grid or self.hw)
 
-# %% ../nbs/01_cameras.ipynb #954dec0a
+# %% ../nbs/01_cameras.ipynb #afd22e19
 @patch
 def relative_to(
     self:Cameras,
@@ -251,7 +251,7 @@ def relative_to(
     "The same views, with camera `i` as the world"
     return Cameras(compose(self.w2c, self.c2w[...,[i],:,:]), self.K, self.hw)
 
-# %% ../nbs/01_cameras.ipynb #9f67c3ae
+# %% ../nbs/01_cameras.ipynb #1d6a8574
 @patch
 def pose(
     self:Cameras
@@ -259,7 +259,7 @@ def pose(
     "These cameras as nine numbers each; the principal point is not among them"
     return encode_pose(self.w2c, self.K, self.hw)
 
-# %% ../nbs/01_cameras.ipynb #26b48713
+# %% ../nbs/01_cameras.ipynb #2fc84492
 @patch(cls_method=True)
 def from_pose(
     cls:Cameras,
@@ -269,7 +269,7 @@ def from_pose(
     "Cameras from nine numbers each"
     return Cameras(*decode_pose(enc, hw), hw)
 
-# %% ../nbs/01_cameras.ipynb #2e780f4c
+# %% ../nbs/01_cameras.ipynb #c59dd0c4
 @patch(cls_method=True)
 def cat(
     cls:Cameras,
@@ -277,11 +277,11 @@ def cat(
     dim:int=0, # Leading dim along which to join; negative counts from the last leading dim
 )->Cameras: # All of them
     "Join cameras along one leading dim"
-    if len({c.hw for c in cams})>1: raise ValueError(f"Cameras of images of different sizes {sorted({c.hw for c in cams})}: bring them to one size")
+    if len({c.hw for c in cams})>1: raise ValueError(f"images of different sizes {sorted({c.hw for c in cams})}: resize them to one")
     dim = dim if dim>=0 else dim + len(cams[0].shape)
     return Cameras(torch.cat([c.w2c for c in cams], dim), torch.cat([c.K for c in cams], dim), cams[0].hw)
 
-# %% ../nbs/01_cameras.ipynb #eafa995d
+# %% ../nbs/01_cameras.ipynb #729b8376
 def _perp(
     v:Tensor, # Directions, (..., 3)
 )->Tensor: # Unit directions at right angles to them, (..., 3)
@@ -290,13 +290,13 @@ def _perp(
     e = F.one_hot(v.abs().argmin(-1), 3).to(v)
     return F.normalize(e - (e*v).sum(-1, keepdim=True)*v, dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #11d9e238
+# %% ../nbs/01_cameras.ipynb #661f3f72
 def _as_float(x, like=None):
     "Tensor from numbers; the dtype and device of `like`, else of a float `x`, else float32"
     if like is not None: return torch.as_tensor(x, dtype=like.dtype, device=like.device)
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float32)
 
-# %% ../nbs/01_cameras.ipynb #c420c4d0
+# %% ../nbs/01_cameras.ipynb #c8f1ec7e
 def look_at(
     eye, # Where the camera is, (..., 3)
     target, # What it looks at, (..., 3)
@@ -312,7 +312,7 @@ def look_at(
     R = torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], dim=-2)
     return rigid(R, -rotate(R, eye))
 
-# %% ../nbs/01_cameras.ipynb #8a69c696
+# %% ../nbs/01_cameras.ipynb #ecbd73d0
 def orbit(
     centre, # What the cameras look at, (3)
     radius:float, # Of the circle, in world units
@@ -331,7 +331,7 @@ def orbit(
     a = (start + turn*torch.arange(n).to(centre)/(n if closed else max(n-1, 1)))[:,None]
     return look_at(centre + height*up + radius*(a.cos()*x + a.sin()*y), centre, up)
 
-# %% ../nbs/01_cameras.ipynb #cd5fbed5
+# %% ../nbs/01_cameras.ipynb #e38ff037
 def axis_angle(
     axis, # What to turn about, right-handed, of any length but 0, (..., 3)
     angle, # Radians, number or (...)
@@ -341,7 +341,7 @@ def axis_angle(
     half = _as_float(angle, axis)[...,None]/2 + 0*axis[...,:1]
     return quat_to_rot(torch.cat([half.sin()*axis, half.cos()], dim=-1))
 
-# %% ../nbs/01_cameras.ipynb #d1762a88
+# %% ../nbs/01_cameras.ipynb #e8cd1c5e
 def slerp(
     Ra:Tensor, # Where to start, (..., 3, 3)
     Rb:Tensor, # Where to end, (..., 3, 3)
@@ -353,7 +353,7 @@ def slerp(
     axis = torch.where(half[...,None]==0, _perp(q[...,:3]), q[...,:3])
     return compose(axis_angle(axis, 2*half*_as_float(t, q)), Ra)
 
-# %% ../nbs/01_cameras.ipynb #9844dfd5
+# %% ../nbs/01_cameras.ipynb #c44d326d
 def interpolate(
     w2c_a:Tensor, # First camera, (4, 4)
     w2c_b:Tensor, # Last camera, (4, 4)
@@ -365,7 +365,7 @@ def interpolate(
     R = slerp(w2c_a[:3,:3].expand(n,3,3), w2c_b[:3,:3].expand(n,3,3), t)
     return rigid(R, -rotate(R, torch.lerp(pa, pb, t[:,None])))
 
-# %% ../nbs/01_cameras.ipynb #142afc03
+# %% ../nbs/01_cameras.ipynb #e4ef470f
 def look_around(
     w2c:Tensor, # Camera to start from, (4, 4)
     n:int, # Number of cameras

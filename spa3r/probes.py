@@ -7,7 +7,7 @@ __all__ = ['MEASURES', 'WEIGHTS', 'Held', 'held_rooms', 'fit_classes', 'Prior', 
            'nearest_view', 'warp', 'baselines', 'evaluate_field', 'camera_errors', 'unposed', 'aims', 'format_table',
            'load_student', 'probe']
 
-# %% ../nbs/12_probes.ipynb #f15e98b8
+# %% ../nbs/12_probes.ipynb #81ddf8e4
 import io,json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .patch_encoder import ExactTeacher,Views,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/12_probes.ipynb #82bd4f7e
+# %% ../nbs/12_probes.ipynb #d8b60711
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"
@@ -51,7 +51,7 @@ def held_rooms(
         with torch.no_grad(): obs = teacher.observe(Views(imgs, cams if given else None, rooms), is_tgt)
         yield Held(obs, cams, render(rooms, cams, grid=obs.grid))
 
-# %% ../nbs/12_probes.ipynb #e007fadf
+# %% ../nbs/12_probes.ipynb #70d3f625
 @torch.enable_grad()
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
@@ -71,7 +71,7 @@ def fit_classes(
     opt.step(loss)
     return lin.requires_grad_(False)
 
-# %% ../nbs/12_probes.ipynb #45dcc2fa
+# %% ../nbs/12_probes.ipynb #d3a8b2df
 @dataclass
 class Prior:
     "What can be known of a target before looking: fitted on other rooms"
@@ -95,7 +95,7 @@ def fit_prior(
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep]))
 
-# %% ../nbs/12_probes.ipynb #0fd3f4cd
+# %% ../nbs/12_probes.ipynb #6e6bfe2a
 MEASURES = ('cosine','l1','furniture','classes')  # what `measure` gives
 
 def measure(
@@ -112,7 +112,7 @@ def measure(
     return dict(cosine=mean(F.cosine_similarity(pred, true, dim=-1)), l1=mean((pred-true).abs()),
                 furniture=mean(right*fur)/mean(fur), classes=mean(right))  # a room whose targets show no furniture gives nan
 
-# %% ../nbs/12_probes.ipynb #6ce52d00
+# %% ../nbs/12_probes.ipynb #6020cc57
 def mean_std(
     x, # A number for each room, nan = does not apply; (b,)
 )->dict: # mean, std (standard deviation over rooms), n
@@ -121,7 +121,7 @@ def mean_std(
     x = x[x.isfinite()]
     return dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
 
-# %% ../nbs/12_probes.ipynb #453e1612
+# %% ../nbs/12_probes.ipynb #97d61ad9
 def nearest_view(
     cams:Cameras, # True cameras, (b, v)
     is_tgt:Tensor, # True = hidden, (b, v)
@@ -132,7 +132,7 @@ def nearest_view(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return (apart+turned).argmin(-1)
 
-# %% ../nbs/12_probes.ipynb #b1a5cd85
+# %% ../nbs/12_probes.ipynb #43ea1d88
 def warp(
     feats:Tensor, # Features of the context views, (b, vc, n, c)
     hit:dict, # True depth and xyz at the patch centres of all views
@@ -153,7 +153,7 @@ def warp(
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
     return out.unflatten(1, (-1, gh*gw)),(off<tol).unflatten(1, (-1, gh*gw))
 
-# %% ../nbs/12_probes.ipynb #c2dd2478
+# %% ../nbs/12_probes.ipynb #11f62b85
 def baselines(
     r:Held, # Some rooms
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
@@ -166,7 +166,7 @@ def baselines(
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
     return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
 
-# %% ../nbs/12_probes.ipynb #8da28b7f
+# %% ../nbs/12_probes.ipynb #7292b8b0
 @torch.no_grad()
 def evaluate_field(
     student, # `encode`, `decode`, `standardise` as `Spa3R` has them
@@ -193,21 +193,22 @@ def evaluate_field(
         z = student.encode(obs.ctx, obs.grid)
         other,last = z.roll(1, 0) if last is None else torch.cat([last, z[:-1]]),z[-1:]  # the latents of the room before
         pred = student.decode(z, cams, obs.grid, depth=True)
+        if not pred[head].isfinite().all(): raise ValueError("the prediction is not finite: look at weights and cameras")
         free,seen = baselines(r, ctx, prior)
         fields = {'prediction':pred[head], 'shuffled latents':student.decode(other, cams, obs.grid)[head], **free, 'teacher itself':true}
-        new = {(k,m):x for k,f in fields.items() for m,x in measure(f, true, cls, prior.classes).items()} | {'seen':seen.float().mean((1,2))}
-        deep = select_views(obs.depth, is_tgt)
-        new |= {('depth',k):((d-deep).abs()/deep).mean((1,2)) for k,d in (('prediction',pred['depth'].float()), ('position median',prior.depth))}
+        new = {(k,m):x for k,f in fields.items() for m,x in measure(f, true, cls, prior.classes).items()}
+        off = lambda d,t=select_views(obs.depth, is_tgt): ((d-t).abs()/t).mean((1,2))
+        new |= {('depth','prediction'):off(pred['depth'].float()), ('depth','position median'):off(prior.depth), 'seen':seen.float().mean((1,2))}
         for k,x in new.items(): got.setdefault(k, []).append(x.cpu())
     got = {k:torch.cat(x) for k,x in got.items()}
-    gap = lambda m,k: mean_std(got['prediction',m]-got[k,m])  # room by room
+    gap = lambda m,k: {f'{m}, {k}':mean_std(got['prediction',m]-got[k,m])}  # room by room
     return dict(rows={k:{m:mean_std(got[k,m]) for m in MEASURES} for k in fields}, seen=mean_std(got['seen']),
-                gaps={f'{m}, {k}':gap(m, k) for m,k in (('cosine','shuffled latents'), ('furniture','shuffled latents'), ('furniture','nearest view'))},
+                gaps=gap('cosine', 'shuffled latents') | gap('furniture', 'shuffled latents') | gap('furniture', 'nearest view'),
                 depth={k:mean_std(got['depth',k]) for k in ('prediction','position median')},
                 config=dict(first_seed=int(seeds[0]), rooms=len(seeds), views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
                             grid=list(obs.grid), spread='standard deviation over rooms'))
 
-# %% ../nbs/12_probes.ipynb #ffe7ebf0
+# %% ../nbs/12_probes.ipynb #e428b197
 @torch.no_grad()
 def camera_errors(
     teacher, # Any teacher that predicts cameras
@@ -225,7 +226,7 @@ def camera_errors(
     err,eye = [torch.cat(o).rad2deg().flatten() for o in (err,eye)]
     return dict(rotation=err.median().item(), identity=eye.median().item(), n=len(err), given=isinstance(teacher, ExactTeacher))
 
-# %% ../nbs/12_probes.ipynb #2388715e
+# %% ../nbs/12_probes.ipynb #14416606
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below
@@ -233,7 +234,7 @@ def unposed(
     "Far below the identity, and predicted rather than told"
     return not errors['given'] and errors['rotation'] < share*errors['identity']
 
-# %% ../nbs/12_probes.ipynb #541540d0
+# %% ../nbs/12_probes.ipynb #634a7141
 def aims(
     result:dict, # From `evaluate_field`
     gap:float=.15, # Cosine by which the right latents must beat another room's
@@ -242,30 +243,31 @@ def aims(
     r = result['rows']
     f,near = r['prediction']['furniture']['mean'],r['nearest view']['furniture']['mean']
     d = r['prediction']['cosine']['mean']-r['shuffled latents']['cosine']['mean']
-    none = f is None  # no furniture in any target view
-    return [f"{'met' if not none and f>near else 'missed'}: furniture accuracy " + ("has no furniture to look at" if none else f"{f:.3f}, nearest view {near:.3f}"),
+    said = 'cannot be measured, no furniture in sight' if f is None else f'{f:.3f}, nearest view {near:.3f}'
+    return [f"{'met' if f is not None and f>near else 'missed'}: furniture accuracy {said}",
             f"{'met' if d>gap else 'missed'}: cosine {d:.3f} above shuffled latents, the aim is more than {gap}"]
 
-# %% ../nbs/12_probes.ipynb #46308cac
+# %% ../nbs/12_probes.ipynb #f89c6219
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' from `camera_errors`
 )->str: # Lines of text
     "The measures as a table, with what they mean below it"
     num = lambda d: '      -      ' if d['mean'] is None else f"{d['mean']:6.3f} ±{d['std']:.3f}"
     c = result['config']
-    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others asked for; mean ± {c['spread']}", '',
-           f"{'':17}" + ''.join(f'{h:>15}' for h in MEASURES)]
+    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others asked for",
+           f"mean ± {c['spread']}", '', f"{'':17}" + ''.join(f'{h:>15}' for h in MEASURES)]
     out += [f'{k:17}' + ''.join(f'{num(d[h]):>15}' for h in MEASURES) for k,d in result['rows'].items()]
     out += ['', f"true-depth warp: {1-result['seen']['mean']:.0%} of the target patches are in no context view and copy the nearest view's"]
     out += [f"prediction minus {k.split(', ')[1]}, room by room: {k.split(', ')[0]} {num(d).strip()}" for k,d in result['gaps'].items()]
     out += [f'depth, mean of |error|/depth: {k} {num(d).strip()}' for k,d in result['depth'].items()]
     if 'cameras' in result:
         e = result['cameras']
-        out += ['cameras are told, not predicted' if e['given'] else f"relative rotation of predicted cameras: median error {e['rotation']:.1f} degrees, "
+        out += ['cameras are told, not predicted' if e['given'] else
+                f"relative rotation of predicted cameras: median error {e['rotation']:.1f} degrees, "
                 f"{e['identity']:.1f} for saying nothing turned: {'unposed' if unposed(e) else 'not to be called unposed'}"]
     return '\n'.join(out + aims(result))
 
-# %% ../nbs/12_probes.ipynb #8dac2804
+# %% ../nbs/12_probes.ipynb #f5402ef3
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
 def load_student(
@@ -276,10 +278,12 @@ def load_student(
     "A trained student and the teacher it belongs to"
     folder = WEIGHTS/weights if (WEIGHTS/weights).is_dir() else Path(weights)
     if not (folder/'config.json').is_file() and (folder.exists() or str(weights).count('/')!=1):
-        raise UserError(f"No weights in {str(weights)!r}: give `exact`, `nano`, a folder with config.json and model.safetensors, or a hub id")
+        raise UserError(f"No weights in {str(weights)!r}: give `exact`, `nano`, a folder with config.json, or a hub id")
     try:
         with redirect_stdout(io.StringIO()): student = Spa3R.from_pretrained(str(folder))  # the hub's mixin is chatty
-    except Exception as e: raise UserError(f"Cannot load {str(weights)!r}: {(str(e).strip() or type(e).__name__).splitlines()[0]}"[:300]) from e
+    except Exception as e:
+        why = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise UserError(f"Cannot load {str(weights)!r}: {why}"[:300]) from e
     teacher = load_teacher(student.cfg.teacher, folder, grid=(grid,grid))
     return tuple(m.to(device).eval().requires_grad_(False) for m in (student, teacher))
 
@@ -307,7 +311,7 @@ def probe(
     seeds = range(HELD_OUT+seed, HELD_OUT+seed+scenes)
     kw = dict(v=views, n_ctx=n_ctx, hw=(size,size), spread=spread, batch=batch, device=device)
     try: result = evaluate_field(student, teacher, seeds, **kw) | dict(cameras=camera_errors(teacher, seeds, **kw))
-    except ValueError as e: raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # say, a size that the patches don't divide
+    except ValueError as e: raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # a size that patches don't divide
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_table(result))

@@ -166,6 +166,7 @@ def test_images_and_own_cameras():
             self.first = cams
             return super().decode(latents, cams, grid, depth)
     t = Looks(VGGT(VGGTConfig.nano(dim=32, img_size=56)))
+    with torch.no_grad(): t.vggt.camera_head.pose_branch.fc2.bias[7:] += 1  # an untrained head may give a field of view of 0
     student = Asked(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
     kw = dict(v=3, n_ctx=2, hw=(56,56), batch=2)
     r = evaluate_field(student, t, range(2), prior=fit_prior(student, t, range(10,14), **kw), **kw)
@@ -173,6 +174,13 @@ def test_images_and_own_cameras():
     assert torch.allclose(student.first.w2c, select_views(own.cams, own.is_tgt).w2c, atol=1e-6)
     assert r['config']['grid']==[4,4] and all(d['cosine']['n']==2 for d in r['rows'].values())
     assert not camera_errors(t, range(2), **kw)['given']
+
+def test_nan_is_not_left_out(prior):
+    class Broken(Knows):
+        def decode(self, latents, cams, grid, depth=False):
+            return dict(geo=torch.where(torch.arange(len(latents))[:,None,None,None]==0, torch.nan, latents), depth=latents[...,0])
+    t = Broken(GRID)
+    with pytest.raises(ValueError, match='not finite'): evaluate_field(t, t, SEEDS, prior=prior)
 
 def test_aims_name_what_is_missed():
     row = lambda c,f: dict(cosine=dict(mean=c), furniture=dict(mean=f))

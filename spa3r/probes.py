@@ -7,7 +7,7 @@ __all__ = ['MEASURES', 'WEIGHTS', 'Held', 'held_rooms', 'fit_classes', 'Prior', 
            'nearest_view', 'warp', 'baselines', 'evaluate_field', 'camera_errors', 'unposed', 'aims', 'format_table',
            'load_student', 'probe']
 
-# %% ../nbs/12_probes.ipynb #81ddf8e4
+# %% ../nbs/12_probes.ipynb #b1b2a30f
 import io,json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .patch_encoder import ExactTeacher,Views,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/12_probes.ipynb #d8b60711
+# %% ../nbs/12_probes.ipynb #0a2bcad0
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"
@@ -51,7 +51,7 @@ def held_rooms(
         with torch.no_grad(): obs = teacher.observe(Views(imgs, cams if given else None, rooms), is_tgt)
         yield Held(obs, cams, render(rooms, cams, grid=obs.grid))
 
-# %% ../nbs/12_probes.ipynb #70d3f625
+# %% ../nbs/12_probes.ipynb #33b663a6
 @torch.enable_grad()
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
@@ -71,7 +71,7 @@ def fit_classes(
     opt.step(loss)
     return lin.requires_grad_(False)
 
-# %% ../nbs/12_probes.ipynb #d3a8b2df
+# %% ../nbs/12_probes.ipynb #be1b0b52
 @dataclass
 class Prior:
     "What can be known of a target before looking: fitted on other rooms"
@@ -95,7 +95,7 @@ def fit_prior(
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep]))
 
-# %% ../nbs/12_probes.ipynb #6e6bfe2a
+# %% ../nbs/12_probes.ipynb #0cf42990
 MEASURES = ('cosine','l1','furniture','classes')  # what `measure` gives
 
 def measure(
@@ -112,7 +112,7 @@ def measure(
     return dict(cosine=mean(F.cosine_similarity(pred, true, dim=-1)), l1=mean((pred-true).abs()),
                 furniture=mean(right*fur)/mean(fur), classes=mean(right))  # a room whose targets show no furniture gives nan
 
-# %% ../nbs/12_probes.ipynb #6020cc57
+# %% ../nbs/12_probes.ipynb #24f60eb4
 def mean_std(
     x, # A number for each room, nan = does not apply; (b,)
 )->dict: # mean, std (standard deviation over rooms), n
@@ -121,7 +121,7 @@ def mean_std(
     x = x[x.isfinite()]
     return dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
 
-# %% ../nbs/12_probes.ipynb #97d61ad9
+# %% ../nbs/12_probes.ipynb #38817662
 def nearest_view(
     cams:Cameras, # True cameras, (b, v)
     is_tgt:Tensor, # True = hidden, (b, v)
@@ -132,7 +132,7 @@ def nearest_view(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return (apart+turned).argmin(-1)
 
-# %% ../nbs/12_probes.ipynb #43ea1d88
+# %% ../nbs/12_probes.ipynb #fdda069e
 def warp(
     feats:Tensor, # Features of the context views, (b, vc, n, c)
     hit:dict, # True depth and xyz at the patch centres of all views
@@ -153,7 +153,7 @@ def warp(
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
     return out.unflatten(1, (-1, gh*gw)),(off<tol).unflatten(1, (-1, gh*gw))
 
-# %% ../nbs/12_probes.ipynb #11f62b85
+# %% ../nbs/12_probes.ipynb #755beec0
 def baselines(
     r:Held, # Some rooms
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
@@ -166,7 +166,7 @@ def baselines(
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
     return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
 
-# %% ../nbs/12_probes.ipynb #7292b8b0
+# %% ../nbs/12_probes.ipynb #61aadbe1
 @torch.no_grad()
 def evaluate_field(
     student, # `encode`, `decode`, `standardise` as `Spa3R` has them
@@ -198,7 +198,8 @@ def evaluate_field(
         fields = {'prediction':pred[head], 'shuffled latents':student.decode(other, cams, obs.grid)[head], **free, 'teacher itself':true}
         new = {(k,m):x for k,f in fields.items() for m,x in measure(f, true, cls, prior.classes).items()}
         off = lambda d,t=select_views(obs.depth, is_tgt): ((d-t).abs()/t).mean((1,2))
-        new |= {('depth','prediction'):off(pred['depth'].float()), ('depth','position median'):off(prior.depth), 'seen':seen.float().mean((1,2))}
+        new |= {('depth','prediction'):off(pred['depth'].float()), ('depth','position median'):off(prior.depth)}
+        new['seen'] = seen.float().mean((1,2))
         for k,x in new.items(): got.setdefault(k, []).append(x.cpu())
     got = {k:torch.cat(x) for k,x in got.items()}
     gap = lambda m,k: {f'{m}, {k}':mean_std(got['prediction',m]-got[k,m])}  # room by room
@@ -208,7 +209,7 @@ def evaluate_field(
                 config=dict(first_seed=int(seeds[0]), rooms=len(seeds), views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
                             grid=list(obs.grid), spread='standard deviation over rooms'))
 
-# %% ../nbs/12_probes.ipynb #e428b197
+# %% ../nbs/12_probes.ipynb #f0e0b344
 @torch.no_grad()
 def camera_errors(
     teacher, # Any teacher that predicts cameras
@@ -226,7 +227,7 @@ def camera_errors(
     err,eye = [torch.cat(o).rad2deg().flatten() for o in (err,eye)]
     return dict(rotation=err.median().item(), identity=eye.median().item(), n=len(err), given=isinstance(teacher, ExactTeacher))
 
-# %% ../nbs/12_probes.ipynb #14416606
+# %% ../nbs/12_probes.ipynb #b38f05e2
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below
@@ -234,7 +235,7 @@ def unposed(
     "Far below the identity, and predicted rather than told"
     return not errors['given'] and errors['rotation'] < share*errors['identity']
 
-# %% ../nbs/12_probes.ipynb #634a7141
+# %% ../nbs/12_probes.ipynb #43428363
 def aims(
     result:dict, # From `evaluate_field`
     gap:float=.15, # Cosine by which the right latents must beat another room's
@@ -247,7 +248,7 @@ def aims(
     return [f"{'met' if f is not None and f>near else 'missed'}: furniture accuracy {said}",
             f"{'met' if d>gap else 'missed'}: cosine {d:.3f} above shuffled latents, the aim is more than {gap}"]
 
-# %% ../nbs/12_probes.ipynb #f89c6219
+# %% ../nbs/12_probes.ipynb #bc5551ef
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' from `camera_errors`
 )->str: # Lines of text
@@ -267,7 +268,7 @@ def format_table(
                 f"{e['identity']:.1f} for saying nothing turned: {'unposed' if unposed(e) else 'not to be called unposed'}"]
     return '\n'.join(out + aims(result))
 
-# %% ../nbs/12_probes.ipynb #f5402ef3
+# %% ../nbs/12_probes.ipynb #519febe0
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
 def load_student(

@@ -8,7 +8,7 @@ __all__ = ['MEAN', 'STD', 'asymmetric', 'context_first', 'take_views', 'VGGTConf
            'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'hub_is_up',
            'load_pretrained', 'load_teacher']
 
-# %% ../nbs/07_patch_encoder.ipynb #b147b32c
+# %% ../nbs/07_patch_encoder.ipynb #e4ca3cbc
 import contextlib,io,math,re,warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from .core import UserError
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
-# %% ../nbs/07_patch_encoder.ipynb #494720a8
+# %% ../nbs/07_patch_encoder.ipynb #959e7302
 def asymmetric(
     n_ctx:int, # How many tokens, the first ones, belong to context views
 ):
@@ -34,7 +34,7 @@ def asymmetric(
         return torch.cat([ctx, tgt], dim=-2)
     return attend
 
-# %% ../nbs/07_patch_encoder.ipynb #c85568f5
+# %% ../nbs/07_patch_encoder.ipynb #38e6df95
 def context_first(
     is_tgt:Tensor, # True = hidden from the encoder, (b, v)
 )->tuple: # Order of views with context first (b, v), and the number of context views
@@ -44,7 +44,7 @@ def context_first(
     if is_tgt[:,0].any(): raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../nbs/07_patch_encoder.ipynb #acd59529
+# %% ../nbs/07_patch_encoder.ipynb #bc91338b
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -52,7 +52,7 @@ def take_views(
     "Views `order` of each sample"
     return x[torch.arange(len(x), device=x.device)[:,None], order]
 
-# %% ../nbs/07_patch_encoder.ipynb #fe316a67
+# %% ../nbs/07_patch_encoder.ipynb #4fc2207f
 @dataclass(frozen=True)
 class VGGTConfig:
     "Sizes of a patch encoder; the defaults are VGGT-1B's"
@@ -85,9 +85,10 @@ class VGGTConfig:
     def __post_init__(self):
         for k in ('heads','dpt_layers','dpt_channels'): object.__setattr__(self, k, tuple(getattr(self, k)))  # JSON knows no tuples
         if self.embed not in ('dinov2','conv'): raise ValueError(f"embed is {self.embed!r}: choose 'dinov2' or 'conv'")
-        if self.global_qk_norm not in ('layer','rms'): raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
+        if self.global_qk_norm not in ('layer','rms'):
+            raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
 
-# %% ../nbs/07_patch_encoder.ipynb #c3a31d4f
+# %% ../nbs/07_patch_encoder.ipynb #592c33e1
 class PatchEmbed(nn.Module):
     "One token per patch by one convolution"
     def __init__(self,
@@ -104,7 +105,7 @@ class PatchEmbed(nn.Module):
         if h%self.patch or w%self.patch: raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
         return rearrange(self.proj(x), 'k c gh gw -> k (gh gw) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #7c41b099
+# %% ../nbs/07_patch_encoder.ipynb #54fedec6
 def resize_pos_embed(
     pos:Tensor, # Learnt table of a square grid, (1, s*s, c)
     grid:tuple, # Rows and columns wanted
@@ -116,7 +117,7 @@ def resize_pos_embed(
     pos = F.interpolate(pos, size=tuple(grid), mode='bicubic', antialias=True)
     return rearrange(pos, '1 c y x -> 1 (y x) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #b6cec5d5
+# %% ../nbs/07_patch_encoder.ipynb #425f4b27
 class DinoViT(nn.Module):
     "DINOv2 with registers: a vision transformer of one view, under its own state-dict names"
     def __init__(self,
@@ -145,7 +146,7 @@ class DinoViT(nn.Module):
         for blk in self.blocks: x = blk(x)
         return self.norm(x)[:, 1+self.register_tokens.shape[1]:]
 
-# %% ../nbs/07_patch_encoder.ipynb #46056096
+# %% ../nbs/07_patch_encoder.ipynb #66d45e40
 MEAN,STD = (0.485,0.456,0.406),(0.229,0.224,0.225)
 
 def normalise(
@@ -155,7 +156,7 @@ def normalise(
     m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s
 
-# %% ../nbs/07_patch_encoder.ipynb #c99e425d
+# %% ../nbs/07_patch_encoder.ipynb #a8faeb63
 class Aggregator(nn.Module):
     "Alternates attention inside a view and attention among all views"
     def __init__(self,
@@ -163,11 +164,12 @@ class Aggregator(nn.Module):
     ):
         super().__init__()
         self.cfg,c,r = cfg,cfg.dim,cfg.n_registers
-        self.patch_embed = PatchEmbed(c, cfg.patch) if cfg.embed=='conv' else DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size)
+        if cfg.embed=='conv': self.patch_embed = PatchEmbed(c, cfg.patch)
+        else: self.patch_embed = DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size)
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, c)*.02)  # [0] for view 0, [1] for the others
         self.register_token = nn.Parameter(torch.randn(1, 2, r, c)*.02)
-        def blocks(norm): return nn.ModuleList([Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)])
-        self.frame_blocks,self.global_blocks = blocks('layer'),blocks(cfg.global_qk_norm)
+        def blocks(norm): return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
+        self.frame_blocks,self.global_blocks = (nn.ModuleList(blocks(o)) for o in ('layer',cfg.global_qk_norm))
 
     def tokens(self,
         imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -186,14 +188,16 @@ class Aggregator(nn.Module):
     )->dict: # Layer -> frame output beside global output, (b, v, 1+r+n, 2*dim)
         "Tokens of the layers asked for, views in the order they came"
         (b,v),cfg = imgs.shape[:2],self.cfg
-        if bad:=[l for l in layers if not -cfg.depth<=l<cfg.depth]: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
+        bad = [l for l in layers if not -cfg.depth<=l<cfg.depth]
+        if bad: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
         n_ctx,order = v,None
         if is_tgt is not None:
             if is_tgt.shape!=(b,v): raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
             order,n_ctx = context_first(is_tgt)
             imgs = take_views(imgs, order)
         x = self.tokens(imgs)
-        pos = F.pad(grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1, (0,0,1+cfg.n_registers,0))  # special tokens at 0
+        pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1
+        pos = F.pad(pos, (0,0,1+cfg.n_registers,0))  # special tokens at 0
         in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
         attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
         want,kept = {l%cfg.depth for l in layers},{}
@@ -205,7 +209,7 @@ class Aggregator(nn.Module):
         if order is not None: kept = {i:take_views(o, order.argsort(1)) for i,o in kept.items()}
         return {l:kept[l%cfg.depth] for l in layers}
 
-# %% ../nbs/07_patch_encoder.ipynb #b7a7fb2c
+# %% ../nbs/07_patch_encoder.ipynb #e8c647fc
 class CameraHead(nn.Module):
     "Reads the camera tokens of all views and refines a guess of their poses a few times"
     def __init__(self,
@@ -235,7 +239,7 @@ class CameraHead(nn.Module):
             out.append(torch.cat([enc[...,:7], enc[...,7:].relu()], dim=-1))  # a field of view is not negative
         return out
 
-# %% ../nbs/07_patch_encoder.ipynb #44ac5b72
+# %% ../nbs/07_patch_encoder.ipynb #c01202bb
 class ResidualConv(nn.Module):
     "Two convolutions beside a shortcut"
     def __init__(self,
@@ -250,7 +254,7 @@ class ResidualConv(nn.Module):
         x = x.relu()  # VGGT's relu works in place, so its shortcut carries relu(x) too
         return x + self.conv2(self.conv1(x).relu())
 
-# %% ../nbs/07_patch_encoder.ipynb #9f977496
+# %% ../nbs/07_patch_encoder.ipynb #5b16ec12
 class Fusion(nn.Module):
     "Adds a finer map to a coarser one and resizes the sum"
     def __init__(self,
@@ -270,7 +274,7 @@ class Fusion(nn.Module):
         x = self.resConfUnit2(x)
         return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
 
-# %% ../nbs/07_patch_encoder.ipynb #8f289693
+# %% ../nbs/07_patch_encoder.ipynb #7d1d73f5
 def uv_embed(
     x:Tensor, # Maps, (k, c, h, w)
     aspect:float, # Image width over height
@@ -286,7 +290,7 @@ def uv_embed(
     pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=h), repeat(waves(v), 'h c -> c h w', w=w)])
     return x + strength*pos
 
-# %% ../nbs/07_patch_encoder.ipynb #b4780ed3
+# %% ../nbs/07_patch_encoder.ipynb #3b52e0a5
 class DPTHead(nn.Module):
     "Tokens of four layers into one map with a value and a confidence per pixel"
     def __init__(self,
@@ -325,17 +329,18 @@ class DPTHead(nn.Module):
         x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
         return s.output_conv2(uv_embed(x, w/h))
 
-# %% ../nbs/07_patch_encoder.ipynb #2b621a77
+# %% ../nbs/07_patch_encoder.ipynb #f8a6e91d
 def dropped_keys(
     cfg:VGGTConfig, # Sizes of the model that is loaded
     keys:list, # Names in the checkpoint
 )->list: # The names among them that this model leaves out on purpose
     "What a VGGT checkpoint holds and this model has no place for, by name"
-    biases = [f'aggregator.global_blocks.{i}.attn.{n}_norm.bias' for i in range(cfg.depth) for n in 'qk'] if cfg.global_qk_norm=='rms' else []
+    rms = range(cfg.depth) if cfg.global_qk_norm=='rms' else []
+    biases = [f'aggregator.global_blocks.{i}.attn.{n}_norm.bias' for i in rms for n in 'qk']
     heads = ['track_head.']+[f'{o}_head.' for o in ('camera','depth','point') if o not in cfg.heads]
     return [k for k in keys if k in biases or k.startswith(tuple(heads))]
 
-# %% ../nbs/07_patch_encoder.ipynb #018a4f23
+# %% ../nbs/07_patch_encoder.ipynb #7669f2dd
 class VGGT(nn.Module, PyTorchModelHubMixin):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
     def __init__(self,
@@ -366,7 +371,7 @@ class VGGT(nn.Module, PyTorchModelHubMixin):
         model.load(torch.load(model_file, map_location=map_location, weights_only=True))
         return model.eval()
 
-# %% ../nbs/07_patch_encoder.ipynb #80149f5d
+# %% ../nbs/07_patch_encoder.ipynb #542912d1
 @patch
 def grid(self:VGGT,
     hw:tuple, # Image height and width in pixels
@@ -374,7 +379,7 @@ def grid(self:VGGT,
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 
-# %% ../nbs/07_patch_encoder.ipynb #6d9482ba
+# %% ../nbs/07_patch_encoder.ipynb #9384a08b
 @patch
 def patches(self:VGGT,
     tokens:Tensor, # All tokens, (b, v, 1+r+n, c)
@@ -382,7 +387,7 @@ def patches(self:VGGT,
     "Tokens without the camera and register tokens"
     return tokens[:,:,1+self.cfg.n_registers:]
 
-# %% ../nbs/07_patch_encoder.ipynb #d8e03f7c
+# %% ../nbs/07_patch_encoder.ipynb #b823cfcc
 @patch
 def aggregate(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -392,7 +397,7 @@ def aggregate(self:VGGT,
     "Tokens of all views; context views know nothing of the hidden ones"
     return self.aggregator(imgs, is_tgt, layers)
 
-# %% ../nbs/07_patch_encoder.ipynb #4266abcf
+# %% ../nbs/07_patch_encoder.ipynb #6b269686
 @patch
 def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
@@ -401,7 +406,7 @@ def cameras(self:VGGT,
     "Cameras of all views, in the frame of view 0"
     with torch.autocast(tokens.device.type, enabled=False): return Cameras.from_pose(self.camera_head(tokens[:,:,0].float())[-1], hw)
 
-# %% ../nbs/07_patch_encoder.ipynb #17e21c57
+# %% ../nbs/07_patch_encoder.ipynb #eab1a1b7
 @patch
 def _dense(self:VGGT, head, by_layer, hw):
     "Raw map of `head` and the confidence in it"
@@ -410,7 +415,7 @@ def _dense(self:VGGT, head, by_layer, hw):
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
-# %% ../nbs/07_patch_encoder.ipynb #be5b1a84
+# %% ../nbs/07_patch_encoder.ipynb #99bd1eea
 @patch
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -420,7 +425,7 @@ def depth(self:VGGT,
     x,conf = self._dense(self.depth_head, by_layer, hw)
     return x[...,0].exp(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #b3694c6a
+# %% ../nbs/07_patch_encoder.ipynb #c3b4df27
 @patch
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -430,7 +435,7 @@ def points(self:VGGT,
     x,conf = self._dense(self.point_head, by_layer, hw)
     return x.sign()*x.abs().expm1(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #f8c7df51
+# %% ../nbs/07_patch_encoder.ipynb #fdd30067
 @patch
 def forward(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -446,7 +451,7 @@ def forward(self:VGGT,
     if 'point' in heads: out['points'],out['points_conf'] = self.points(toks, hw)
     return out
 
-# %% ../nbs/07_patch_encoder.ipynb #77d9e96b
+# %% ../nbs/07_patch_encoder.ipynb #695d0e12
 @patch
 def load(self:VGGT,
     state:dict, # Tensors of a VGGT checkpoint
@@ -458,7 +463,7 @@ def load(self:VGGT,
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out
 
-# %% ../nbs/07_patch_encoder.ipynb #69817e00
+# %% ../nbs/07_patch_encoder.ipynb #e4ad99fe
 def _to(o, device):
     "Copy of a dataclass with what can move on `device`"
     def mv(x):
@@ -466,7 +471,7 @@ def _to(o, device):
         return x.to(device) if hasattr(x, 'to') else x
     return type(o)(**{k:mv(v) for k,v in vars(o).items()})
 
-# %% ../nbs/07_patch_encoder.ipynb #2c0b2d20
+# %% ../nbs/07_patch_encoder.ipynb #3978e777
 @dataclass
 class Views:
     "What a teacher may look at"
@@ -490,7 +495,7 @@ class Observation:
         "Copy on another device"
         return _to(self, device)
 
-# %% ../nbs/07_patch_encoder.ipynb #8bbfb43d
+# %% ../nbs/07_patch_encoder.ipynb #69232510
 class Teacher(nn.Module):
     "A frozen module: no gradients, and `train()` leaves it in eval mode"
     def freeze(self):
@@ -502,7 +507,7 @@ class Teacher(nn.Module):
         "Stay in eval mode"
         return super().train(False)
 
-# %% ../nbs/07_patch_encoder.ipynb #4830a76f
+# %% ../nbs/07_patch_encoder.ipynb #4fe1f5c7
 class DINOv3(Teacher):
     "What is in each patch, by a frozen DINOv3"
     def __init__(self,
@@ -525,7 +530,7 @@ class DINOv3(Teacher):
         x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
-# %% ../nbs/07_patch_encoder.ipynb #f680700a
+# %% ../nbs/07_patch_encoder.ipynb #647c6087
 class VGGTTeacher(Teacher):
     "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
     def __init__(self,
@@ -562,7 +567,7 @@ class VGGTTeacher(Teacher):
         depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
         return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #15b8d1d9
+# %% ../nbs/07_patch_encoder.ipynb #8c47b34e
 class ExactTeacher(Teacher):
     "The truth about a room: its feature field, cameras and depth, computed from geometry"
     def __init__(self,
@@ -574,7 +579,8 @@ class ExactTeacher(Teacher):
     def _look(self, views):
         "Features and depth of all views"
         from spa3r.rooms import render,exact_field
-        if views.rooms is None or views.cams is None: raise ValueError("the exact teacher needs `rooms` and `cams`: it does not look at images")
+        if views.rooms is None or views.cams is None:
+            raise ValueError("the exact teacher needs `rooms` and `cams`: it does not look at images")
         hit = render(views.rooms, views.cams, grid=self.grid)
         return rearrange(exact_field(hit, views.cams), 'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
 
@@ -595,7 +601,7 @@ class ExactTeacher(Teacher):
         feats,depth = self._look(views)
         return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #5f86bd0c
+# %% ../nbs/07_patch_encoder.ipynb #74a1b330
 def hub_is_up(
     seconds:float=5., # How long to wait for it
 )->bool: # Did it answer?
@@ -606,7 +612,7 @@ def hub_is_up(
     except Exception: return False
     return True
 
-# %% ../nbs/07_patch_encoder.ipynb #5dc5f20c
+# %% ../nbs/07_patch_encoder.ipynb #6f83e1bd
 def load_pretrained(
     cls, # Class with `from_pretrained`
     name:str, # Folder or hub id
@@ -615,10 +621,11 @@ def load_pretrained(
     up = Path(name).is_dir() or hub_is_up()
     try: return cls.from_pretrained(str(name), **({} if up else dict(local_files_only=True)), **kwargs)
     except Exception as e:
-        why = (str(e).strip() or type(e).__name__).splitlines()[0] if up else 'no such folder, not downloaded before, and the hub cannot be reached'
+        why = (str(e).strip() or type(e).__name__).splitlines()[0]
+        if not up: why = 'no such folder, not downloaded before, and the hub cannot be reached'
         raise UserError(f"cannot load {cls.__name__} from {name}: {why}"[:400]) from e
 
-# %% ../nbs/07_patch_encoder.ipynb #41374815
+# %% ../nbs/07_patch_encoder.ipynb #0726a608
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'

@@ -8,7 +8,7 @@ __all__ = ['SAID', 'CAPTIONS', 'PICTURES', 'NOTES', 'FieldScene', 'field_error',
            'read_video', 'hub_folder', 'worth_showing', 'find_weights', 'load_pair', 'walk', 'ask', 'room_scene',
            'photo_scene', 'room_measures', 'photo_measures', 'table_rows', 'demo']
 
-# %% ../nbs/13_viewer.ipynb #a9fc7328
+# %% ../nbs/13_viewer.ipynb #cd165697
 import base64,contextlib,io,json,re,textwrap
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +26,7 @@ from .psfm import Spa3R
 from .rooms import HELD_OUT,render,sample_scenes
 from .viz import FeaturePCA,cosine_map,frustum,to_img
 
-# %% ../nbs/13_viewer.ipynb #3cf15f3a
+# %% ../nbs/13_viewer.ipynb #6cb1070b
 @dataclass
 class FieldScene:
     "Cameras in walking order, and what is known and what was predicted at each of them"
@@ -49,7 +49,7 @@ class FieldScene:
     @property
     def known(self): return torch.tensor([t is not None for t in self.teacher])
 
-# %% ../nbs/13_viewer.ipynb #06644336
+# %% ../nbs/13_viewer.ipynb #e03d5193
 def field_error(
     scene:FieldScene, # A scene
 )->Tensor: # 1 - cosine of each patch, not a number where there is no teacher, (v, gh, gw)
@@ -57,7 +57,7 @@ def field_error(
     nan = torch.full(scene.pred.shape[1:3], torch.nan)
     return torch.stack([nan if t is None else 1-cosine_map(p, t).cpu() for p,t in zip(scene.pred, scene.teacher)])
 
-# %% ../nbs/13_viewer.ipynb #5a1a3692
+# %% ../nbs/13_viewer.ipynb #3b22456b
 def upright(
     scene:FieldScene, # A scene
 )->Cameras: # Its cameras in a world with z up, (v,)
@@ -69,10 +69,10 @@ def upright(
     c = scene.cams.to('cpu', torch.float32)
     return Cameras(compose(c.w2c, inv_se3(rigid(R, torch.zeros(3)))), c.K, c.hw)
 
-# %% ../nbs/13_viewer.ipynb #597ce3c1
+# %% ../nbs/13_viewer.ipynb #af11328e
 def scene_points(
     scene:FieldScene, # A scene
-    n:int=30_000, # Points to show at once, at most
+    n:int=36_000, # Points to show at once, at most
 )->dict: # Of each point: xyz, rgb (uint8), stop (its camera), patch (which one of the grid), keep (one in each small cube)
     "A point cloud: every patch of depth put where it belongs"
     cams,(gh,gw),(dh,dw) = upright(scene),scene.pred.shape[1:3],scene.depth.shape[1:]
@@ -104,7 +104,7 @@ def _one_per_cube(xyz, first, n):
     keep[order[idx]] = True
     return keep
 
-# %% ../nbs/13_viewer.ipynb #ec4bb077
+# %% ../nbs/13_viewer.ipynb #cadf9c23
 def data_uri(
     img, # Picture: (3, h, w), (h, w, 3)
     kind:str='JPEG', # JPEG or PNG
@@ -122,21 +122,21 @@ def packed(
     "An array as text; one byte becomes 1.33 characters"
     return base64.b64encode(np.ascontiguousarray(np.asarray(x), dtype).tobytes()).decode()
 
-# %% ../nbs/13_viewer.ipynb #abaea15a
+# %% ../nbs/13_viewer.ipynb #fa8a13cf
 def still(
     xyz, # Points, z up, (n, 3)
     colours:list, # One (n, 3) uint8 array for each picture
     eye, # Where we look from, (3,)
     centre, # What we look at, (3,)
-    hw:tuple=(420,520), # Size of a picture
+    hw:tuple=(560,420), # Size of a picture
     dot:int=3, # Side of a point in pixels
 )->np.ndarray: # The pictures side by side, (h, k*w, 3) uint8
     "The point cloud as a plain picture, far points painted first"
     from spa3r.cameras import intrinsics,look_at,project
     h,w = hw
-    uv,z = project(torch.as_tensor(xyz).float(), intrinsics(.8, hw), look_at(torch.as_tensor(eye).float(), torch.as_tensor(centre).float()))
+    uv,z = project(torch.as_tensor(xyz).float(), intrinsics(.72, hw), look_at(torch.as_tensor(eye).float(), torch.as_tensor(centre).float()))
     z,(u,v) = z.numpy(),uv.round().long().clamp(-9, 9999).T.numpy()
-    out = np.full((len(colours), h+2*dot, w+2*dot, 3), (23,27,34), np.uint8)
+    out = np.full((len(colours), h+2*dot, w+2*dot, 3), (51,58,69), np.uint8)
     ok = np.flatnonzero((z>0) & (u>=0) & (u<w) & (v>=0) & (v<h))
     ok = ok[np.argsort(-z[ok])]
     buf = np.full((h+2*dot, w+2*dot), np.inf)
@@ -151,7 +151,7 @@ def still(
             for o,c in zip(out, colours): o[y[front],x[front]] = c[ok[front]]
     return np.concatenate([o[:h,:w] for o in out], 1)
 
-# %% ../nbs/13_viewer.ipynb #6d2a2f7e
+# %% ../nbs/13_viewer.ipynb #c3bc55c2
 SAID = dict(context=['the model was given this picture','the context pictures include this one'],
             target=['held back: the model never saw this picture','from the other pictures alone'],
             path=['nobody took one for the model; shown to compare','from the context pictures alone'])
@@ -160,7 +160,7 @@ CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a frustum, or 
                 prediction="Each point in the colour of the feature that was predicted for its patch: the same colours mean the same features.",
                 error="1 − cosine between teacher and prediction, dark is right, yellow is unrelated; the same scale as in the panel.")
 
-# %% ../nbs/13_viewer.ipynb #55287746
+# %% ../nbs/13_viewer.ipynb #98d78b0b
 def page_data(
     scene:FieldScene, # A scene
     pca:FeaturePCA=None, # Its colours; fitted on all that the teacher says, if None
@@ -215,7 +215,7 @@ def _thumb_grid(hw, n=18):
     "Rows and columns of a thumbnail"
     return (n, max(4, round(n*hw[1]/hw[0]))) if hw[0]>=hw[1] else (max(4, round(n*hw[0]/hw[1])), n)
 
-# %% ../nbs/13_viewer.ipynb #5db6680f
+# %% ../nbs/13_viewer.ipynb #d9ea4576
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
@@ -240,7 +240,7 @@ def write_html(
     page = page.replace('/*DATA*/', text, 1).replace('/*PLOTLY*/', get_plotlyjs().replace('</script', '<\\/script'), 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
 
-# %% ../nbs/13_viewer.ipynb #4f345e5e
+# %% ../nbs/13_viewer.ipynb #c5759efe
 PICTURES = '.jpg .jpeg .png .webp .bmp .tif .tiff .gif .heic .heif'.split()
 
 def natural(
@@ -281,7 +281,7 @@ def stacked(
     imgs = [o.crop((0, (o.height-h)//2, o.width, (o.height-h)//2+h)) for o in imgs]
     return torch.from_numpy(np.stack([np.asarray(o) for o in imgs])).permute(0,3,1,2).float()/255
 
-# %% ../nbs/13_viewer.ipynb #bd1510fb
+# %% ../nbs/13_viewer.ipynb #ba46c175
 def read_photos(
     folder, # Folder of photos, read in natural order
     n:int=6, # How many to take, spread evenly
@@ -304,7 +304,7 @@ def read_photos(
     imgs,names = zip(*spread_out(good, n))
     return stacked(list(imgs), list(names)),list(names),left
 
-# %% ../nbs/13_viewer.ipynb #b7d86d57
+# %% ../nbs/13_viewer.ipynb #5604252f
 def read_video(
     path, # Video file
     n:int=6, # How many frames to take, spread evenly
@@ -343,7 +343,7 @@ def _frames(box, stream, n):
         if f is not None: kept[f.pts] = f
     return kept.values()
 
-# %% ../nbs/13_viewer.ipynb #c6f42eb2
+# %% ../nbs/13_viewer.ipynb #a391bd10
 def hub_folder(
     name:str, # Hub id: owner/name
     timeout:float=5., # Seconds to wait for the hub to answer
@@ -395,7 +395,7 @@ def load_pair(
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {teacher.channels['geo']}: leave out --teacher or give the right one")
     return student,teacher,folder
 
-# %% ../nbs/13_viewer.ipynb #f8d4672f
+# %% ../nbs/13_viewer.ipynb #da99f16f
 def walk(
     cams:Cameras, # Views in order, (v,)
     between:int=4, # Cameras nobody took, between each view and the next
@@ -422,6 +422,7 @@ def ask(
         j = torch.cat([ctx, rest[i:i+together]]).sort().values
         part = Views(*(None if o is None else o[:,j] for o in (views.imgs, views.cams)), views.rooms)
         obs = teacher.observe(part, ~is_ctx[j][None].to(_device(student)))
+        if not (obs.cams.K.isfinite().all() and obs.cams.w2c.isfinite().all()): raise UserError("This teacher predicts a camera without a field of view: it is not trained well enough for these pictures")
         if latents is None: latents = student.encode(obs.ctx, obs.grid)  # no hidden view changes the context by one bit
         pred = student.decode(latents, obs.cams, obs.grid)['geo']
         true = student.standardise('geo', obs.feats['geo'])
@@ -432,7 +433,7 @@ def ask(
 
 def _device(model): return next(model.parameters()).device
 
-# %% ../nbs/13_viewer.ipynb #b462d55c
+# %% ../nbs/13_viewer.ipynb #e7d8c855
 def room_scene(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -476,7 +477,7 @@ def photo_scene(
     depth = F.interpolate(got['depth'][:,None], scale_factor=5, mode='bilinear')[:,0]
     return FieldScene(cams, kind, got['geo'], known(true), known(imgs), depth, up=tuple((-seen.c2w[:,:3,1].mean(0)).tolist()))
 
-# %% ../nbs/13_viewer.ipynb #156b2ce1
+# %% ../nbs/13_viewer.ipynb #e0dad178
 def room_measures(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -498,7 +499,7 @@ def photo_measures(
     rows = {'prediction':[(p,t) for t,p,_ in tgt], 'the photo before, copied':[(c,t) for t,_,c in tgt], 'mean of the context photos':[(mean,t) for t,_,_ in tgt]}
     cos = lambda ab: np.mean([cosine_map(a, b).mean().item() for a,b in ab])
     l1 = lambda ab: np.mean([(a-b).abs().mean().item() for a,b in ab])
-    return [['','cosine','L1']]+[[k,f'{cos(v):.3f}',f'{l1(v):.3f}'] for k,v in rows.items()]
+    return [['','cosine','L1']]+[[k,*(f'{o(v):.3f}'.replace('-', '−') for o in (cos,l1))] for k,v in rows.items()]
 
 def table_rows(
     result:dict, # From `room_measures`
@@ -508,7 +509,7 @@ def table_rows(
     heads = ('cosine','l1','furniture')
     return [['',*('L1' if h=='l1' else h for h in heads)]]+[[k,*(num(d[h]) for h in heads)] for k,d in result['rows'].items() if k!='teacher itself']
 
-# %% ../nbs/13_viewer.ipynb #e7c82d8f
+# %% ../nbs/13_viewer.ipynb #8715a57b
 def _print_rows(rows):
     w = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     for r in rows: print('  '.join(o.ljust(n) if i==0 else o.rjust(n) for i,(o,n) in enumerate(zip(r, w))))
@@ -528,7 +529,7 @@ def _cameras_line(e):
     return (f"Cameras are predicted from the pictures: median error of the relative rotation in unseen rooms {e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”"
             + ("." if far else ": they are unreliable, and so is where a prediction is put."))
 
-# %% ../nbs/13_viewer.ipynb #fd3160c3
+# %% ../nbs/13_viewer.ipynb #815db15b
 @command
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
@@ -560,7 +561,7 @@ def demo(
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk")
     return path
 
-# %% ../nbs/13_viewer.ipynb #16836eb3
+# %% ../nbs/13_viewer.ipynb #16e52bcf
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
     seed = HELD_OUT+o['seed']

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'asymmetric', 'context_first', 'take_views', 'VGGTConfig', 'PatchEmbed', 'resize_pos_embed', 'DinoViT',
            'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'dropped_keys',
-           'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'hub_is_up',
-           'load_pretrained', 'load_teacher']
+           'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'load_teacher']
 
-# %% ../nbs/07_patch_encoder.ipynb #e4ca3cbc
-import contextlib,io,math,re,warnings
+# %% ../nbs/07_patch_encoder.ipynb #095799d5
+import math,re,warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,11 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from fastcore.basics import patch
-from huggingface_hub import PyTorchModelHubMixin
-from .core import UserError
+from .core import HubModel,UserError,weights_folder
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
-# %% ../nbs/07_patch_encoder.ipynb #959e7302
+# %% ../nbs/07_patch_encoder.ipynb #6782c562
 def asymmetric(
     n_ctx:int, # How many tokens, the first ones, belong to context views
 ):
@@ -34,7 +32,7 @@ def asymmetric(
         return torch.cat([ctx, tgt], dim=-2)
     return attend
 
-# %% ../nbs/07_patch_encoder.ipynb #38e6df95
+# %% ../nbs/07_patch_encoder.ipynb #bdbeb9c1
 def context_first(
     is_tgt:Tensor, # True = hidden from the encoder, (b, v)
 )->tuple: # Order of views with context first (b, v), and the number of context views
@@ -44,7 +42,7 @@ def context_first(
     if is_tgt[:,0].any(): raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../nbs/07_patch_encoder.ipynb #bc91338b
+# %% ../nbs/07_patch_encoder.ipynb #571cc4b3
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -52,7 +50,7 @@ def take_views(
     "Views `order` of each sample"
     return x[torch.arange(len(x), device=x.device)[:,None], order]
 
-# %% ../nbs/07_patch_encoder.ipynb #4fc2207f
+# %% ../nbs/07_patch_encoder.ipynb #419bd2ca
 @dataclass(frozen=True)
 class VGGTConfig:
     "Sizes of a patch encoder; the defaults are VGGT-1B's"
@@ -88,7 +86,7 @@ class VGGTConfig:
         if self.global_qk_norm not in ('layer','rms'):
             raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
 
-# %% ../nbs/07_patch_encoder.ipynb #592c33e1
+# %% ../nbs/07_patch_encoder.ipynb #07421d13
 class PatchEmbed(nn.Module):
     "One token per patch by one convolution"
     def __init__(self,
@@ -105,7 +103,7 @@ class PatchEmbed(nn.Module):
         if h%self.patch or w%self.patch: raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
         return rearrange(self.proj(x), 'k c gh gw -> k (gh gw) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #54fedec6
+# %% ../nbs/07_patch_encoder.ipynb #a4694e65
 def resize_pos_embed(
     pos:Tensor, # Learnt table of a square grid, (1, s*s, c)
     grid:tuple, # Rows and columns wanted
@@ -117,7 +115,7 @@ def resize_pos_embed(
     pos = F.interpolate(pos, size=tuple(grid), mode='bicubic', antialias=True)
     return rearrange(pos, '1 c y x -> 1 (y x) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #425f4b27
+# %% ../nbs/07_patch_encoder.ipynb #70dc56a1
 class DinoViT(nn.Module):
     "DINOv2 with registers: a vision transformer of one view, under its own state-dict names"
     def __init__(self,
@@ -146,7 +144,7 @@ class DinoViT(nn.Module):
         for blk in self.blocks: x = blk(x)
         return self.norm(x)[:, 1+self.register_tokens.shape[1]:]
 
-# %% ../nbs/07_patch_encoder.ipynb #66d45e40
+# %% ../nbs/07_patch_encoder.ipynb #a7b02e95
 MEAN,STD = (0.485,0.456,0.406),(0.229,0.224,0.225)
 
 def normalise(
@@ -156,7 +154,7 @@ def normalise(
     m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s
 
-# %% ../nbs/07_patch_encoder.ipynb #a8faeb63
+# %% ../nbs/07_patch_encoder.ipynb #73c3d2b3
 class Aggregator(nn.Module):
     "Alternates attention inside a view and attention among all views"
     def __init__(self,
@@ -209,7 +207,7 @@ class Aggregator(nn.Module):
         if order is not None: kept = {i:take_views(o, order.argsort(1)) for i,o in kept.items()}
         return {l:kept[l%cfg.depth] for l in layers}
 
-# %% ../nbs/07_patch_encoder.ipynb #e8c647fc
+# %% ../nbs/07_patch_encoder.ipynb #de32291b
 class CameraHead(nn.Module):
     "Reads the camera tokens of all views and refines a guess of their poses a few times"
     def __init__(self,
@@ -239,7 +237,7 @@ class CameraHead(nn.Module):
             out.append(torch.cat([enc[...,:7], enc[...,7:].relu()], dim=-1))  # a field of view is not negative
         return out
 
-# %% ../nbs/07_patch_encoder.ipynb #c01202bb
+# %% ../nbs/07_patch_encoder.ipynb #3b05b8e9
 class ResidualConv(nn.Module):
     "Two convolutions beside a shortcut"
     def __init__(self,
@@ -254,7 +252,7 @@ class ResidualConv(nn.Module):
         x = x.relu()  # VGGT's relu works in place, so its shortcut carries relu(x) too
         return x + self.conv2(self.conv1(x).relu())
 
-# %% ../nbs/07_patch_encoder.ipynb #5b16ec12
+# %% ../nbs/07_patch_encoder.ipynb #d2561e12
 class Fusion(nn.Module):
     "Adds a finer map to a coarser one and resizes the sum"
     def __init__(self,
@@ -274,7 +272,7 @@ class Fusion(nn.Module):
         x = self.resConfUnit2(x)
         return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
 
-# %% ../nbs/07_patch_encoder.ipynb #7d1d73f5
+# %% ../nbs/07_patch_encoder.ipynb #f619f98b
 def uv_embed(
     x:Tensor, # Maps, (k, c, h, w)
     aspect:float, # Image width over height
@@ -290,7 +288,7 @@ def uv_embed(
     pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=h), repeat(waves(v), 'h c -> c h w', w=w)])
     return x + strength*pos
 
-# %% ../nbs/07_patch_encoder.ipynb #3b52e0a5
+# %% ../nbs/07_patch_encoder.ipynb #73b07f67
 class DPTHead(nn.Module):
     "Tokens of four layers into one map with a value and a confidence per pixel"
     def __init__(self,
@@ -329,7 +327,7 @@ class DPTHead(nn.Module):
         x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
         return s.output_conv2(uv_embed(x, w/h))
 
-# %% ../nbs/07_patch_encoder.ipynb #f8a6e91d
+# %% ../nbs/07_patch_encoder.ipynb #d1ce6dd9
 def dropped_keys(
     cfg:VGGTConfig, # Sizes of the model that is loaded
     keys:list, # Names in the checkpoint
@@ -340,9 +338,10 @@ def dropped_keys(
     heads = ['track_head.']+[f'{o}_head.' for o in ('camera','depth','point') if o not in cfg.heads]
     return [k for k in keys if k in biases or k.startswith(tuple(heads))]
 
-# %% ../nbs/07_patch_encoder.ipynb #7669f2dd
-class VGGT(nn.Module, PyTorchModelHubMixin):
+# %% ../nbs/07_patch_encoder.ipynb #4515fbcb
+class VGGT(nn.Module, HubModel):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
+    Config = VGGTConfig
     def __init__(self,
         cfg:VGGTConfig=VGGTConfig(), # Sizes
     ):
@@ -354,24 +353,12 @@ class VGGT(nn.Module, PyTorchModelHubMixin):
             if name in cfg.heads: self.add_module(f'{name}_head', DPTHead(dim, out, cfg.dpt_channels, cfg.dpt_dim, cfg.patch, cfg.dpt_down))
 
     @classmethod
-    def from_pretrained(cls,
-        name:str, # Folder or hub id
-        **kwargs):
-        "Load config and weights, strictly"
-        with contextlib.redirect_stdout(io.StringIO()): return super().from_pretrained(name, **kwargs)  # the mixin prints
+    def read_config(cls, d:dict):
+        "Sizes from a `config.json` of ours, or from the three fields of the published VGGT-1B"
+        theirs = {'img_size':'img_size', 'patch_size':'patch', 'embed_dim':'dim'}
+        return VGGTConfig(**{theirs[k]:v for k,v in d.items()}) if set(d)==set(theirs) else super().read_config(d)
 
-    @classmethod
-    def _load_as_safetensor(cls, model, model_file, map_location, strict):
-        from safetensors.torch import load_file
-        model.load(load_file(model_file, device=str(map_location)))
-        return model.eval()
-
-    @classmethod
-    def _load_as_pickle(cls, model, model_file, map_location, strict):
-        model.load(torch.load(model_file, map_location=map_location, weights_only=True))
-        return model.eval()
-
-# %% ../nbs/07_patch_encoder.ipynb #542912d1
+# %% ../nbs/07_patch_encoder.ipynb #7dc8823f
 @patch
 def grid(self:VGGT,
     hw:tuple, # Image height and width in pixels
@@ -379,7 +366,7 @@ def grid(self:VGGT,
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 
-# %% ../nbs/07_patch_encoder.ipynb #9384a08b
+# %% ../nbs/07_patch_encoder.ipynb #99aa63b8
 @patch
 def patches(self:VGGT,
     tokens:Tensor, # All tokens, (b, v, 1+r+n, c)
@@ -387,7 +374,7 @@ def patches(self:VGGT,
     "Tokens without the camera and register tokens"
     return tokens[:,:,1+self.cfg.n_registers:]
 
-# %% ../nbs/07_patch_encoder.ipynb #b823cfcc
+# %% ../nbs/07_patch_encoder.ipynb #cc9d4f2f
 @patch
 def aggregate(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -397,16 +384,17 @@ def aggregate(self:VGGT,
     "Tokens of all views; context views know nothing of the hidden ones"
     return self.aggregator(imgs, is_tgt, layers)
 
-# %% ../nbs/07_patch_encoder.ipynb #6b269686
+# %% ../nbs/07_patch_encoder.ipynb #a26ba44d
 @patch
 def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Predicted cameras, (b, v)
     "Cameras of all views, in the frame of view 0"
-    with torch.autocast(tokens.device.type, enabled=False): return Cameras.from_pose(self.camera_head(tokens[:,:,0].float())[-1], hw)
+    with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
+    return Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
 
-# %% ../nbs/07_patch_encoder.ipynb #eab1a1b7
+# %% ../nbs/07_patch_encoder.ipynb #8514891a
 @patch
 def _dense(self:VGGT, head, by_layer, hw):
     "Raw map of `head` and the confidence in it"
@@ -415,7 +403,7 @@ def _dense(self:VGGT, head, by_layer, hw):
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
-# %% ../nbs/07_patch_encoder.ipynb #99bd1eea
+# %% ../nbs/07_patch_encoder.ipynb #688cb1fa
 @patch
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -425,7 +413,7 @@ def depth(self:VGGT,
     x,conf = self._dense(self.depth_head, by_layer, hw)
     return x[...,0].exp(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #c3b4df27
+# %% ../nbs/07_patch_encoder.ipynb #3b75376e
 @patch
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -435,7 +423,7 @@ def points(self:VGGT,
     x,conf = self._dense(self.point_head, by_layer, hw)
     return x.sign()*x.abs().expm1(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #fdd30067
+# %% ../nbs/07_patch_encoder.ipynb #87b38ae3
 @patch
 def forward(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -451,7 +439,7 @@ def forward(self:VGGT,
     if 'point' in heads: out['points'],out['points_conf'] = self.points(toks, hw)
     return out
 
-# %% ../nbs/07_patch_encoder.ipynb #695d0e12
+# %% ../nbs/07_patch_encoder.ipynb #2d97cca5
 @patch
 def load(self:VGGT,
     state:dict, # Tensors of a VGGT checkpoint
@@ -463,7 +451,7 @@ def load(self:VGGT,
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out
 
-# %% ../nbs/07_patch_encoder.ipynb #e4ad99fe
+# %% ../nbs/07_patch_encoder.ipynb #d1e7779b
 def _to(o, device):
     "Copy of a dataclass with what can move on `device`"
     def mv(x):
@@ -471,7 +459,7 @@ def _to(o, device):
         return x.to(device) if hasattr(x, 'to') else x
     return type(o)(**{k:mv(v) for k,v in vars(o).items()})
 
-# %% ../nbs/07_patch_encoder.ipynb #3978e777
+# %% ../nbs/07_patch_encoder.ipynb #fd0a6e64
 @dataclass
 class Views:
     "What a teacher may look at"
@@ -495,7 +483,7 @@ class Observation:
         "Copy on another device"
         return _to(self, device)
 
-# %% ../nbs/07_patch_encoder.ipynb #69232510
+# %% ../nbs/07_patch_encoder.ipynb #89537691
 class Teacher(nn.Module):
     "A frozen module: no gradients, and `train()` leaves it in eval mode"
     def freeze(self):
@@ -507,7 +495,7 @@ class Teacher(nn.Module):
         "Stay in eval mode"
         return super().train(False)
 
-# %% ../nbs/07_patch_encoder.ipynb #4fe1f5c7
+# %% ../nbs/07_patch_encoder.ipynb #ecf72b64
 class DINOv3(Teacher):
     "What is in each patch, by a frozen DINOv3"
     def __init__(self,
@@ -530,7 +518,7 @@ class DINOv3(Teacher):
         x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
-# %% ../nbs/07_patch_encoder.ipynb #647c6087
+# %% ../nbs/07_patch_encoder.ipynb #ac183056
 class VGGTTeacher(Teacher):
     "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
     def __init__(self,
@@ -567,7 +555,7 @@ class VGGTTeacher(Teacher):
         depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
         return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #8c47b34e
+# %% ../nbs/07_patch_encoder.ipynb #337c6fbe
 class ExactTeacher(Teacher):
     "The truth about a room: its feature field, cameras and depth, computed from geometry"
     def __init__(self,
@@ -601,31 +589,7 @@ class ExactTeacher(Teacher):
         feats,depth = self._look(views)
         return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #74a1b330
-def hub_is_up(
-    seconds:float=5., # How long to wait for it
-)->bool: # Did it answer?
-    "Can the model hub be reached?"
-    from huggingface_hub import constants,get_session
-    if constants.HF_HUB_OFFLINE: return False
-    try: get_session().head(constants.ENDPOINT, timeout=seconds)
-    except Exception: return False
-    return True
-
-# %% ../nbs/07_patch_encoder.ipynb #6f83e1bd
-def load_pretrained(
-    cls, # Class with `from_pretrained`
-    name:str, # Folder or hub id
-    **kwargs):
-    "`cls.from_pretrained(name)` whose failures are one line for the user"
-    up = Path(name).is_dir() or hub_is_up()
-    try: return cls.from_pretrained(str(name), **({} if up else dict(local_files_only=True)), **kwargs)
-    except Exception as e:
-        why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        if not up: why = 'no such folder, not downloaded before, and the hub cannot be reached'
-        raise UserError(f"cannot load {cls.__name__} from {name}: {why}"[:400]) from e
-
-# %% ../nbs/07_patch_encoder.ipynb #0726a608
+# %% ../nbs/07_patch_encoder.ipynb #fd5d181a
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'
@@ -638,8 +602,8 @@ def load_teacher(
     if name=='exact': return ExactTeacher(grid)
     src = Path(folder or '.')/name if name=='teacher' else name
     if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
-    vggt,sem = load_pretrained(VGGT, src, **({} if cfg is None else dict(cfg=cfg))),None
+    vggt,sem = VGGT.from_pretrained(src, cfg),None
     if semantic is not None:
         from transformers import DINOv3ViTModel
-        sem = DINOv3(load_pretrained(DINOv3ViTModel, semantic))
+        sem = DINOv3(DINOv3ViTModel.from_pretrained(weights_folder(semantic)))
     return VGGTTeacher(vggt, sem, asymmetric)

@@ -34,6 +34,20 @@ def cmd(tmp_path, monkeypatch, capsys):
         return e.value.code or 0, *capsys.readouterr()
     return run
 
+@command
+@with_cfg(Cfg)
+def given(
+    data:str='rooms', # Scenes
+    **kwargs):
+    "Print the options that were given"
+    print(sorted(kwargs))
+
+def test_options_not_given_are_left_to_the_function(cmd, monkeypatch):
+    "Presets need to know what was asked for: `--dim` with its default value is asked for, no `--dim` is not"
+    monkeypatch.setattr(sys.modules[__name__], 'go', given)
+    assert cmd()[:2]==(0, '[]\n')
+    assert cmd('--dim', str(Cfg().dim))[:2]==(0, "['dim']\n")
+
 def draws(): return random.random(),np.random.rand(),torch.rand(1).item()
 
 @pytest.mark.parametrize('seed', [0, 1, 10**9+7, 2**32+5, 2**40])

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['MEASURES', 'WEIGHTS', 'Held', 'held_rooms', 'fit_classes', 'Prior', 'fit_prior', 'measure', 'mean_std',
            'nearest_view', 'warp', 'baselines', 'evaluate_field', 'camera_errors', 'unposed', 'aims', 'format_table',
-           'load_student', 'probe']
+           'find_weights', 'worth_showing', 'load_student', 'probe']
 
-# %% ../nbs/12_probes.ipynb #b1b2a30f
-import io,json
-from contextlib import redirect_stdout
+# %% ../nbs/12_probes.ipynb #bc67b0fc
+import json
 from dataclasses import dataclass
 from pathlib import Path
 import spa3r,torch
@@ -17,12 +16,12 @@ import torch.nn.functional as F
 from einops import rearrange,reduce,repeat
 from torch import Tensor,nn
 from .cameras import Cameras,project,rotation_angle
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,command,pick_device,weights_folder
 from .patch_encoder import ExactTeacher,Views,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/12_probes.ipynb #0a2bcad0
+# %% ../nbs/12_probes.ipynb #920d5704
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"
@@ -51,7 +50,7 @@ def held_rooms(
         with torch.no_grad(): obs = teacher.observe(Views(imgs, cams if given else None, rooms), is_tgt)
         yield Held(obs, cams, render(rooms, cams, grid=obs.grid))
 
-# %% ../nbs/12_probes.ipynb #33b663a6
+# %% ../nbs/12_probes.ipynb #d0381ba4
 @torch.enable_grad()
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
@@ -71,7 +70,7 @@ def fit_classes(
     opt.step(loss)
     return lin.requires_grad_(False)
 
-# %% ../nbs/12_probes.ipynb #be1b0b52
+# %% ../nbs/12_probes.ipynb #788b5332
 @dataclass
 class Prior:
     "What can be known of a target before looking: fitted on other rooms"
@@ -95,7 +94,7 @@ def fit_prior(
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep]))
 
-# %% ../nbs/12_probes.ipynb #0cf42990
+# %% ../nbs/12_probes.ipynb #b5fce061
 MEASURES = ('cosine','l1','furniture','classes')  # what `measure` gives
 
 def measure(
@@ -112,7 +111,7 @@ def measure(
     return dict(cosine=mean(F.cosine_similarity(pred, true, dim=-1)), l1=mean((pred-true).abs()),
                 furniture=mean(right*fur)/mean(fur), classes=mean(right))  # a room whose targets show no furniture gives nan
 
-# %% ../nbs/12_probes.ipynb #24f60eb4
+# %% ../nbs/12_probes.ipynb #103f9871
 def mean_std(
     x, # A number for each room, nan = does not apply; (b,)
 )->dict: # mean, std (standard deviation over rooms), n
@@ -121,7 +120,7 @@ def mean_std(
     x = x[x.isfinite()]
     return dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
 
-# %% ../nbs/12_probes.ipynb #38817662
+# %% ../nbs/12_probes.ipynb #2cc9233e
 def nearest_view(
     cams:Cameras, # True cameras, (b, v)
     is_tgt:Tensor, # True = hidden, (b, v)
@@ -132,7 +131,7 @@ def nearest_view(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return (apart+turned).argmin(-1)
 
-# %% ../nbs/12_probes.ipynb #fdda069e
+# %% ../nbs/12_probes.ipynb #d697b22e
 def warp(
     feats:Tensor, # Features of the context views, (b, vc, n, c)
     hit:dict, # True depth and xyz at the patch centres of all views
@@ -153,7 +152,7 @@ def warp(
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
     return out.unflatten(1, (-1, gh*gw)),(off<tol).unflatten(1, (-1, gh*gw))
 
-# %% ../nbs/12_probes.ipynb #755beec0
+# %% ../nbs/12_probes.ipynb #f871ed47
 def baselines(
     r:Held, # Some rooms
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
@@ -166,7 +165,7 @@ def baselines(
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
     return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
 
-# %% ../nbs/12_probes.ipynb #61aadbe1
+# %% ../nbs/12_probes.ipynb #36814a70
 @torch.no_grad()
 def evaluate_field(
     student, # `encode`, `decode`, `standardise` as `Spa3R` has them
@@ -209,7 +208,7 @@ def evaluate_field(
                 config=dict(first_seed=int(seeds[0]), rooms=len(seeds), views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
                             grid=list(obs.grid), spread='standard deviation over rooms'))
 
-# %% ../nbs/12_probes.ipynb #f0e0b344
+# %% ../nbs/12_probes.ipynb #83bdff00
 @torch.no_grad()
 def camera_errors(
     teacher, # Any teacher that predicts cameras
@@ -227,7 +226,7 @@ def camera_errors(
     err,eye = [torch.cat(o).rad2deg().flatten() for o in (err,eye)]
     return dict(rotation=err.median().item(), identity=eye.median().item(), n=len(err), given=isinstance(teacher, ExactTeacher))
 
-# %% ../nbs/12_probes.ipynb #b38f05e2
+# %% ../nbs/12_probes.ipynb #43b35ab6
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below
@@ -235,7 +234,7 @@ def unposed(
     "Far below the identity, and predicted rather than told"
     return not errors['given'] and errors['rotation'] < share*errors['identity']
 
-# %% ../nbs/12_probes.ipynb #43428363
+# %% ../nbs/12_probes.ipynb #7c2051a6
 def aims(
     result:dict, # From `evaluate_field`
     gap:float=.15, # Cosine by which the right latents must beat another room's
@@ -248,7 +247,7 @@ def aims(
     return [f"{'met' if f is not None and f>near else 'missed'}: furniture accuracy {said}",
             f"{'met' if d>gap else 'missed'}: cosine {d:.3f} above shuffled latents, the aim is more than {gap}"]
 
-# %% ../nbs/12_probes.ipynb #bc5551ef
+# %% ../nbs/12_probes.ipynb #bb6c4b6d
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' from `camera_errors`
 )->str: # Lines of text
@@ -268,26 +267,39 @@ def format_table(
                 f"{e['identity']:.1f} for saying nothing turned: {'unposed' if unposed(e) else 'not to be called unposed'}"]
     return '\n'.join(out + aims(result))
 
-# %% ../nbs/12_probes.ipynb #519febe0
+# %% ../nbs/12_probes.ipynb #dedba271
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
-def load_student(
-    weights:str='exact', # `exact` or `nano` (shipped), a directory, or a hub id
-    device='cpu', # Where to put both
-    grid:int=8, # Patches on a side, where the teacher is the exact one
-)->tuple: # Student and teacher, frozen
-    "A trained student and the teacher it belongs to"
-    folder = WEIGHTS/weights if (WEIGHTS/weights).is_dir() else Path(weights)
-    if not (folder/'config.json').is_file() and (folder.exists() or str(weights).count('/')!=1):
-        raise UserError(f"No weights in {str(weights)!r}: give `exact`, `nano`, a folder with config.json, or a hub id")
-    try:
-        with redirect_stdout(io.StringIO()): student = Spa3R.from_pretrained(str(folder))  # the hub's mixin is chatty
-    except Exception as e:
-        why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise UserError(f"Cannot load {str(weights)!r}: {why}"[:300]) from e
-    teacher = load_teacher(student.cfg.teacher, folder, grid=(grid,grid))
-    return tuple(m.to(device).eval().requires_grad_(False) for m in (student, teacher))
+def find_weights(
+    name:str=None, # `nano` or `exact` (both shipped), a folder, or a hub id; None: `nano` if its card says it is worth showing, else `exact`
+)->Path: # The folder
+    "Where weights are"
+    if name is None: name = 'nano' if worth_showing(WEIGHTS/'nano') else 'exact'
+    return weights_folder(WEIGHTS/name if name in ('nano','exact') else name)
 
+def worth_showing(
+    folder, # Folder of weights
+)->bool: # False, too, when there are none
+    "Does the card of these weights say that their aims are met?"
+    card = Path(folder)/'card.json'
+    return card.is_file() and json.loads(card.read_text())['worth_showing']
+
+def load_student(
+    weights:str=None, # See `find_weights`
+    device='cpu', # Where to put both
+    teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
+    grid:int=0, # Patches on a side, where the teacher is the exact one; 0: as in training
+)->tuple: # Student and teacher, frozen, and the folder of the weights
+    "A trained student and the teacher it belongs to"
+    folder = find_weights(weights)
+    student = Spa3R.from_pretrained(folder)
+    grid = grid or student.cfg.grid or 8
+    t = load_teacher(teacher or student.cfg.teacher, folder, grid=(grid,grid))
+    if t.channels['geo']!=student.cfg.geo_channels:
+        raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
+    return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder
+
+# %% ../nbs/12_probes.ipynb #150547fe
 @command
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id
@@ -297,7 +309,7 @@ def probe(
     n_ctx:int=3, # How many of them the student sees
     spread:str='video', # Cameras: `video` or `wide`
     size:int=112, # Image side in pixels
-    grid:int=8, # Patches on a side, where the teacher is the exact one
+    grid:int=0, # Patches on a side, where the teacher is the exact one; 0: as in training
     batch:int=8, # Rooms at a time
     out:str='', # JSON file to write
     device:str='auto', # auto, cpu, cuda, ...
@@ -305,10 +317,10 @@ def probe(
     "Judge a student on unseen rooms beside its honest baselines; prints a table"
     if scenes<2: raise UserError(f"--scenes {scenes}: give at least 2, latents are shuffled between rooms")
     if not 0<n_ctx<views: raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
-    if min(size, grid, batch)<1: raise UserError(f"--size {size}, --grid {grid}, --batch {batch}: at least 1 each")
+    if min(size, batch)<1 or grid<0: raise UserError(f"--size {size}, --grid {grid}, --batch {batch}: at least 1 each")
     if spread not in ('video','wide'): raise UserError(f"--spread {spread}: `video` or `wide`")
     device = pick_device(device)
-    student,teacher = load_student(weights, device, grid)
+    student,teacher,_ = load_student(weights, device, grid=grid)
     seeds = range(HELD_OUT+seed, HELD_OUT+seed+scenes)
     kw = dict(v=views, n_ctx=n_ctx, hw=(size,size), spread=spread, batch=batch, device=device)
     try: result = evaluate_field(student, teacher, seeds, **kw) | dict(cameras=camera_errors(teacher, seeds, **kw))

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['FieldDecoder']
 
-# %% ../nbs/09_field_decoder.ipynb #ad560fa5
+# %% ../nbs/09_field_decoder.ipynb #baa071b7
 import torch
+import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from .attention import MLP,Transformer
 from .cameras import Cameras
 from .prope import Prope
 
-# %% ../nbs/09_field_decoder.ipynb #e0689ce9
+# %% ../nbs/09_field_decoder.ipynb #8b6a189e
 class FieldDecoder(nn.Module):
     "Latents and a camera in, the features that this camera would see out"
     def __init__(self,
@@ -25,7 +26,7 @@ class FieldDecoder(nn.Module):
     ):
         super().__init__()
         self.e,self.n_registers = dim//nh,n_registers
-        if self.e%8: raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
+        if dim%(8*nh): raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
         self.pose_tokenizer = nn.Linear(3, dim)
         self.decoder = Transformer(dim, depth, nh, n_registers)
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})
@@ -35,17 +36,19 @@ class FieldDecoder(nn.Module):
         latents:Tensor, # (b, m, d)
         cams:Cameras, # (b, v)
         grid:tuple, # Rows and columns of rays
+        attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
     )->Tensor: # One token a ray, (b, v, n, d)
         "What each ray found out from the latents"
+        if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
+            raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
         b,v = cams.shape
-        if b!=len(latents): raise ValueError(f"latents of {len(latents)} scenes, but cameras of {b}")
         with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
             rays = rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz')
             x = self.pose_tokenizer(rays.to(self.pose_tokenizer.weight.dtype))
         z = repeat(latents, 'b m d -> (b v) m d', v=v)
         w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
         pos = Prope(w2c, K, cams.hw, grid, self.e, n_special=self.n_registers+z.shape[1])
-        x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos)
+        x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
         return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 
     def forward(self,

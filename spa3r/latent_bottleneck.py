@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['LatentBottleneck']
 
-# %% ../nbs/08_latent_bottleneck.ipynb #ea638c86
+# %% ../nbs/08_latent_bottleneck.ipynb #7bc4c8b3
 import torch
+import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from .attention import Transformer,Rope2d,grid_positions
 
-# %% ../nbs/08_latent_bottleneck.ipynb #013c9d16
+# %% ../nbs/08_latent_bottleneck.ipynb #dd749cb6
 class LatentBottleneck(nn.Module):
     "Features of any number of views in, `m` latents out"
     def __init__(self,
@@ -39,11 +40,12 @@ class LatentBottleneck(nn.Module):
     def forward(self,
         feats:Tensor, # Features of the context views, (b, v, n, c)
         grid:tuple, # Rows and columns of patches, gh*gw = n
+        attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
     )->Tensor: # Latents, (b, m, d)
         "What the views have in common, in `m` tokens"
         b,v,n,c = feats.shape
         if n!=grid[0]*grid[1]: raise ValueError(f"{n} patches a view are not a {grid[0]}x{grid[1]} grid")
         x = self.projection(rearrange(feats, 'b v n c -> b (v n) c'))
         latents = self.query_embed.weight.expand(b, -1, -1)
-        x = self.encoder(torch.cat([latents.to(x.dtype), x], dim=1), self.positions(v, grid))
+        x = self.encoder(torch.cat([latents.to(x.dtype), x], dim=1), self.positions(v, grid), attend)
         return x[:, :latents.shape[1]]

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['lift_intrinsics', 'projections', 'Prope']
 
-# %% ../nbs/06_prope.ipynb #28d4ea79
+# %% ../nbs/06_prope.ipynb #517c5eb1
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .cameras import inv_se3
 from .attention import grid_positions,quarter_turn,turn
+from .cameras import compose,inv_se3
 
-# %% ../nbs/06_prope.ipynb #9f5e0a10
+# %% ../nbs/06_prope.ipynb #c02d88c7
 def lift_intrinsics(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -25,7 +25,7 @@ def lift_intrinsics(
     Li[...,0,0],Li[...,1,1],Li[...,0,2],Li[...,1,2] = 1/fx,1/fy,-cx/fx,-cy/fy
     return L,Li
 
-# %% ../nbs/06_prope.ipynb #160fb376
+# %% ../nbs/06_prope.ipynb #141f8598
 def projections(
     w2c:Tensor, # Camera from world, (..., 4, 4)
     K:Tensor=None, # Intrinsics in pixels, (..., 3, 3); None: poses alone
@@ -35,9 +35,9 @@ def projections(
     P,Pi = w2c,inv_se3(w2c)
     if K is None: return P,Pi
     L,Li = lift_intrinsics(K, hw)
-    return L@P,Pi@Li
+    return compose(L, P),compose(Pi, Li)
 
-# %% ../nbs/06_prope.ipynb #0ad68b2e
+# %% ../nbs/06_prope.ipynb #3154fd97
 class Prope:
     "Positions that are cameras: half of each head meets the projection, half turns with the place in the image"
     def __init__(self,
@@ -50,10 +50,10 @@ class Prope:
         base:float=100., # As in `Rope2d`
     ):
         if e%8: raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 times the heads")
-        dt = torch.promote_types(w2c.dtype, torch.float32)
-        with torch.autocast(w2c.device.type, enabled=False): P,Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
+        dt = torch.promote_types(w2c.dtype, torch.float32)  # metres need more than 8 bits
+        P,Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
         self.n_special,self.k_cams,self.grid = n_special,w2c.shape[1],tuple(grid)
-        self.Mq,self.Mk,self.Mo = (self.mixer(M, e) for M in (P, Pi.mT, P.mT))  # they act on rows
+        self.Mq,self.Mk,self.Mo = (self.mixer(M, e) for M in (P, Pi.mT, P.mT))  # transposed, for they meet rows
         freqs = base**-(torch.arange(e//8, dtype=dt, device=w2c.device)/(e//8))
         xy = grid_positions(*grid, device=w2c.device).flip(-1)
         angles = -(xy[:,:,None,None]*freqs).expand(-1, -1, 2, -1).flatten(1)  # (n, e//2): x x y y

@@ -1,0 +1,285 @@
+"Laws of the viewer: what the page is told, what photos become, and how bad input ends"
+import base64,json,os,re,subprocess,sys,time
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from spa3r.cameras import Cameras,intrinsics,look_at,project
+from spa3r.core import UserError
+from spa3r.patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views
+from spa3r.psfm import Spa3R,Spa3RConfig
+from spa3r.rooms import HELD_OUT,sample_scenes
+from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,find_weights,fit_picture,natural,page_data,photo_scene,read_photos,
+                          read_video,room_scene,scene_points,still,upright,walk,write_html)
+from spa3r.viz import FeaturePCA
+
+def scene(v=5, grid=(3,4), c=6, hw=(30,40), dgrid=(6,8), known=None, seed=0, up=(0.,0.,1.)):
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *s: torch.rand(*s, generator=g)
+    cams = Cameras(look_at(rand(v,3)*2+torch.tensor([0,0,1.]), torch.tensor([5.,5.,1.])), intrinsics(1., hw), hw)
+    known = [True]*v if known is None else known
+    kind = ['context']+['target' if k else 'path' for k in known[1:]]
+    feats = rand(v,*grid,c)-.5
+    return FieldScene(cams, kind, rand(v,*grid,c)-.5, [f if k else None for f,k in zip(feats, known)],
+                      [rand(3,*hw) if k else None for k in known], 1+rand(v,*dgrid), up)
+
+def page_json(path): return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding='utf8'), re.S)[1])
+def unpack(s, dtype, *shape): return np.frombuffer(base64.b64decode(s), dtype).reshape(*shape)
+
+@pytest.fixture(scope='module')
+def exact(tmp_path_factory):
+    torch.manual_seed(0)
+    d = tmp_path_factory.mktemp('weights')/'exact'
+    Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8)).save_pretrained(d)
+    return d
+
+@pytest.fixture(scope='module')
+def nano(tmp_path_factory):
+    torch.manual_seed(0)
+    d = tmp_path_factory.mktemp('weights')/'nano'
+    vggt = VGGT(VGGTConfig.nano(dim=48))
+    with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias.add_(torch.tensor([0,0,0,0,0,0,.25,.3,.3]))  # an untrained head has no field of view
+    vggt.save_pretrained(d/'teacher')
+    Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=96, teacher='teacher')).save_pretrained(d)
+    return d
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    d = tmp_path_factory.mktemp('photos')
+    r = np.random.default_rng(0)
+    for n,(w,h) in {'1':(150,120), '2':(300,240), '10':(160,140)}.items(): Image.fromarray(r.integers(0, 255, (h,w,3), np.uint8)).save(d/f'{n}.jpg')
+    (d/'3.jpg').write_bytes((d/'2.jpg').read_bytes()[:3000])
+    (d/'4.png').write_text('no picture')
+    (d/'notes.txt').write_text('no photo')
+    return d
+
+def run(*args, **env):
+    "The installed command, as a user calls it"
+    t = time.time()
+    code = 'import sys; from spa3r.viewer import demo; sys.argv[0]="spa3r_demo"; sys.exit(demo())\n'
+    path = env.pop('script')
+    path.write_text(code)
+    r = subprocess.run([sys.executable, path, *map(str, args)], capture_output=True, text=True, env=os.environ|env, timeout=120)
+    return r,time.time()-t
+
+# ---- a scene
+
+@pytest.mark.parametrize('known', [None, [True,False,True,False,True], [True]+[False]*4])
+def test_unknown_stays_unknown(known, tmp_path):
+    s = scene(known=known)
+    e,d = field_error(s),page_data(s)
+    for i,k in enumerate(s.known.tolist()):
+        assert e[i].isfinite().all().item()==k and e[i].isnan().all().item()==(not k)
+        st = d['stops'][i]
+        assert (st['cos'] is not None)==st['teacher']==k and (st['img'] is not None)==k
+        if k: assert abs(st['cos']-(1-e[i].mean().item()))<1e-5
+
+def test_error_is_zero_only_for_the_right_direction():
+    s = scene()
+    s.pred = torch.stack(s.teacher)*3.7
+    assert field_error(s).abs().max()<1e-5
+    s.pred = -s.pred
+    assert (field_error(s)-2).abs().max()<1e-5
+
+@pytest.mark.parametrize('field,val', [('kind',['context']*4), ('imgs',[None]*6), ('teacher',[]), ('kind',['context']*4+['else'])])
+def test_scene_that_does_not_fit(field, val):
+    s = scene()
+    with pytest.raises(ValueError): FieldScene(**(vars(s)|{field:val}))
+
+def test_one_basis_for_all_panels():
+    s = scene()
+    pca = FeaturePCA(torch.randn(500,6, generator=torch.Generator().manual_seed(1)))
+    d = page_data(s, pca)
+    for name,x in (('pred',s.pred), ('teach',torch.stack(s.teacher))):
+        got = unpack(d[name], np.uint8, 5,3,4,3)
+        assert np.abs(got-(pca(x)*255).round().numpy()).max()<=1
+
+@pytest.mark.parametrize('up', [(0,0,1.), (0,-1.,0), (1.,2.,-.5), (0,0,-1.)])
+def test_upright_is_a_rotation_that_lifts_up(up):
+    s = scene(up=up)
+    c = upright(s)
+    u = torch.nn.functional.normalize(torch.tensor(up), dim=0)
+    assert torch.allclose(torch.cdist(c.positions, c.positions), torch.cdist(s.cams.positions, s.cams.positions), atol=1e-4)
+    assert torch.allclose(c.positions[:,2], s.cams.positions@u, atol=1e-4)
+    assert torch.allclose(torch.linalg.det(c.w2c[:,:3,:3]), torch.ones(5), atol=1e-4)
+
+@pytest.mark.parametrize('dgrid', [(3,4),(6,8),(9,16)])
+def test_points_project_back_to_their_patch(dgrid):
+    s = scene(dgrid=dgrid)
+    s.depth[1,0,0] = torch.nan
+    s.depth[2,1,1] = 0
+    p,c = scene_points(s),upright(s)
+    assert len(p['xyz'])==5*dgrid[0]*dgrid[1]-2
+    for i in range(5):
+        m = p['stop']==i
+        uv,z = project(torch.from_numpy(p['xyz'][m]), c.K[i], c.w2c[i])
+        cell = (uv[:,1]/10).floor()*4+(uv[:,0]/10).floor()
+        assert (cell.numpy()==p['patch'][m]).all()
+
+def test_fewer_points_on_demand():
+    s = scene(dgrid=(30,40))
+    for n in (50,500): assert n/3<scene_points(s, n)['keep'].sum()<=n
+
+def test_still_shows_the_nearer_point():
+    xyz = np.array([[0,4,0],[0,2,0],[1,4,0.]])
+    rgb = np.array([[255,0,0],[0,255,0],[0,0,255]], np.uint8)
+    for order in ([0,1,2],[1,0,2]):
+        a = still(xyz[order], [rgb[order], rgb[order][:,[1,0,2]]], (0,0,0), (0,1,0), (60,60))
+        assert a.shape==(60,120,3)
+        assert tuple(a[30,30])==(0,255,0) and tuple(a[30,90])==(255,0,0)
+        assert (a==[0,0,255]).all(-1).sum()==18
+
+# ---- the page
+
+def test_page_is_whole(tmp_path):
+    s = scene(known=[True,False,True,False,True])
+    path = write_html(tmp_path/'a.html', s, title='</script><script>alert(1)', remarks=['<b>'], measures=[['','cosine'],['prediction','1']])
+    text = path.read_text(encoding='utf8')
+    assert path.stat().st_size<15e6 and '<script>alert' not in text
+    head = text[:text.index('/**')]  # before plotly
+    assert not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', head) and '@import' not in head and '<link' not in head
+    d = page_json(path)
+    assert d['title']=='</script><script>alert(1)' and len(d['stops'])==5 and d['grid']==[3,4]
+    n = len(unpack(d['cloud']['stop'], np.uint16, -1))
+    assert unpack(d['cloud']['xyz'], np.float32, -1, 3).shape==(n,3) and len(unpack(d['cloud']['patch'], np.uint16, -1))==n
+    assert unpack(d['frusta'], np.float32, 5,5,3).shape[0]==5
+    assert all(k in text for k in ('id="slide"','id="shot"','id="reset"','id="still"','webgl'))
+
+@pytest.mark.parametrize('grid,hw', [((14,8),(196,112)), ((2,9),(28,126))])
+def test_any_aspect(grid, hw, tmp_path):
+    d = page_json(write_html(tmp_path/'a.html', scene(grid=grid, hw=hw, dgrid=grid)))
+    assert d['grid']==list(grid) and abs(d['aspect']-hw[1]/hw[0])<1e-3
+
+def test_script_parses(tmp_path):
+    node = pytest.importorskip('shutil').which('node')
+    if not node: pytest.skip('no node here to read the script')
+    text = write_html(tmp_path/'a.html', scene()).read_text(encoding='utf8')
+    (tmp_path/'a.js').write_text(text[text.rindex('<script>')+8:text.rindex('</script>')])
+    assert subprocess.run([node, '--check', tmp_path/'a.js'], capture_output=True).returncode==0
+
+# ---- photos and videos
+
+def test_natural_order(): assert sorted(['b10','b9','a','b9a','10','9'], key=natural)==['9','10','a','b9','b9a','b10']
+
+@pytest.mark.parametrize('size', [(112,112), (540,960), (960,540), (113,77), (50,200)])
+@pytest.mark.parametrize('patch', [7,14])
+def test_picture_becomes_whole_patches(size, patch):
+    o = fit_picture(Image.new('RGBA', size), 112, patch)
+    h = 112*size[1]/size[0]
+    assert o.mode=='RGB' and o.width==112 and o.height%patch==0 and (min(h, 224)-o.height)<patch+1
+
+def test_exif_rotation():
+    a = np.zeros((80,112,3), np.uint8)
+    a[:40] = 255
+    im = Image.fromarray(a)
+    turned = im.rotate(90, expand=True)
+    turned.getexif()[0x112] = 6
+    assert np.abs(np.asarray(fit_picture(turned)).astype(int)-np.asarray(fit_picture(im))).max()<3
+
+def test_photos_left_out_and_named(photos):
+    imgs,names,left = read_photos(photos, 9)
+    assert names==['1.jpg','2.jpg','10.jpg'] and imgs.shape==(3,3,84,112)
+    assert len(left)==2 and left[0].startswith('3.jpg') and left[1].startswith('4.png')
+    assert read_photos(photos, 2)[1]==['1.jpg','10.jpg']
+
+def test_too_few_or_unlike_photos(tmp_path):
+    with pytest.raises(UserError, match='0 usable'): read_photos(tmp_path)
+    Image.new('RGB', (112,112)).save(tmp_path/'a.png')
+    (tmp_path/'b.png').write_text('x')
+    with pytest.raises(UserError, match='1 usable photo .*b.png'): read_photos(tmp_path)
+    Image.new('RGB', (112,30)).save(tmp_path/'c.png')
+    with pytest.raises(UserError, match='too different'): read_photos(tmp_path)
+    with pytest.raises(UserError, match='No folder'): read_photos(tmp_path/'none')
+
+@pytest.mark.parametrize('frames', [3,40])
+def test_video(frames, tmp_path):
+    av = pytest.importorskip('av')
+    with av.open(str(tmp_path/'v.mp4'), 'w') as box:
+        s = box.add_stream('mpeg4', rate=10)
+        s.width,s.height,s.pix_fmt = 128,96,'yuv420p'
+        for i in range(frames):
+            f = av.VideoFrame.from_ndarray(np.full((96,128,3), 20+i*200//frames, np.uint8), format='rgb24')
+            for p in s.encode(f): box.mux(p)
+        for p in s.encode(): box.mux(p)
+    imgs,names = read_video(tmp_path/'v.mp4', 3)
+    assert imgs.shape==(3,3,84,112) and len(set(names))==3
+    light = imgs.mean((1,2,3))*255
+    assert (light.diff()>0).all() and light[0]<20+200/3 and light[2]>20+200*.6
+
+def test_video_without_pyav(tmp_path, monkeypatch):
+    (tmp_path/'v.mp4').write_bytes(b'0')
+    monkeypatch.setitem(sys.modules, 'av', None)
+    with pytest.raises(UserError, match='PyAV'): read_video(tmp_path/'v.mp4')
+
+# ---- asking
+
+def test_walk_keeps_the_views():
+    _,cams = sample_scenes([HELD_OUT], 5)
+    for between in (0,1,4):
+        path,kind = walk(cams[0], between)
+        assert len(path)==len(kind)==5+4*between and kind.count('path')==4*between
+        at = torch.tensor([i for i,k in enumerate(kind) if k!='path'])
+        assert torch.allclose(path[at].w2c, cams[0].w2c, atol=1e-5) and [kind[i] for i in at]==['context','target']*2+['context']
+
+def test_no_hidden_view_changes_a_prediction(exact):
+    torch.manual_seed(0)
+    student = Spa3R.from_pretrained(exact).eval()
+    vggt = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32)))
+    rooms,cams = sample_scenes([HELD_OUT], 6)
+    is_ctx = torch.tensor([True,False,True,False,True,False])
+    imgs = torch.rand(1,6,3,28,28)
+    other = imgs.clone()
+    other[:,~is_ctx] = torch.rand(1,3,3,28,28)
+    with torch.no_grad(): vggt.vggt.camera_head.pose_branch.fc2.bias.add_(torch.tensor([0,0,0,0,0,0,.25,.3,.3]))
+    z = [ask(student, vggt, Views(o), is_ctx, 2)[4] for o in (imgs,other)]
+    assert torch.equal(*z)
+    pred = ask(student, ExactTeacher(), Views(None, cams, rooms), is_ctx)[1]
+    few = torch.tensor([0,2,4,5])
+    assert torch.allclose(ask(student, ExactTeacher(), Views(None, cams[:,few], rooms), is_ctx[few])[1][3], pred[5], atol=1e-4)
+
+def test_room_knows_everything(exact):
+    student = Spa3R.from_pretrained(exact).eval()
+    s = room_scene(student, ExactTeacher(), HELD_OUT+1, views=3, between=1)
+    assert s.known.all() and all(o is not None for o in s.imgs) and s.depth.isfinite().all()
+    assert s.kind[0]=='context' and s.kind.count('target')==1
+
+def test_photos_know_only_photos(nano):
+    student,teacher = Spa3R.from_pretrained(nano).eval(),VGGTTeacher(VGGT.from_pretrained(str(nano/'teacher')))
+    s = photo_scene(student, teacher, torch.rand(3,3,42,28), between=2)
+    assert s.kind==['context','path','path','target','path','path','context'] and s.known.tolist()==[True,False,False]*2+[True]
+    assert s.pred.shape==(7,3,2,96)
+
+# ---- the command
+
+def test_demo_writes_a_page(exact, tmp_path, capsys):
+    path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1)
+    d,said = page_json(path),capsys.readouterr().out
+    assert 'shuffled latents' in said and 'true-depth warp' in said and 'missed' in said
+    assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents','nearest view','position mean','true-depth warp']
+    assert d['colours']==['rgb','teacher','prediction','error'] and any('missed' in r for r in d['remarks'])
+
+def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
+    path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1)
+    said = capsys.readouterr().out
+    assert 'left out 3.jpg' in said and 'synthetic rooms' in said and 'median error of the relative rotation' in said
+    assert any('3.jpg' in r for r in page_json(path)['remarks'])
+
+def test_bad_arguments(exact, nano, photos, tmp_path):
+    bad = tmp_path/'bad'
+    bad.mkdir()
+    (bad/'config.json').write_text((exact/'config.json').read_text())
+    for kw,why in [(dict(images='none'), 'No folder'), (dict(video='none.mp4'), 'No video'), (dict(images='a', video='b'), 'not both'),
+                   (dict(weights='no/such/folder'), 'does not exist'), (dict(weights=str(bad)), 'no model.safetensors'), (dict(views=1), 'at least 2'),
+                   (dict(seed=-1), 'from 0 up'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
+                   (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
+        with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'))|kw))
+    (bad/'model.safetensors').write_bytes((exact/'model.safetensors').read_bytes())
+    cfg = json.loads((bad/'config.json').read_text())
+    (bad/'config.json').write_text(json.dumps(cfg|dict(dim=64)))
+    with pytest.raises(UserError, match='do not fit'): demo(weights=str(bad))
+
+def test_errors_end_in_one_line_and_2(tmp_path):
+    r,t = run('--weights', 'nobody/nothing', script=tmp_path/'spa3r_demo', HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path))
+    assert r.returncode==2 and len(r.stderr.strip().splitlines())==1 and 'nobody/nothing' in r.stderr and t<90
+    r,_ = run('--help', script=tmp_path/'spa3r_demo')
+    assert r.returncode==0 and all(f'--{o}' in r.stdout for o in ('images','video','weights','out','seed'))

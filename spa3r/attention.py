@@ -6,18 +6,18 @@
 __all__ = ['QK_NORMS', 'RMSNorm', 'Attention', 'MLP', 'LayerScale', 'Block', 'Transformer', 'grid_positions', 'quarter_turn',
            'turn', 'Rope2d']
 
-# %% ../nbs/05_attention.ipynb #23836d78
+# %% ../nbs/05_attention.ipynb #73028a8a
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 
-# %% ../nbs/05_attention.ipynb #fb720661
+# %% ../nbs/05_attention.ipynb #b19091cd
 class RMSNorm(nn.RMSNorm):
     "`nn.RMSNorm` that keeps the dtype of its input under autocast"
     def forward(self, x): return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
-# %% ../nbs/05_attention.ipynb #c5996cf8
+# %% ../nbs/05_attention.ipynb #32b697d6
 QK_NORMS = {None: lambda e: nn.Identity(), 'rms': RMSNorm, 'layer': nn.LayerNorm}
 
 class Attention(nn.Module):
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         if pos is not None: o = pos.o(o)
         return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
 
-# %% ../nbs/05_attention.ipynb #186c7fbd
+# %% ../nbs/05_attention.ipynb #2563fb7a
 class MLP(nn.Module):
     "Two linear layers with a GELU between"
     def __init__(self,
@@ -62,7 +62,7 @@ class MLP(nn.Module):
 
     def forward(self, x): return self.fc2(F.gelu(self.fc1(x)))
 
-# %% ../nbs/05_attention.ipynb #060b24cd
+# %% ../nbs/05_attention.ipynb #03142c4e
 class LayerScale(nn.Module):
     "A learnt factor per channel"
     def __init__(self,
@@ -74,7 +74,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x): return x*self.gamma
 
-# %% ../nbs/05_attention.ipynb #8a87112a
+# %% ../nbs/05_attention.ipynb #d0350857
 class Block(nn.Module):
     "Attention, then an MLP, each added to what was there"
     def __init__(self,
@@ -99,7 +99,7 @@ class Block(nn.Module):
         x = x + self.ls1(self.attn(self.norm1(x), pos, attend))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-# %% ../nbs/05_attention.ipynb #be4c1d3c
+# %% ../nbs/05_attention.ipynb #28f6c48b
 class Transformer(nn.Module):
     "A stack of blocks with a few register tokens in front"
     def __init__(self,
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         for block in self.blocks: x = block(x, pos, attend)
         return self.norm(x[:, regs.shape[1]:])
 
-# %% ../nbs/05_attention.ipynb #6a7d4197
+# %% ../nbs/05_attention.ipynb #636c9a5b
 def grid_positions(
     gh:int, # Rows
     gw:int, # Columns
@@ -134,7 +134,7 @@ def grid_positions(
     "Row and column of each patch"
     return torch.cartesian_prod(torch.arange(gh, device=device), torch.arange(gw, device=device))
 
-# %% ../nbs/05_attention.ipynb #357a9668
+# %% ../nbs/05_attention.ipynb #dbd9dc66
 def quarter_turn(
     f:int, # Number of pairs
     device=None, # Where the result lives
@@ -143,7 +143,7 @@ def quarter_turn(
     J = torch.tensor([[0.,1.],[-1.,0.]], device=device)
     return torch.kron(J, torch.eye(f, device=device))
 
-# %% ../nbs/05_attention.ipynb #c95dc664
+# %% ../nbs/05_attention.ipynb #313d7323
 def turn(
     x:Tensor, # Rows, (..., n, e)
     M:Tensor, # What mixes the channels, the same for all tokens, (..., e, e)
@@ -155,7 +155,7 @@ def turn(
         y = x.to(cos.dtype)
         return torch.addcmul(y*cos, y@M, sin).to(x.dtype)
 
-# %% ../nbs/05_attention.ipynb #aefc0863
+# %% ../nbs/05_attention.ipynb #7f113e5c
 class Rope2d:
     "Rotary positions: half of each head turns with y, half with x"
     def __init__(self,

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['FieldDecoder']
 
-# %% ../nbs/09_field_decoder.ipynb #baa071b7
+# %% ../nbs/09_field_decoder.ipynb #4abd845c
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from .attention import MLP,Transformer
 from .cameras import Cameras
 from .prope import Prope
 
-# %% ../nbs/09_field_decoder.ipynb #8b6a189e
+# %% ../nbs/09_field_decoder.ipynb #65317622
 class FieldDecoder(nn.Module):
     "Latents and a camera in, the features that this camera would see out"
     def __init__(self,
@@ -32,33 +33,39 @@ class FieldDecoder(nn.Module):
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})
         self.depth_probe = MLP(dim, 4*dim, 1)
 
-    def tokens(self,
-        latents:Tensor, # (b, m, d)
-        cams:Cameras, # (b, v)
-        grid:tuple, # Rows and columns of rays
-        attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
-    )->Tensor: # One token a ray, (b, v, n, d)
-        "What each ray found out from the latents"
-        if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
-            raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
-        b,v = cams.shape
-        with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
-            rays = rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz')
-            x = self.pose_tokenizer(rays.to(self.pose_tokenizer.weight.dtype))
-        z = repeat(latents, 'b m d -> (b v) m d', v=v)
-        w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
-        pos = Prope(w2c, K, cams.hw, grid, self.e, n_special=self.n_registers+z.shape[1])
-        x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
-        return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
+# %% ../nbs/09_field_decoder.ipynb #3c223268
+@patch
+def tokens(
+    self:FieldDecoder,
+    latents:Tensor, # (b, m, d)
+    cams:Cameras, # (b, v)
+    grid:tuple, # Rows and columns of rays
+    attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
+)->Tensor: # One token a ray, (b, v, n, d)
+    "What each ray found out from the latents"
+    if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
+        raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
+    b,v = cams.shape
+    with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
+        rays = rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz')
+        x = self.pose_tokenizer(rays.to(self.pose_tokenizer.weight.dtype))
+    z = repeat(latents, 'b m d -> (b v) m d', v=v)
+    w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
+    pos = Prope(w2c, K, cams.hw, grid, self.e, n_special=self.n_registers+z.shape[1])
+    x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
+    return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 
-    def forward(self,
-        latents:Tensor, # (b, m, d)
-        cams:Cameras, # (b, v)
-        grid:tuple, # Rows and columns of the feature maps
-        depth:bool=False, # Ask the depth probe too
-    )->dict: # Name -> features (b, v, n, c); 'depth' -> (b, v, n)
-        "The feature maps of cameras `cams`"
-        x = self.tokens(latents, cams, grid)
-        res = {k: head(x) for k,head in self.heads.items()}
-        if depth: res['depth'] = self.depth_probe(x.detach())[...,0]
-        return res
+# %% ../nbs/09_field_decoder.ipynb #7a21df9c
+@patch
+def forward(
+    self:FieldDecoder,
+    latents:Tensor, # (b, m, d)
+    cams:Cameras, # (b, v)
+    grid:tuple, # Rows and columns of the feature maps
+    depth:bool=False, # Ask the depth probe too
+)->dict: # Name -> features (b, v, n, c); 'depth' -> (b, v, n)
+    "The feature maps of cameras `cams`"
+    x = self.tokens(latents, cams, grid)
+    res = {k: head(x) for k,head in self.heads.items()}
+    if depth: res['depth'] = self.depth_probe(x.detach())[...,0]
+    return res

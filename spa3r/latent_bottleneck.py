@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['LatentBottleneck']
 
-# %% ../nbs/08_latent_bottleneck.ipynb #7bc4c8b3
+# %% ../nbs/08_latent_bottleneck.ipynb #47256b11
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn,Tensor
 from einops import rearrange
 from .attention import Transformer,Rope2d,grid_positions
 
-# %% ../nbs/08_latent_bottleneck.ipynb #dd749cb6
+# %% ../nbs/08_latent_bottleneck.ipynb #bf4c8ed3
 class LatentBottleneck(nn.Module):
     "Features of any number of views in, `m` latents out"
     def __init__(self,
@@ -29,23 +30,29 @@ class LatentBottleneck(nn.Module):
         self.encoder = Transformer(dim, depth, nh, n_registers)
         self.e,self.n_special = dim//nh,n_registers+m
 
-    def positions(self,
-        v:int, # Number of views
-        grid:tuple, # Rows and columns of patches
-    )->Rope2d: # Registers and queries at (0, 0), patches from (1, 1), every view alike
-        "Where the tokens of the sequence are"
-        patches = grid_positions(*grid, device=self.query_embed.weight.device)+1
-        return Rope2d(torch.cat([patches.new_zeros(self.n_special, 2), patches.repeat(v, 1)])[None], self.e)
+# %% ../nbs/08_latent_bottleneck.ipynb #260a530f
+@patch
+def positions(
+    self:LatentBottleneck,
+    v:int, # Number of views
+    grid:tuple, # Rows and columns of patches
+)->Rope2d: # Registers and queries at (0, 0), patches from (1, 1), every view alike
+    "Where the tokens of the sequence are"
+    patches = grid_positions(*grid, device=self.query_embed.weight.device)+1
+    return Rope2d(torch.cat([patches.new_zeros(self.n_special, 2), patches.repeat(v, 1)])[None], self.e)
 
-    def forward(self,
-        feats:Tensor, # Features of the context views, (b, v, n, c)
-        grid:tuple, # Rows and columns of patches, gh*gw = n
-        attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
-    )->Tensor: # Latents, (b, m, d)
-        "What the views have in common, in `m` tokens"
-        b,v,n,c = feats.shape
-        if n!=grid[0]*grid[1]: raise ValueError(f"{n} patches a view are not a {grid[0]}x{grid[1]} grid")
-        x = self.projection(rearrange(feats, 'b v n c -> b (v n) c'))
-        latents = self.query_embed.weight.expand(b, -1, -1)
-        x = self.encoder(torch.cat([latents.to(x.dtype), x], dim=1), self.positions(v, grid), attend)
-        return x[:, :latents.shape[1]]
+# %% ../nbs/08_latent_bottleneck.ipynb #d2601019
+@patch
+def forward(
+    self:LatentBottleneck,
+    feats:Tensor, # Features of the context views, (b, v, n, c)
+    grid:tuple, # Rows and columns of patches, gh*gw = n
+    attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`
+)->Tensor: # Latents, (b, m, d)
+    "What the views have in common, in `m` tokens"
+    b,v,n,c = feats.shape
+    if n!=grid[0]*grid[1]: raise ValueError(f"{n} patches a view are not a {grid[0]}x{grid[1]} grid")
+    x = self.projection(rearrange(feats, 'b v n c -> b (v n) c'))
+    latents = self.query_embed.weight.expand(b, -1, -1)
+    x = self.encoder(torch.cat([latents.to(x.dtype), x], dim=1), self.positions(v, grid), attend)
+    return x[:, :latents.shape[1]]

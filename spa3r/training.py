@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'param_groups', 'save_checkpoint', 'load_checkpoint', 'fit', 'room_views', 'observe_rooms',
            'new_student', 'pretrain', 'Lesson', 'teach_loss', 'teach']
 
-# %% ../nbs/11_training.ipynb #e5413420
+# %% ../nbs/11_training.ipynb #c1d513ed
 import json,math,shutil
 from dataclasses import asdict,dataclass,replace
 from functools import partial
@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command,pick_device,set_seed,with_cfg
 from .patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views,load_teacher
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from .rooms import CLASSES,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/11_training.ipynb #05aba5b4
+# %% ../nbs/11_training.ipynb #47078cb0
 @dataclass(frozen=True)
 class TrainConfig:
     "How a run goes; the defaults are the paper's (Spa3R, implementation details)"
@@ -52,7 +52,7 @@ class TrainConfig:
         cos = self.lr_end + (1-self.lr_end)*(1+math.cos(math.pi*step/self.steps))/2
         return self.lr*min((step+1)/max(self.warmup, 1), cos)
 
-# %% ../nbs/11_training.ipynb #75f76019
+# %% ../nbs/11_training.ipynb #594d5bc7
 def param_groups(
     model:nn.Module, # Anything with parameters; frozen ones are left out
     weight_decay:float, # For matrices and convolutions
@@ -63,7 +63,7 @@ def param_groups(
     return [dict(params=[p for k,p in ps if not spared(k,p)], weight_decay=weight_decay),
             dict(params=[p for k,p in ps if spared(k,p)], weight_decay=0.)]
 
-# %% ../nbs/11_training.ipynb #f48c3cc1
+# %% ../nbs/11_training.ipynb #849c470b
 def save_checkpoint(
     out:Path, # Folder of the run
     model:nn.Module, # With `save_pretrained`
@@ -94,7 +94,7 @@ def load_checkpoint(
     opt.load_state_dict(state['opt'])
     return state['step']
 
-# %% ../nbs/11_training.ipynb #934bb6b5
+# %% ../nbs/11_training.ipynb #5fa52c62
 def _trim_log(path, steps):
     "Keep the first `steps` lines of a log and a whole last one"
     lines = path.read_text().splitlines()[:steps] if path.exists() else []
@@ -146,7 +146,7 @@ def _same_run(out, cfg):
         raise UserError(f"{out} holds a run with other settings, (there, here): {diff}; use the same ones or another folder")
     atomic_write(path, lambda p: Path(p).write_text(json.dumps(new)))
 
-# %% ../nbs/11_training.ipynb #f7acd1e9
+# %% ../nbs/11_training.ipynb #eee25a4f
 def room_views(
     cfg:TrainConfig, # Seed, batch size, numbers of views
     step:int, # Which batch
@@ -163,7 +163,7 @@ def room_views(
     imgs = render(rooms, cams)['rgb'].movedim(-1, -3) if images else None
     return Views(imgs=imgs, cams=cams, rooms=rooms),g
 
-# %% ../nbs/11_training.ipynb #a599b616
+# %% ../nbs/11_training.ipynb #dad17dac
 def observe_rooms(
     teacher:nn.Module, # Frozen: exact or VGGT
     cfg:TrainConfig, # Seed, batch, views, ratio
@@ -176,7 +176,7 @@ def observe_rooms(
     is_tgt = draw_targets(*views.cams.shape, cfg.ratio, g).to(device)
     with torch.no_grad(): return teacher.observe(views, is_tgt)
 
-# %% ../nbs/11_training.ipynb #849ad41d
+# %% ../nbs/11_training.ipynb #80c9780e
 def new_student(
     teacher:nn.Module, # Its channels decide the student's
     name:str, # What the student's config says of it: 'exact', 'teacher' or a hub id
@@ -197,7 +197,7 @@ def new_student(
         fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
     return student
 
-# %% ../nbs/11_training.ipynb #1e06c10c
+# %% ../nbs/11_training.ipynb #f8e496e1
 @command
 @with_cfg(TrainConfig)
 def pretrain(
@@ -207,6 +207,7 @@ def pretrain(
     grid:int=8, # Patches along a side; the exact teacher can have any number
     init:str='', # Folder of a student to start from
     device:str='auto', # auto, cpu, cuda
+    quiet:bool=False, # No progress bar
     **kwargs):
     "Train a student to predict the feature fields of rooms (PSFM)"
     device = pick_device(device)
@@ -216,12 +217,12 @@ def pretrain(
     batch = partial(observe_rooms, t, cfg, hw=(14*grid,14*grid), device=device)
     beside = Path(teacher).is_dir()
     student = new_student(t, 'teacher' if beside else teacher, nano, [batch(10**8+i) for i in range(4)], init).to(device)
-    fit(student, batch, partial(psfm_loss, on=cfg.on, smooth=cfg.smooth), cfg, out)
+    fit(student, batch, partial(psfm_loss, on=cfg.on, smooth=cfg.smooth), cfg, out, progress=not quiet)
     student.save_pretrained(out)
     if beside: t.vggt.save_pretrained(Path(out)/'teacher')  # the two belong together
     return student
 
-# %% ../nbs/11_training.ipynb #878b4069
+# %% ../nbs/11_training.ipynb #52986c7e
 class Lesson(nn.Module):
     "A patch encoder and the linear layer that asks for classes while it learns"
     def __init__(self,
@@ -263,12 +264,13 @@ def _class_loss(lesson, tokens, views):
 def teach(
     out:str='runs/teacher', # Folder of the run; continued when it holds one
     device:str='auto', # auto, cpu, cuda
+    quiet:bool=False, # No progress bar
     **kwargs):
     "Train the miniature patch encoder on rooms: cameras, depth, points, classes"
     device = pick_device(device)
     cfg = TrainConfig.nano(**{'batch':4, 'lr':1e-3, **kwargs})
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(VGGTConfig.nano()), len(CLASSES)).to(device)
-    fit(lesson, lambda step: room_views(cfg, step, images=True, device=device)[0], teach_loss, cfg, out)
+    fit(lesson, lambda step: room_views(cfg, step, images=True, device=device)[0], teach_loss, cfg, out, progress=not quiet)
     lesson.vggt.save_pretrained(out)
     return lesson.vggt

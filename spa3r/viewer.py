@@ -8,7 +8,7 @@ __all__ = ['SAID', 'CAPTIONS', 'PICTURES', 'NOTES', 'FieldScene', 'field_error',
            'natural', 'fit_picture', 'read_photos', 'read_video', 'photo_scene', 'photo_measures', 'room_measures',
            'demo']
 
-# %% ../nbs/13_viewer.ipynb #128840b4
+# %% ../nbs/13_viewer.ipynb #bdf1b263
 import base64,contextlib,io,json,re,textwrap
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,7 +26,7 @@ from .psfm import Spa3R
 from .rooms import HELD_OUT,render,sample_scenes
 from .viz import FeaturePCA,cosine_map,frustum,to_img
 
-# %% ../nbs/13_viewer.ipynb #8cdc3bd5
+# %% ../nbs/13_viewer.ipynb #35d819bf
 @dataclass
 class FieldScene:
     "Cameras in walking order, and what is known and what was predicted at each of them"
@@ -49,7 +49,7 @@ class FieldScene:
     @property
     def known(self): return torch.tensor([t is not None for t in self.teacher])
 
-# %% ../nbs/13_viewer.ipynb #cf48b048
+# %% ../nbs/13_viewer.ipynb #728d6316
 def field_error(
     scene:FieldScene, # A scene
 )->Tensor: # 1 - cosine of each patch, not a number where there is no teacher, (v, gh, gw)
@@ -57,7 +57,7 @@ def field_error(
     nan = torch.full(scene.pred.shape[1:3], torch.nan)
     return torch.stack([nan if t is None else 1-cosine_map(p, t).cpu() for p,t in zip(scene.pred, scene.teacher)])
 
-# %% ../nbs/13_viewer.ipynb #e7e81a9d
+# %% ../nbs/13_viewer.ipynb #8f36bc12
 def walk(
     cams:Cameras, # Views in order, (v,)
     between:int=4, # Cameras nobody took, between each view and the next
@@ -68,7 +68,7 @@ def walk(
     K = torch.cat([repeat(cams.K[:-1], 'v i j -> (v k) i j', k=between+1), cams.K[-1:]])
     return Cameras(torch.cat([*w2c, cams.w2c[-1:]]), K, cams.hw),kind
 
-# %% ../nbs/13_viewer.ipynb #a546e663
+# %% ../nbs/13_viewer.ipynb #71d4c665
 @torch.no_grad()
 def ask(
     student:Spa3R, # The model
@@ -96,7 +96,7 @@ def ask(
 
 def _device(model): return next(model.parameters()).device
 
-# %% ../nbs/13_viewer.ipynb #bd7d42f4
+# %% ../nbs/13_viewer.ipynb #731235ad
 def hub_folder(
     name:str, # Hub id: owner/name
     timeout:float=5., # Seconds to wait for the hub to answer
@@ -150,7 +150,7 @@ def load_pair(
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {teacher.channels['geo']}: leave out --teacher or give the right one")
     return student,teacher,folder
 
-# %% ../nbs/13_viewer.ipynb #9931568c
+# %% ../nbs/13_viewer.ipynb #d32dd602
 def room_scene(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -175,7 +175,7 @@ def room_scene(
     fine = rearrange(see((224,224), ['rgb'])['rgb'], 'v h w c -> v c h w')
     return FieldScene(cams, kind, pred, list(true), list(fine), see((40,40), ['depth'])['depth'])
 
-# %% ../nbs/13_viewer.ipynb #3dd75936
+# %% ../nbs/13_viewer.ipynb #2ac3c8de
 def upright(
     scene:FieldScene, # A scene
 )->Cameras: # Its cameras in a world with z up, (v,)
@@ -186,7 +186,7 @@ def upright(
     R = torch.eye(3) if z[2]>1-1e-6 else torch.stack([torch.linalg.cross(y, z), y, z])
     return Cameras(compose(c.w2c, inv_se3(rigid(R, torch.zeros(3)))), c.K, c.hw)
 
-# %% ../nbs/13_viewer.ipynb #22b74e7f
+# %% ../nbs/13_viewer.ipynb #bbcf7543
 def scene_points(
     scene:FieldScene, # A scene
     n:int=36_000, # Points to show at once, at most
@@ -221,7 +221,7 @@ def _one_per_cube(xyz, first, n):
     keep[order[idx]] = True
     return keep
 
-# %% ../nbs/13_viewer.ipynb #98ea82f2
+# %% ../nbs/13_viewer.ipynb #72307858
 def data_uri(
     img, # Picture: (3, h, w), (h, w, 3)
     kind:str='JPEG', # JPEG or PNG
@@ -239,19 +239,19 @@ def _packed(
     "An array as text; one byte becomes 1.33 characters"
     return base64.b64encode(np.ascontiguousarray(np.asarray(x), dtype).tobytes()).decode()
 
-# %% ../nbs/13_viewer.ipynb #9acb131b
+# %% ../nbs/13_viewer.ipynb #9c1b97c2
 def still(
     xyz, # Points, z up, (n, 3)
     colours:list, # One (n, 3) uint8 array for each picture
     eye, # Where we look from, (3,)
     centre, # What we look at, (3,)
-    hw:tuple=(560,420), # Size of a picture
-    dot:int=3, # Side of a point in pixels
-)->np.ndarray: # The pictures side by side, (h, k*w, 3) uint8
+    hw:tuple=(340,600), # Size of a picture
+    dot:int=4, # Side of a point in pixels
+)->np.ndarray: # The pictures one above the other, (k*h, w, 3) uint8
     "The point cloud as a plain picture, far points painted first"
     from spa3r.cameras import intrinsics,look_at,project
     h,w = hw
-    uv,z = project(torch.as_tensor(xyz).float(), intrinsics(.72, hw), look_at(torch.as_tensor(eye).float(), torch.as_tensor(centre).float()))
+    uv,z = project(torch.as_tensor(xyz).float(), intrinsics(.84, hw), look_at(torch.as_tensor(eye).float(), torch.as_tensor(centre).float()))
     z,(u,v) = z.numpy(),uv.round().long().clamp(-9, 9999).T.numpy()
     out = np.full((len(colours), h+2*dot, w+2*dot, 3), (51,58,69), np.uint8)
     ok = np.flatnonzero((z>0) & (u>=0) & (u<w) & (v>=0) & (v<h))
@@ -266,9 +266,9 @@ def still(
             y,x = v[ok]+dy,u[ok]+dx
             front = z[ok]<=buf[y,x]
             for o,c in zip(out, colours): o[y[front],x[front]] = c[ok[front]]
-    return np.concatenate([o[:h,:w] for o in out], 1)
+    return np.concatenate([o[:h,:w] for o in out])
 
-# %% ../nbs/13_viewer.ipynb #e26244fc
+# %% ../nbs/13_viewer.ipynb #7eb6f32a
 SAID = dict(context=['the model was given this picture','the context pictures include this one'],
             target=['held back: the model never saw this picture','from the other pictures alone'],
             path=['nobody took one for the model; shown to compare','from the context pictures alone'])
@@ -276,7 +276,8 @@ SAID = dict(context=['the model was given this picture','the context pictures in
 CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a frustum, or a thumbnail below, to go to that camera; drag to turn, scroll to zoom.",
                 teacher="Each point in the colour of its patch's feature, as the teacher computes it from a picture. One colour, one kind of feature.",
                 prediction="Each point in the colour of the feature that was predicted for its patch: the same colours mean the same features.",
-                error="1 − cosine between teacher and prediction, dark is right, yellow is unrelated; the same scale as in the panel.")
+                error="1 − cosine between teacher and prediction, dark is right, yellow is unrelated; the same scale as in the panel.",
+                still="Above: the points in the colours of the pictures. Below: in the colours of the predicted features.")
 
 def page_data(
     scene:FieldScene, # A scene
@@ -299,7 +300,7 @@ def page_data(
     low = p['keep'] & (p['xyz'][:,2]<=lo[2]+(hi[2]-lo[2])*cut)
     shown = [p['rgb'],pred.reshape(len(pred), -1, 3)[p['stop'],p['patch']].astype(np.uint8)]
     mid,unit = (lo+hi)/2,side/1.6
-    img = still(p['xyz'][low], [c[low] for c in shown], mid+eye*unit*1.1, mid)
+    img = still(p['xyz'][low], [c[low] for c in shown], mid+eye*unit, mid)
     first = next((i for i,k in enumerate(scene.kind) if k=='target'), next((i for i,k in enumerate(scene.kind) if k=='path'), 0))
     return dict(grid=list(scene.pred.shape[1:3]), stops=stops, pred=_packed(pred, np.uint8), teach=_packed(true, np.uint8),
         err=_packed(u8(err.nan_to_num(0)), np.uint8), frusta=_packed(frustum(cams, side*.055), np.float32), thumb=list(thumb), aspect=round(cams.hw[1]/cams.hw[0], 4),
@@ -326,13 +327,13 @@ def _stand(cams):
     ahead = cams.c2w[...,:3,2].mean(0).numpy()*[1,1,0]
     ahead = ahead/max(np.linalg.norm(ahead), 1e-6)
     side = np.array([-ahead[1],ahead[0],0])
-    return (-ahead*.95+side*.45+np.array([0,0,1.05]))*1.2
+    return (-ahead*.95+side*.45+np.array([0,0,1.05]))*1.32
 
 def _thumb_grid(hw, n=18):
     "Rows and columns of a thumbnail"
     return (n, max(4, round(n*hw[1]/hw[0]))) if hw[0]>=hw[1] else (max(4, round(n*hw[0]/hw[1])), n)
 
-# %% ../nbs/13_viewer.ipynb #c19d8088
+# %% ../nbs/13_viewer.ipynb #e3131b43
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
@@ -357,7 +358,7 @@ def write_html(
     page = page.replace('/*DATA*/', text, 1).replace('/*PLOTLY*/', get_plotlyjs().replace('</script', '<\\/script'), 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
 
-# %% ../nbs/13_viewer.ipynb #7c971c3e
+# %% ../nbs/13_viewer.ipynb #d766e120
 PICTURES = '.jpg .jpeg .png .webp .bmp .tif .tiff .gif .heic .heif'.split()
 
 def natural(
@@ -420,7 +421,7 @@ def read_photos(
     imgs,names = zip(*_spread_out(good, n))
     return _stacked(list(imgs), list(names)),list(names),left
 
-# %% ../nbs/13_viewer.ipynb #8922cb0a
+# %% ../nbs/13_viewer.ipynb #aa72097b
 def read_video(
     path, # Video file
     n:int=6, # How many frames to take, spread evenly
@@ -462,7 +463,7 @@ def _frames(box, stream, n):
         if last is not None: kept[last.pts] = last
     return kept.values()
 
-# %% ../nbs/13_viewer.ipynb #c5643ec1
+# %% ../nbs/13_viewer.ipynb #7e924793
 def photo_scene(
     student:Spa3R, # The model
     teacher, # Its teacher, one that starts from images
@@ -482,7 +483,7 @@ def photo_scene(
     depth = F.interpolate(got['depth'][:,None], scale_factor=5, mode='bilinear')[:,0]
     return FieldScene(cams, kind, got['geo'], known(true), known(imgs), depth, up=tuple((-seen.c2w[:,:3,1].mean(0)).tolist()))
 
-# %% ../nbs/13_viewer.ipynb #2fcf7c31
+# %% ../nbs/13_viewer.ipynb #ecf03852
 def photo_measures(
     scene:FieldScene, # From `photo_scene`
 )->list: # Rows of a table
@@ -495,7 +496,7 @@ def photo_measures(
     l1 = lambda ab: np.mean([(a-b).abs().mean().item() for a,b in ab])
     return [['','cosine','L1']]+[[k,*(f'{o(v):.3f}'.replace('-', '−') for o in (cos,l1))] for k,v in rows.items()]
 
-# %% ../nbs/13_viewer.ipynb #4470b3c9
+# %% ../nbs/13_viewer.ipynb #0f626f13
 def room_measures(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -541,7 +542,7 @@ def demo(
     weights:str=None, # nano or exact (both shipped), a folder, or a hub id; default: nano once its card says it is worth showing, else exact
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
     out:str='field.html', # Page to write
-    seed:int=0, # Which unseen room, when there are no photos
+    seed:int=9, # Which unseen room, when there are no photos; the default has a bed, a desk and chairs
     views:int=6, # Pictures to take; every second one is held back to compare with
     between:int=4, # Cameras nobody took, between each picture and the next
     rooms:int=16, # Unseen rooms to measure on, when there are no photos; 0 for no table
@@ -565,7 +566,7 @@ def demo(
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk")
     return path
 
-# %% ../nbs/13_viewer.ipynb #9007e1e7
+# %% ../nbs/13_viewer.ipynb #60435ef3
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
     seed = HELD_OUT+o['seed']

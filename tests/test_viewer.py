@@ -125,9 +125,9 @@ def test_still_shows_the_nearer_point():
     rgb = np.array([[255,0,0],[0,255,0],[0,0,255]], np.uint8)
     for order in ([0,1,2],[1,0,2]):
         a = still(xyz[order], [rgb[order], rgb[order][:,[1,0,2]]], (0,0,0), (0,1,0), (60,60))
-        assert a.shape==(60,120,3)
-        assert tuple(a[30,30])==(0,255,0) and tuple(a[30,90])==(255,0,0)
-        assert (a==[0,0,255]).all(-1).sum()==18
+        assert a.shape==(120,60,3)
+        assert tuple(a[30,30])==(0,255,0) and tuple(a[90,30])==(255,0,0)
+        assert (a==[0,0,255]).all(-1).sum()==2*16
 
 # ---- the page
 

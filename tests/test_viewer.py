@@ -9,7 +9,7 @@ from spa3r.core import UserError
 from spa3r.patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,sample_scenes
-from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,find_weights,fit_picture,natural,page_data,photo_scene,read_photos,
+from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,fit_picture,natural,page_data,photo_scene,read_photos,
                           read_video,room_scene,scene_points,still,upright,walk,write_html)
 from spa3r.viz import FeaturePCA
 
@@ -269,7 +269,7 @@ def test_bad_arguments(exact, nano, photos, tmp_path):
     bad.mkdir()
     (bad/'config.json').write_text((exact/'config.json').read_text())
     for kw,why in [(dict(images='none'), 'No folder'), (dict(video='none.mp4'), 'No video'), (dict(images='a', video='b'), 'not both'),
-                   (dict(weights='no/such/folder'), 'does not exist'), (dict(weights=str(bad)), 'no model.safetensors'), (dict(views=1), 'at least 2'),
+                   (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'at least 2'),
                    (dict(seed=-1), 'from 0 up'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
                    (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
         with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'))|kw))

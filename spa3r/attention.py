@@ -6,18 +6,19 @@
 __all__ = ['QK_NORMS', 'RMSNorm', 'Attention', 'MLP', 'LayerScale', 'Block', 'Transformer', 'grid_positions', 'quarter_turn',
            'turn', 'Rope2d']
 
-# %% ../nbs/05_attention.ipynb #73028a8a
+# %% ../nbs/05_attention.ipynb #87eb42d0
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn,Tensor
 from einops import rearrange
 
-# %% ../nbs/05_attention.ipynb #b19091cd
+# %% ../nbs/05_attention.ipynb #626f3207
 class RMSNorm(nn.RMSNorm):
     "`nn.RMSNorm` that keeps the dtype of its input under autocast"
     def forward(self, x): return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
-# %% ../nbs/05_attention.ipynb #32b697d6
+# %% ../nbs/05_attention.ipynb #43f01fe9
 QK_NORMS = {None: lambda e: nn.Identity(), 'rms': RMSNorm, 'layer': nn.LayerNorm}
 
 class Attention(nn.Module):
@@ -36,20 +37,23 @@ class Attention(nn.Module):
         self.q_norm,self.k_norm = (QK_NORMS[qk_norm](dim//nh) for _ in 'qk')
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self,
-        x:Tensor, # Tokens, (b, n, d)
-        pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
-        attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask
-    )->Tensor: # (b, n, d)
-        "One round of looking"
-        q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
-        q,k = self.q_norm(q),self.k_norm(k)
-        if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
-        o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
-        if pos is not None: o = pos.o(o)
-        return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
+# %% ../nbs/05_attention.ipynb #6fb2ffe6
+@patch
+def forward(
+    self:Attention,
+    x:Tensor, # Tokens, (b, n, d)
+    pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
+    attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask
+)->Tensor: # (b, n, d)
+    "One round of looking"
+    q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
+    q,k = self.q_norm(q),self.k_norm(k)
+    if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
+    o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
+    if pos is not None: o = pos.o(o)
+    return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
 
-# %% ../nbs/05_attention.ipynb #2563fb7a
+# %% ../nbs/05_attention.ipynb #1a866609
 class MLP(nn.Module):
     "Two linear layers with a GELU between"
     def __init__(self,
@@ -62,7 +66,7 @@ class MLP(nn.Module):
 
     def forward(self, x): return self.fc2(F.gelu(self.fc1(x)))
 
-# %% ../nbs/05_attention.ipynb #03142c4e
+# %% ../nbs/05_attention.ipynb #7c3239e2
 class LayerScale(nn.Module):
     "A learnt factor per channel"
     def __init__(self,
@@ -74,7 +78,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x): return x*self.gamma
 
-# %% ../nbs/05_attention.ipynb #d0350857
+# %% ../nbs/05_attention.ipynb #ca7e989c
 class Block(nn.Module):
     "Attention, then an MLP, each added to what was there"
     def __init__(self,
@@ -99,7 +103,7 @@ class Block(nn.Module):
         x = x + self.ls1(self.attn(self.norm1(x), pos, attend))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-# %% ../nbs/05_attention.ipynb #28f6c48b
+# %% ../nbs/05_attention.ipynb #b0af8da9
 class Transformer(nn.Module):
     "A stack of blocks with a few register tokens in front"
     def __init__(self,
@@ -125,7 +129,7 @@ class Transformer(nn.Module):
         for block in self.blocks: x = block(x, pos, attend)
         return self.norm(x[:, regs.shape[1]:])
 
-# %% ../nbs/05_attention.ipynb #636c9a5b
+# %% ../nbs/05_attention.ipynb #b8828c79
 def grid_positions(
     gh:int, # Rows
     gw:int, # Columns
@@ -134,7 +138,7 @@ def grid_positions(
     "Row and column of each patch"
     return torch.cartesian_prod(torch.arange(gh, device=device), torch.arange(gw, device=device))
 
-# %% ../nbs/05_attention.ipynb #dbd9dc66
+# %% ../nbs/05_attention.ipynb #ca834ab6
 def quarter_turn(
     f:int, # Number of pairs
     device=None, # Where the result lives
@@ -143,7 +147,7 @@ def quarter_turn(
     J = torch.tensor([[0.,1.],[-1.,0.]], device=device)
     return torch.kron(J, torch.eye(f, device=device))
 
-# %% ../nbs/05_attention.ipynb #313d7323
+# %% ../nbs/05_attention.ipynb #06fba717
 def turn(
     x:Tensor, # Rows, (..., n, e)
     M:Tensor, # What mixes the channels, the same for all tokens, (..., e, e)
@@ -155,7 +159,7 @@ def turn(
         y = x.to(cos.dtype)
         return torch.addcmul(y*cos, y@M, sin).to(x.dtype)
 
-# %% ../nbs/05_attention.ipynb #7f113e5c
+# %% ../nbs/05_attention.ipynb #9f64e449
 class Rope2d:
     "Rotary positions: half of each head turns with y, half with x"
     def __init__(self,

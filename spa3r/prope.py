@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['lift_intrinsics', 'projections', 'mixer', 'Prope']
 
-# %% ../nbs/06_prope.ipynb #832105c6
+# %% ../nbs/06_prope.ipynb #2e7b0272
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -13,7 +13,7 @@ from torch import Tensor
 from .attention import grid_positions,quarter_turn,turn
 from .cameras import compose,inv_se3
 
-# %% ../nbs/06_prope.ipynb #ef62ba72
+# %% ../nbs/06_prope.ipynb #3ef7da2c
 def lift_intrinsics(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -26,7 +26,7 @@ def lift_intrinsics(
     Li[...,0,0],Li[...,1,1],Li[...,0,2],Li[...,1,2] = 1/fx,1/fy,-cx/fx,-cy/fy
     return L,Li
 
-# %% ../nbs/06_prope.ipynb #ee25b62d
+# %% ../nbs/06_prope.ipynb #8c66b9f7
 def projections(
     w2c:Tensor, # Camera from world, (..., 4, 4)
     K:Tensor=None, # Intrinsics in pixels, (..., 3, 3); None: poses alone
@@ -38,7 +38,7 @@ def projections(
     L,Li = lift_intrinsics(K, hw)
     return compose(L, P),compose(Pi, Li)
 
-# %% ../nbs/06_prope.ipynb #8ca72274
+# %% ../nbs/06_prope.ipynb #8a21cba0
 def mixer(
     M:Tensor, # What meets each group of four channels, as rows, (b, k, 4, 4)
     e:int, # Width of a head
@@ -48,7 +48,7 @@ def mixer(
     J = torch.block_diag(*[quarter_turn(e//8, M.device)]*2).to(M.dtype)
     return (F.pad(torch.kron(eye[None,None], M.contiguous()), (0,h,0,h)) + F.pad(J, (h,0,h,0)))[:,None]
 
-# %% ../nbs/06_prope.ipynb #1405f1c2
+# %% ../nbs/06_prope.ipynb #aed24994
 class Prope:
     "Positions that are cameras: half of each head meets the projection, half turns with the place in the image"
     def __init__(self,
@@ -72,7 +72,7 @@ class Prope:
         self.sin = F.pad(angles.sin(), (e//2,0), value=1.)
         self.back = F.pad(-angles.sin(), (e//2,0), value=1.)
 
-# %% ../nbs/06_prope.ipynb #ba3b72cf
+# %% ../nbs/06_prope.ipynb #3d4b41d9
 @patch
 def apply(
     self:Prope,
@@ -86,7 +86,7 @@ def apply(
     y = turn(x[:,:,s:].unflatten(2, (self.k_cams,-1)), M, self.cos, sin)
     return torch.cat([x[:,:,:s], y.flatten(2,3)], dim=2)
 
-# %% ../nbs/06_prope.ipynb #6e0319dc
+# %% ../nbs/06_prope.ipynb #8cf68ecc
 @patch
 def q(self:Prope, x):
     "Queries by P transposed"

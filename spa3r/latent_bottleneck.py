@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LatentBottleneck']
 
-# %% ../nbs/08_latent_bottleneck.ipynb #47256b11
+# %% ../nbs/08_latent_bottleneck.ipynb #7004a671
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -13,7 +13,7 @@ from torch import nn,Tensor
 from einops import rearrange
 from .attention import Transformer,Rope2d,grid_positions
 
-# %% ../nbs/08_latent_bottleneck.ipynb #bf4c8ed3
+# %% ../nbs/08_latent_bottleneck.ipynb #8f7e4849
 class LatentBottleneck(nn.Module):
     "Features of any number of views in, `m` latents out"
     def __init__(self,
@@ -30,7 +30,7 @@ class LatentBottleneck(nn.Module):
         self.encoder = Transformer(dim, depth, nh, n_registers)
         self.e,self.n_special = dim//nh,n_registers+m
 
-# %% ../nbs/08_latent_bottleneck.ipynb #260a530f
+# %% ../nbs/08_latent_bottleneck.ipynb #7048016f
 @patch
 def positions(
     self:LatentBottleneck,
@@ -41,7 +41,7 @@ def positions(
     patches = grid_positions(*grid, device=self.query_embed.weight.device)+1
     return Rope2d(torch.cat([patches.new_zeros(self.n_special, 2), patches.repeat(v, 1)])[None], self.e)
 
-# %% ../nbs/08_latent_bottleneck.ipynb #d2601019
+# %% ../nbs/08_latent_bottleneck.ipynb #7704efcc
 @patch
 def forward(
     self:LatentBottleneck,

@@ -7,7 +7,7 @@ __all__ = ['MEAN', 'STD', 'asymmetric', 'context_first', 'take_views', 'VGGTConf
            'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'dropped_keys',
            'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'load_teacher']
 
-# %% ../nbs/07_patch_encoder.ipynb #095799d5
+# %% ../nbs/07_patch_encoder.ipynb #2fa16c0b
 import math,re,warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .core import HubModel,UserError,weights_folder
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
-# %% ../nbs/07_patch_encoder.ipynb #6782c562
+# %% ../nbs/07_patch_encoder.ipynb #2eece2db
 def asymmetric(
     n_ctx:int, # How many tokens, the first ones, belong to context views
 ):
@@ -32,7 +32,7 @@ def asymmetric(
         return torch.cat([ctx, tgt], dim=-2)
     return attend
 
-# %% ../nbs/07_patch_encoder.ipynb #bdbeb9c1
+# %% ../nbs/07_patch_encoder.ipynb #72feabfd
 def context_first(
     is_tgt:Tensor, # True = hidden from the encoder, (b, v)
 )->tuple: # Order of views with context first (b, v), and the number of context views
@@ -42,7 +42,7 @@ def context_first(
     if is_tgt[:,0].any(): raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../nbs/07_patch_encoder.ipynb #571cc4b3
+# %% ../nbs/07_patch_encoder.ipynb #9477d6ed
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -50,7 +50,7 @@ def take_views(
     "Views `order` of each sample"
     return x[torch.arange(len(x), device=x.device)[:,None], order]
 
-# %% ../nbs/07_patch_encoder.ipynb #419bd2ca
+# %% ../nbs/07_patch_encoder.ipynb #79d77077
 @dataclass(frozen=True)
 class VGGTConfig:
     "Sizes of a patch encoder; the defaults are VGGT-1B's"
@@ -76,7 +76,7 @@ class VGGTConfig:
 
     @classmethod
     def nano(cls, **kw):
-        "About a million parameters, for 112-pixel views on a laptop"
+        "Under two million parameters, for 112-pixel views on a laptop"
         return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, img_size=112,
             dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
 
@@ -86,7 +86,7 @@ class VGGTConfig:
         if self.global_qk_norm not in ('layer','rms'):
             raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
 
-# %% ../nbs/07_patch_encoder.ipynb #07421d13
+# %% ../nbs/07_patch_encoder.ipynb #da896fb3
 class PatchEmbed(nn.Module):
     "One token per patch by one convolution"
     def __init__(self,
@@ -103,7 +103,7 @@ class PatchEmbed(nn.Module):
         if h%self.patch or w%self.patch: raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
         return rearrange(self.proj(x), 'k c gh gw -> k (gh gw) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #a4694e65
+# %% ../nbs/07_patch_encoder.ipynb #79be55f5
 def resize_pos_embed(
     pos:Tensor, # Learnt table of a square grid, (1, s*s, c)
     grid:tuple, # Rows and columns wanted
@@ -115,7 +115,7 @@ def resize_pos_embed(
     pos = F.interpolate(pos, size=tuple(grid), mode='bicubic', antialias=True)
     return rearrange(pos, '1 c y x -> 1 (y x) c')
 
-# %% ../nbs/07_patch_encoder.ipynb #70dc56a1
+# %% ../nbs/07_patch_encoder.ipynb #8acc8202
 class DinoViT(nn.Module):
     "DINOv2 with registers: a vision transformer of one view, under its own state-dict names"
     def __init__(self,
@@ -144,7 +144,7 @@ class DinoViT(nn.Module):
         for blk in self.blocks: x = blk(x)
         return self.norm(x)[:, 1+self.register_tokens.shape[1]:]
 
-# %% ../nbs/07_patch_encoder.ipynb #a7b02e95
+# %% ../nbs/07_patch_encoder.ipynb #3f983b00
 MEAN,STD = (0.485,0.456,0.406),(0.229,0.224,0.225)
 
 def normalise(
@@ -154,7 +154,7 @@ def normalise(
     m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s
 
-# %% ../nbs/07_patch_encoder.ipynb #73c3d2b3
+# %% ../nbs/07_patch_encoder.ipynb #fc20bfe3
 class Aggregator(nn.Module):
     "Alternates attention inside a view and attention among all views"
     def __init__(self,
@@ -169,45 +169,49 @@ class Aggregator(nn.Module):
         def blocks(norm): return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
         self.frame_blocks,self.global_blocks = (nn.ModuleList(blocks(o)) for o in ('layer',cfg.global_qk_norm))
 
-    def tokens(self,
-        imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
-    )->Tensor: # Camera token, registers, patches of each view, (b, v, 1+r+n, dim)
-        "Patches of each view behind its camera and register tokens"
-        b,v = imgs.shape[:2]
-        x = rearrange(self.patch_embed(normalise(rearrange(imgs, 'b v c h w -> (b v) c h w'))), '(b v) n c -> b v n c', b=b)
-        special = torch.cat([self.camera_token, self.register_token], dim=2)  # (1, 2, 1+r, c)
-        special = torch.cat([special[:,:1], special[:,1:].expand(-1,v-1,-1,-1)], dim=1)
-        return torch.cat([special.expand(b,-1,-1,-1).to(x.dtype), x], dim=2)
+# %% ../nbs/07_patch_encoder.ipynb #41745260
+@patch
+def tokens(self:Aggregator,
+    imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
+)->Tensor: # Camera token, registers, patches of each view, (b, v, 1+r+n, dim)
+    "Patches of each view behind its camera and register tokens"
+    b,v = imgs.shape[:2]
+    x = rearrange(self.patch_embed(normalise(rearrange(imgs, 'b v c h w -> (b v) c h w'))), '(b v) n c -> b v n c', b=b)
+    special = torch.cat([self.camera_token, self.register_token], dim=2)  # (1, 2, 1+r, c)
+    special = torch.cat([special[:,:1], special[:,1:].expand(-1,v-1,-1,-1)], dim=1)
+    return torch.cat([special.expand(b,-1,-1,-1).to(x.dtype), x], dim=2)
 
-    def forward(self,
-        imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
-        is_tgt:Tensor=None, # True = hidden from the encoder, (b, v); None: every view is context
-        layers:tuple=(-1,), # Pairs whose output to keep
-    )->dict: # Layer -> frame output beside global output, (b, v, 1+r+n, 2*dim)
-        "Tokens of the layers asked for, views in the order they came"
-        (b,v),cfg = imgs.shape[:2],self.cfg
-        bad = [l for l in layers if not -cfg.depth<=l<cfg.depth]
-        if bad: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
-        n_ctx,order = v,None
-        if is_tgt is not None:
-            if is_tgt.shape!=(b,v): raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
-            order,n_ctx = context_first(is_tgt)
-            imgs = take_views(imgs, order)
-        x = self.tokens(imgs)
-        pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1
-        pos = F.pad(pos, (0,0,1+cfg.n_registers,0))  # special tokens at 0
-        in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
-        attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
-        want,kept = {l%cfg.depth for l in layers},{}
-        for i,(frame,glob) in enumerate(zip(self.frame_blocks, self.global_blocks)):
-            x = f = rearrange(frame(rearrange(x, 'b v n c -> (b v) n c'), in_view), '(b v) n c -> b v n c', b=b)
-            x = rearrange(glob(rearrange(x, 'b v n c -> b (v n) c'), in_scene, attend), 'b (v n) c -> b v n c', v=v)
-            if i in want: kept[i] = torch.cat([f,x], dim=-1)
-            if i==max(want): break
-        if order is not None: kept = {i:take_views(o, order.argsort(1)) for i,o in kept.items()}
-        return {l:kept[l%cfg.depth] for l in layers}
+# %% ../nbs/07_patch_encoder.ipynb #a397128b
+@patch
+def forward(self:Aggregator,
+    imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
+    is_tgt:Tensor=None, # True = hidden from the encoder, (b, v); None: every view is context
+    layers:tuple=(-1,), # Pairs whose output to keep
+)->dict: # Layer -> frame output beside global output, (b, v, 1+r+n, 2*dim)
+    "Tokens of the layers asked for, views in the order they came"
+    (b,v),cfg = imgs.shape[:2],self.cfg
+    bad = [l for l in layers if not -cfg.depth<=l<cfg.depth]
+    if bad: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
+    n_ctx,order = v,None
+    if is_tgt is not None:
+        if is_tgt.shape!=(b,v): raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
+        order,n_ctx = context_first(is_tgt)
+        imgs = take_views(imgs, order)
+    x = self.tokens(imgs)
+    pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1
+    pos = F.pad(pos, (0,0,1+cfg.n_registers,0))  # special tokens at 0
+    in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
+    attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
+    want,kept = {l%cfg.depth for l in layers},{}
+    for i,(frame,glob) in enumerate(zip(self.frame_blocks, self.global_blocks)):
+        x = f = rearrange(frame(rearrange(x, 'b v n c -> (b v) n c'), in_view), '(b v) n c -> b v n c', b=b)
+        x = rearrange(glob(rearrange(x, 'b v n c -> b (v n) c'), in_scene, attend), 'b (v n) c -> b v n c', v=v)
+        if i in want: kept[i] = torch.cat([f,x], dim=-1)
+        if i==max(want): break
+    if order is not None: kept = {i:take_views(o, order.argsort(1)) for i,o in kept.items()}
+    return {l:kept[l%cfg.depth] for l in layers}
 
-# %% ../nbs/07_patch_encoder.ipynb #de32291b
+# %% ../nbs/07_patch_encoder.ipynb #0b182197
 class CameraHead(nn.Module):
     "Reads the camera tokens of all views and refines a guess of their poses a few times"
     def __init__(self,
@@ -237,7 +241,7 @@ class CameraHead(nn.Module):
             out.append(torch.cat([enc[...,:7], enc[...,7:].relu()], dim=-1))  # a field of view is not negative
         return out
 
-# %% ../nbs/07_patch_encoder.ipynb #3b05b8e9
+# %% ../nbs/07_patch_encoder.ipynb #b641c8fb
 class ResidualConv(nn.Module):
     "Two convolutions beside a shortcut"
     def __init__(self,
@@ -252,7 +256,7 @@ class ResidualConv(nn.Module):
         x = x.relu()  # VGGT's relu works in place, so its shortcut carries relu(x) too
         return x + self.conv2(self.conv1(x).relu())
 
-# %% ../nbs/07_patch_encoder.ipynb #d2561e12
+# %% ../nbs/07_patch_encoder.ipynb #2bd7795a
 class Fusion(nn.Module):
     "Adds a finer map to a coarser one and resizes the sum"
     def __init__(self,
@@ -272,7 +276,7 @@ class Fusion(nn.Module):
         x = self.resConfUnit2(x)
         return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
 
-# %% ../nbs/07_patch_encoder.ipynb #f619f98b
+# %% ../nbs/07_patch_encoder.ipynb #66cdc16d
 def uv_embed(
     x:Tensor, # Maps, (k, c, h, w)
     aspect:float, # Image width over height
@@ -288,7 +292,7 @@ def uv_embed(
     pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=h), repeat(waves(v), 'h c -> c h w', w=w)])
     return x + strength*pos
 
-# %% ../nbs/07_patch_encoder.ipynb #73b07f67
+# %% ../nbs/07_patch_encoder.ipynb #d5f0c78e
 class DPTHead(nn.Module):
     "Tokens of four layers into one map with a value and a confidence per pixel"
     def __init__(self,
@@ -313,21 +317,24 @@ class DPTHead(nn.Module):
         s.output_conv1 = nn.Conv2d(features, features//2, 3, padding=1)
         s.output_conv2 = nn.Sequential(nn.Conv2d(features//2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out, 1))
 
-    def forward(self,
-        layers:list, # Patch tokens of four layers, coarse detail last, each (k, n, dim)
-        hw:tuple, # Image height and width in pixels
-    )->Tensor: # Raw map, (k, out, h/down, w/down)
-        (h,w),s,maps = hw,self.scratch,[]
-        for i,x in enumerate(layers):
-            x = self.projects[i](rearrange(self.norm(x), 'k (y x) c -> k c y x', y=h//self.patch))
-            x = self.resize_layers[i](uv_embed(x, w/h))
-            maps.append(getattr(s, f'layer{i+1}_rn')(x))
-        x = s.refinenet4(maps[3], size=maps[2].shape[-2:])
-        for i in (3,2,1): x = getattr(s, f'refinenet{i}')(x, maps[i-1], maps[i-2].shape[-2:] if i>1 else None)
-        x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
-        return s.output_conv2(uv_embed(x, w/h))
+# %% ../nbs/07_patch_encoder.ipynb #9ef6259e
+@patch
+def forward(self:DPTHead,
+    layers:list, # Patch tokens of four layers, coarse detail last, each (k, n, dim)
+    hw:tuple, # Image height and width in pixels
+)->Tensor: # Raw map, (k, out, h/down, w/down)
+    "Map of all pixels from the tokens of four layers"
+    (h,w),s,maps = hw,self.scratch,[]
+    for i,x in enumerate(layers):
+        x = self.projects[i](rearrange(self.norm(x), 'k (y x) c -> k c y x', y=h//self.patch))
+        x = self.resize_layers[i](uv_embed(x, w/h))
+        maps.append(getattr(s, f'layer{i+1}_rn')(x))
+    x = s.refinenet4(maps[3], size=maps[2].shape[-2:])
+    for i in (3,2,1): x = getattr(s, f'refinenet{i}')(x, maps[i-1], maps[i-2].shape[-2:] if i>1 else None)
+    x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
+    return s.output_conv2(uv_embed(x, w/h))
 
-# %% ../nbs/07_patch_encoder.ipynb #d1ce6dd9
+# %% ../nbs/07_patch_encoder.ipynb #14669bd5
 def dropped_keys(
     cfg:VGGTConfig, # Sizes of the model that is loaded
     keys:list, # Names in the checkpoint
@@ -338,7 +345,7 @@ def dropped_keys(
     heads = ['track_head.']+[f'{o}_head.' for o in ('camera','depth','point') if o not in cfg.heads]
     return [k for k in keys if k in biases or k.startswith(tuple(heads))]
 
-# %% ../nbs/07_patch_encoder.ipynb #4515fbcb
+# %% ../nbs/07_patch_encoder.ipynb #17afeecf
 class VGGT(nn.Module, HubModel):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
     Config = VGGTConfig
@@ -358,7 +365,7 @@ class VGGT(nn.Module, HubModel):
         theirs = {'img_size':'img_size', 'patch_size':'patch', 'embed_dim':'dim'}
         return VGGTConfig(**{theirs[k]:v for k,v in d.items()}) if set(d)==set(theirs) else super().read_config(d)
 
-# %% ../nbs/07_patch_encoder.ipynb #7dc8823f
+# %% ../nbs/07_patch_encoder.ipynb #0dfb2c9c
 @patch
 def grid(self:VGGT,
     hw:tuple, # Image height and width in pixels
@@ -366,7 +373,7 @@ def grid(self:VGGT,
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 
-# %% ../nbs/07_patch_encoder.ipynb #99aa63b8
+# %% ../nbs/07_patch_encoder.ipynb #29f3a7b6
 @patch
 def patches(self:VGGT,
     tokens:Tensor, # All tokens, (b, v, 1+r+n, c)
@@ -374,7 +381,7 @@ def patches(self:VGGT,
     "Tokens without the camera and register tokens"
     return tokens[:,:,1+self.cfg.n_registers:]
 
-# %% ../nbs/07_patch_encoder.ipynb #cc9d4f2f
+# %% ../nbs/07_patch_encoder.ipynb #5ad4bf92
 @patch
 def aggregate(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -384,7 +391,7 @@ def aggregate(self:VGGT,
     "Tokens of all views; context views know nothing of the hidden ones"
     return self.aggregator(imgs, is_tgt, layers)
 
-# %% ../nbs/07_patch_encoder.ipynb #a26ba44d
+# %% ../nbs/07_patch_encoder.ipynb #80f07324
 @patch
 def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
@@ -394,7 +401,7 @@ def cameras(self:VGGT,
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
     return Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
 
-# %% ../nbs/07_patch_encoder.ipynb #8514891a
+# %% ../nbs/07_patch_encoder.ipynb #a8a127c5
 @patch
 def _dense(self:VGGT, head, by_layer, hw):
     "Raw map of `head` and the confidence in it"
@@ -403,7 +410,7 @@ def _dense(self:VGGT, head, by_layer, hw):
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
-# %% ../nbs/07_patch_encoder.ipynb #688cb1fa
+# %% ../nbs/07_patch_encoder.ipynb #f5811bf2
 @patch
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -413,7 +420,7 @@ def depth(self:VGGT,
     x,conf = self._dense(self.depth_head, by_layer, hw)
     return x[...,0].exp(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #3b75376e
+# %% ../nbs/07_patch_encoder.ipynb #031a8483
 @patch
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -423,7 +430,7 @@ def points(self:VGGT,
     x,conf = self._dense(self.point_head, by_layer, hw)
     return x.sign()*x.abs().expm1(),conf
 
-# %% ../nbs/07_patch_encoder.ipynb #87b38ae3
+# %% ../nbs/07_patch_encoder.ipynb #ee97d0f9
 @patch
 def forward(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -439,7 +446,7 @@ def forward(self:VGGT,
     if 'point' in heads: out['points'],out['points_conf'] = self.points(toks, hw)
     return out
 
-# %% ../nbs/07_patch_encoder.ipynb #2d97cca5
+# %% ../nbs/07_patch_encoder.ipynb #8b1465fe
 @patch
 def load(self:VGGT,
     state:dict, # Tensors of a VGGT checkpoint
@@ -451,7 +458,7 @@ def load(self:VGGT,
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out
 
-# %% ../nbs/07_patch_encoder.ipynb #d1e7779b
+# %% ../nbs/07_patch_encoder.ipynb #9cdb6adf
 def _to(o, device):
     "Copy of a dataclass with what can move on `device`"
     def mv(x):
@@ -459,7 +466,7 @@ def _to(o, device):
         return x.to(device) if hasattr(x, 'to') else x
     return type(o)(**{k:mv(v) for k,v in vars(o).items()})
 
-# %% ../nbs/07_patch_encoder.ipynb #fd0a6e64
+# %% ../nbs/07_patch_encoder.ipynb #051d638b
 @dataclass
 class Views:
     "What a teacher may look at"
@@ -483,7 +490,7 @@ class Observation:
         "Copy on another device"
         return _to(self, device)
 
-# %% ../nbs/07_patch_encoder.ipynb #89537691
+# %% ../nbs/07_patch_encoder.ipynb #52034868
 class Teacher(nn.Module):
     "A frozen module: no gradients, and `train()` leaves it in eval mode"
     def freeze(self):
@@ -495,7 +502,7 @@ class Teacher(nn.Module):
         "Stay in eval mode"
         return super().train(False)
 
-# %% ../nbs/07_patch_encoder.ipynb #ecf72b64
+# %% ../nbs/07_patch_encoder.ipynb #5acff682
 class DINOv3(Teacher):
     "What is in each patch, by a frozen DINOv3"
     def __init__(self,
@@ -518,7 +525,7 @@ class DINOv3(Teacher):
         x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
-# %% ../nbs/07_patch_encoder.ipynb #ac183056
+# %% ../nbs/07_patch_encoder.ipynb #22d11df6
 class VGGTTeacher(Teacher):
     "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
     def __init__(self,
@@ -531,31 +538,35 @@ class VGGTTeacher(Teacher):
         self.channels = {'geo':2*vggt.cfg.dim, **(semantic.channels if semantic is not None else {})}
         self.freeze()
 
-    @torch.no_grad()
-    def context(self,
-        views:Views, # Views with images, all of them context
-    )->tuple: # Features (b, v, n, c) and the grid
-        "Features of context views; neither cameras nor heads are computed"
-        return self.vggt.patches(self.vggt.aggregate(views.imgs)[-1]),self.vggt.grid(views.imgs.shape[-2:])
+# %% ../nbs/07_patch_encoder.ipynb #7bb61308
+@patch
+@torch.no_grad()
+def context(self:VGGTTeacher,
+    views:Views, # Views with images, all of them context
+)->tuple: # Features (b, v, n, c) and the grid
+    "Features of context views; neither cameras nor heads are computed"
+    return self.vggt.patches(self.vggt.aggregate(views.imgs)[-1]),self.vggt.grid(views.imgs.shape[-2:])
 
-    @torch.no_grad()
-    def observe(self,
-        views:Views, # Views with images
-        is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-    )->Observation: # What is to be known of the views
-        "Context without the targets, features and cameras of all"
-        imgs,net = views.imgs,self.vggt
-        hw,(order,n_ctx) = imgs.shape[-2:],context_first(is_tgt)
-        grid,seen = net.grid(hw),order[:,:n_ctx]
-        toks = net.aggregate(imgs, is_tgt if self.asymmetric else None, (*net.cfg.dpt_layers,-1))
-        geo = net.patches(toks[-1])
-        ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
-        feats = {'geo':geo}
-        if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
-        depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
-        return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
+# %% ../nbs/07_patch_encoder.ipynb #a74d47f0
+@patch
+@torch.no_grad()
+def observe(self:VGGTTeacher,
+    views:Views, # Views with images
+    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
+)->Observation: # What is to be known of the views
+    "Context without the targets, features and cameras of all"
+    imgs,net = views.imgs,self.vggt
+    hw,(order,n_ctx) = imgs.shape[-2:],context_first(is_tgt)
+    grid,seen = net.grid(hw),order[:,:n_ctx]
+    toks = net.aggregate(imgs, is_tgt if self.asymmetric else None, (*net.cfg.dpt_layers,-1))
+    geo = net.patches(toks[-1])
+    ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
+    feats = {'geo':geo}
+    if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
+    depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
+    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #337c6fbe
+# %% ../nbs/07_patch_encoder.ipynb #677f6d07
 class ExactTeacher(Teacher):
     "The truth about a room: its feature field, cameras and depth, computed from geometry"
     def __init__(self,
@@ -572,24 +583,27 @@ class ExactTeacher(Teacher):
         hit = render(views.rooms, views.cams, grid=self.grid)
         return rearrange(exact_field(hit, views.cams), 'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
 
-    @torch.no_grad()
-    def context(self,
-        views:Views, # Views with rooms and cameras, all of them context
-    )->tuple: # Features (b, v, n, c) and the grid
-        "Features of context views"
-        return self._look(views)[0],self.grid
+# %% ../nbs/07_patch_encoder.ipynb #3f706a03
+@patch
+@torch.no_grad()
+def context(self:ExactTeacher,
+    views:Views, # Views with rooms and cameras, all of them context
+)->tuple: # Features (b, v, n, c) and the grid
+    "Features of context views"
+    return self._look(views)[0],self.grid
 
-    @torch.no_grad()
-    def observe(self,
-        views:Views, # Views with rooms and cameras
-        is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-    )->Observation: # What is to be known of the views
-        "True features, cameras and depth, in the frame of view 0"
-        order,n_ctx = context_first(is_tgt)
-        feats,depth = self._look(views)
-        return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
+@patch
+@torch.no_grad()
+def observe(self:ExactTeacher,
+    views:Views, # Views with rooms and cameras
+    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
+)->Observation: # What is to be known of the views
+    "True features, cameras and depth, in the frame of view 0"
+    order,n_ctx = context_first(is_tgt)
+    feats,depth = self._look(views)
+    return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
 
-# %% ../nbs/07_patch_encoder.ipynb #fd5d181a
+# %% ../nbs/07_patch_encoder.ipynb #5193bf97
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FieldDecoder']
 
-# %% ../nbs/09_field_decoder.ipynb #4abd845c
+# %% ../nbs/09_field_decoder.ipynb #e8960de7
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -15,7 +15,7 @@ from .attention import MLP,Transformer
 from .cameras import Cameras
 from .prope import Prope
 
-# %% ../nbs/09_field_decoder.ipynb #65317622
+# %% ../nbs/09_field_decoder.ipynb #c724f8e0
 class FieldDecoder(nn.Module):
     "Latents and a camera in, the features that this camera would see out"
     def __init__(self,
@@ -33,7 +33,7 @@ class FieldDecoder(nn.Module):
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})
         self.depth_probe = MLP(dim, 4*dim, 1)
 
-# %% ../nbs/09_field_decoder.ipynb #3c223268
+# %% ../nbs/09_field_decoder.ipynb #51da87f7
 @patch
 def tokens(
     self:FieldDecoder,
@@ -55,7 +55,7 @@ def tokens(
     x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
     return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 
-# %% ../nbs/09_field_decoder.ipynb #7a21df9c
+# %% ../nbs/09_field_decoder.ipynb #f67b8cf2
 @patch
 def forward(
     self:FieldDecoder,

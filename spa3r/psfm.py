@@ -6,21 +6,22 @@
 __all__ = ['feature_loss', 'n_context', 'draw_targets', 'Spa3RConfig', 'Spa3R', 'official_name', 'our_name', 'select_views',
            'psfm_loss', 'fit_standardisation']
 
-# %% ../nbs/10_psfm.ipynb #489e2e1f
+# %% ../nbs/10_psfm.ipynb #ee767063
 from dataclasses import dataclass,replace
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor,nn
 from .cameras import Cameras
 from .core import HubModel
 from .field_decoder import FieldDecoder
 from .latent_bottleneck import LatentBottleneck
 
-# %% ../nbs/10_psfm.ipynb #893d1a0c
+# %% ../nbs/10_psfm.ipynb #dd879f96
 def feature_loss(
     pred:Tensor, # Predicted features, (..., c)
     true:Tensor, # The teacher's, same shape
-    keep:Tensor=None, # Boolean, shape of `pred` without channels (or a prefix of it): which entries count; all by default
+    keep:Tensor=None, # Which entries count: boolean, shape of `pred` without channels, or a prefix of it; all by default
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
 )->dict: # 'l1' and 'cos', scalars
     "L1 and cosine distance between feature maps, both as means over the kept entries"
@@ -30,7 +31,7 @@ def feature_loss(
     l1 = F.smooth_l1_loss(pred, true) if smooth else F.l1_loss(pred, true)
     return dict(l1=l1, cos=(1-F.cosine_similarity(pred, true, dim=-1)).mean())
 
-# %% ../nbs/10_psfm.ipynb #5b673805
+# %% ../nbs/10_psfm.ipynb #0698aaaf
 def n_context(
     v:int, # Number of views
     ratio:float=0.5, # Share of views to hide
@@ -40,7 +41,7 @@ def n_context(
     if not 0<ratio<1: raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
-# %% ../nbs/10_psfm.ipynb #8aad90b3
+# %% ../nbs/10_psfm.ipynb #f67acd35
 def draw_targets(
     b:int, # Samples
     v:int, # Views of each
@@ -52,7 +53,7 @@ def draw_targets(
     order[:,0] = -1  # the frame of reference comes first, always
     return order.argsort(1).argsort(1) >= n_context(v, ratio)
 
-# %% ../nbs/10_psfm.ipynb #431eb095
+# %% ../nbs/10_psfm.ipynb #1e0a0e70
 @dataclass(frozen=True)
 class Spa3RConfig:
     "Sizes of the student; the defaults are the paper's (Spa3R section 4, official `configs/spa3r.yaml`)"
@@ -65,14 +66,15 @@ class Spa3RConfig:
     geo_channels:int=2048 # Channels of the geometric teacher (VGGT: frame and global half)
     sem_channels:int=1024 # Channels of the semantic teacher (DINOv3 ViT-L); 0 for none
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
-    teacher:str='facebook/VGGT-1B' # Patch encoder that the weights belong to: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
+    teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, '' for none
     grid:int=0 # Patches along a side that the exact teacher gave in training; 0 where images decide
 
     @classmethod
     def nano(cls, **kw):
         "The laptop's model: about a million weights, learns on a CPU; `kw` overrides fields"
-        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0, standardise=True, teacher='exact', semantic='', grid=8)
+        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0, standardise=True,
+            teacher='exact', semantic='', grid=8)
         return cls(**{**d, **kw})
 
     @property
@@ -80,7 +82,7 @@ class Spa3RConfig:
         "Name and width of every feature map that the student predicts"
         return {'geo':self.geo_channels} | ({'sem':self.sem_channels} if self.sem_channels else {})
 
-# %% ../nbs/10_psfm.ipynb #013c5ac5
+# %% ../nbs/10_psfm.ipynb #77cab251
 class Spa3R(nn.Module, HubModel):
     "Predictive spatial field model: context features into latents, latents and cameras into features"
     Config = Spa3RConfig
@@ -95,23 +97,28 @@ class Spa3R(nn.Module, HubModel):
         self.register_state_dict_post_hook(_official_names)
         self.register_load_state_dict_pre_hook(_our_names)
 
-    def standardise(self, name:str, feats:Tensor)->Tensor:
-        "Raw teacher features `name` (..., c) on the scale that the student sees and predicts"
-        return (feats-getattr(self, f'{name}_mean'))/getattr(self, f'{name}_std') if self.cfg.standardise else feats
+# %% ../nbs/10_psfm.ipynb #8ca407db
+@patch
+def standardise(self:Spa3R, name:str, feats:Tensor)->Tensor:
+    "Raw teacher features `name` (..., c) on the scale that the student sees and predicts"
+    return (feats-getattr(self, f'{name}_mean'))/getattr(self, f'{name}_std') if self.cfg.standardise else feats
 
-    def encode(self, feats:Tensor, grid:tuple)->Tensor:
-        "Raw context features (b, v, n, c) on a (gh, gw) `grid` into latents (b, m, d); any number of views"
-        return self.bottleneck(self.standardise('geo', feats), grid)
+@patch
+def encode(self:Spa3R, feats:Tensor, grid:tuple)->Tensor:
+    "Raw context features (b, v, n, c) on a (gh, gw) `grid` into latents (b, m, d); any number of views"
+    return self.bottleneck(self.standardise('geo', feats), grid)
 
-    def decode(self, latents:Tensor, cams:Cameras, grid:tuple, depth:bool=False)->dict:
-        "Standardised features {name: (b, v, n, c)} of any cameras (b, v) on any `grid`; with `depth` also the probe's z-depth (b, v, n)"
-        return self.field(latents, cams, grid, depth=depth)
+@patch
+def decode(self:Spa3R, latents:Tensor, cams:Cameras, grid:tuple, depth:bool=False)->dict:
+    "Standardised features {name: (b, v, n, c)} of any cameras (b, v) on any `grid`; with `depth` also the probe's z-depth (b, v, n)"
+    return self.field(latents, cams, grid, depth=depth)
 
-    def forward(self, obs, cams:Cameras=None, depth:bool=False)->dict:
-        "Features of `cams` (default: all cameras of the observation) predicted from the observation's context views"
-        return self.decode(self.encode(obs.ctx, obs.grid), obs.cams if cams is None else cams, obs.grid, depth=depth)
+@patch
+def forward(self:Spa3R, obs, cams:Cameras=None, depth:bool=False)->dict:
+    "Features of `cams` (default: all cameras of the observation) predicted from the observation's context views"
+    return self.decode(self.encode(obs.ctx, obs.grid), obs.cams if cams is None else cams, obs.grid, depth=depth)
 
-# %% ../nbs/10_psfm.ipynb #b0538485
+# %% ../nbs/10_psfm.ipynb #5deaa670
 _names = {'bottleneck.':'', 'field.depth_probe':'depth_prob', 'field.':''}  # ours -> official, first match wins
 _back = {'projection':'bottleneck.', 'query_embed':'bottleneck.', 'encoder':'bottleneck.',
          'pose_tokenizer':'field.', 'decoder':'field.', 'heads':'field.', 'depth_prob':'field.'}
@@ -133,7 +140,7 @@ def _official_names(module, sd, prefix, local_metadata):
 def _our_names(module, sd, prefix, *args):
     for k in [k for k in sd if k.startswith(prefix)]: sd[prefix+our_name(k.removeprefix(prefix))] = sd.pop(k)
 
-# %% ../nbs/10_psfm.ipynb #b2a47d1c
+# %% ../nbs/10_psfm.ipynb #ccb052b5
 def select_views(
     x, # Tensor (b, v, ...) or `Cameras` (b, v)
     keep:Tensor, # Boolean (b, v), equally many True in every row
@@ -142,6 +149,7 @@ def select_views(
     if isinstance(x, Cameras): return Cameras(select_views(x.w2c, keep), select_views(x.K, keep), x.hw)
     return x[keep].unflatten(0, (len(x), -1))
 
+# %% ../nbs/10_psfm.ipynb #b3fe5404
 def psfm_loss(
     student:Spa3R, # The model to train
     obs, # An `Observation` of a frozen teacher
@@ -159,7 +167,7 @@ def psfm_loss(
     res['depth'] = F.smooth_l1_loss(pred['depth'].float(), select_views(obs.depth, keep))
     return {'loss':sum(res.values())} | res
 
-# %% ../nbs/10_psfm.ipynb #dcf7f262
+# %% ../nbs/10_psfm.ipynb #7b4977ea
 @torch.no_grad()
 def fit_standardisation(
     student:Spa3R, # A student with `cfg.standardise`

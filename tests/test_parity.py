@@ -44,6 +44,7 @@ def grid_hw(cfg): return (cfg['patches_y'], cfg['patches_x']), (cfg['image_heigh
 
 def prope_of(ts, cfg, w2c, K, special):
     grid,hw = grid_hw(cfg)
+    for k in ([K] if K else []): assert torch.equal(ts[k][...,(0,1,2,2,2),(1,0,0,1,2)], torch.tensor([0.,0,0,0,1]).expand(*ts[k].shape[:-2], 5)), 'zero skew'
     return Prope(ts[w2c], ts[K] if K else None, hw, grid, cfg['head_dim'], n_special=special)
 
 def attention(pos, q, k, v): return pos.o(F.scaled_dot_product_attention(pos.q(q), pos.k(k), pos.v(v)))
@@ -73,6 +74,7 @@ def test_prope_layer():
     attn = Attention(cfg['dim'], cfg['heads'], qk_norm='rms', qkv_bias=cfg['qkv_bias'])
     attn.load_state_dict(weights(ts, 'w.'))
     pos = prope_of(ts, {**cfg, 'head_dim': cfg['dim']//cfg['heads']}, 'viewmats', 'Ks', cfg['special_tokens'])
+    assert torch.equal(ts['spatial_mask'], torch.arange(ts['spatial_mask'].numel())>=cfg['special_tokens'])
     check('prope_layer', attn(ts['x'], pos), ts['out'])
 
 def test_rope2d():

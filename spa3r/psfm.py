@@ -6,7 +6,7 @@
 __all__ = ['feature_loss', 'n_context', 'draw_targets', 'Spa3RConfig', 'Spa3R', 'official_name', 'our_name', 'select_views',
            'psfm_loss', 'fit_standardisation']
 
-# %% ../nbs/10_psfm.ipynb #ee767063
+# %% ../nbs/10_psfm.ipynb #93050243
 from dataclasses import dataclass,replace
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from .core import HubModel
 from .field_decoder import FieldDecoder
 from .latent_bottleneck import LatentBottleneck
 
-# %% ../nbs/10_psfm.ipynb #dd879f96
+# %% ../nbs/10_psfm.ipynb #070d1e6c
 def feature_loss(
     pred:Tensor, # Predicted features, (..., c)
     true:Tensor, # The teacher's, same shape
@@ -31,7 +31,7 @@ def feature_loss(
     l1 = F.smooth_l1_loss(pred, true) if smooth else F.l1_loss(pred, true)
     return dict(l1=l1, cos=(1-F.cosine_similarity(pred, true, dim=-1)).mean())
 
-# %% ../nbs/10_psfm.ipynb #0698aaaf
+# %% ../nbs/10_psfm.ipynb #37a04e2e
 def n_context(
     v:int, # Number of views
     ratio:float=0.5, # Share of views to hide
@@ -41,7 +41,7 @@ def n_context(
     if not 0<ratio<1: raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
-# %% ../nbs/10_psfm.ipynb #f67acd35
+# %% ../nbs/10_psfm.ipynb #db84747f
 def draw_targets(
     b:int, # Samples
     v:int, # Views of each
@@ -53,7 +53,7 @@ def draw_targets(
     order[:,0] = -1  # the frame of reference comes first, always
     return order.argsort(1).argsort(1) >= n_context(v, ratio)
 
-# %% ../nbs/10_psfm.ipynb #1e0a0e70
+# %% ../nbs/10_psfm.ipynb #cc75a831
 @dataclass(frozen=True)
 class Spa3RConfig:
     "Sizes of the student; the defaults are the paper's (Spa3R section 4, official `configs/spa3r.yaml`)"
@@ -82,7 +82,7 @@ class Spa3RConfig:
         "Name and width of every feature map that the student predicts"
         return {'geo':self.geo_channels} | ({'sem':self.sem_channels} if self.sem_channels else {})
 
-# %% ../nbs/10_psfm.ipynb #77cab251
+# %% ../nbs/10_psfm.ipynb #59bf5630
 class Spa3R(nn.Module, HubModel):
     "Predictive spatial field model: context features into latents, latents and cameras into features"
     Config = Spa3RConfig
@@ -97,7 +97,7 @@ class Spa3R(nn.Module, HubModel):
         self.register_state_dict_post_hook(_official_names)
         self.register_load_state_dict_pre_hook(_our_names)
 
-# %% ../nbs/10_psfm.ipynb #8ca407db
+# %% ../nbs/10_psfm.ipynb #8bb4509e
 @patch
 def standardise(self:Spa3R, name:str, feats:Tensor)->Tensor:
     "Raw teacher features `name` (..., c) on the scale that the student sees and predicts"
@@ -118,7 +118,7 @@ def forward(self:Spa3R, obs, cams:Cameras=None, depth:bool=False)->dict:
     "Features of `cams` (default: all cameras of the observation) predicted from the observation's context views"
     return self.decode(self.encode(obs.ctx, obs.grid), obs.cams if cams is None else cams, obs.grid, depth=depth)
 
-# %% ../nbs/10_psfm.ipynb #5deaa670
+# %% ../nbs/10_psfm.ipynb #3fec3ce4
 _names = {'bottleneck.':'', 'field.depth_probe':'depth_prob', 'field.':''}  # ours -> official, first match wins
 _back = {'projection':'bottleneck.', 'query_embed':'bottleneck.', 'encoder':'bottleneck.',
          'pose_tokenizer':'field.', 'decoder':'field.', 'heads':'field.', 'depth_prob':'field.'}
@@ -140,7 +140,7 @@ def _official_names(module, sd, prefix, local_metadata):
 def _our_names(module, sd, prefix, *args):
     for k in [k for k in sd if k.startswith(prefix)]: sd[prefix+our_name(k.removeprefix(prefix))] = sd.pop(k)
 
-# %% ../nbs/10_psfm.ipynb #ccb052b5
+# %% ../nbs/10_psfm.ipynb #cad1f744
 def select_views(
     x, # Tensor (b, v, ...) or `Cameras` (b, v)
     keep:Tensor, # Boolean (b, v), equally many True in every row
@@ -149,13 +149,14 @@ def select_views(
     if isinstance(x, Cameras): return Cameras(select_views(x.w2c, keep), select_views(x.K, keep), x.hw)
     return x[keep].unflatten(0, (len(x), -1))
 
-# %% ../nbs/10_psfm.ipynb #b3fe5404
+# %% ../nbs/10_psfm.ipynb #f837dfd1
 def psfm_loss(
     student:Spa3R, # The model to train
     obs, # An `Observation` of a frozen teacher
     on:str='targets', # Views that count: 'targets' (paper) or 'all' (official code)
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
-)->dict: # 'loss' (sum, unit weights), '<name>_l1', '<name>_cos' per feature, 'depth' of the detached probe; scalars
+    weights:dict=None, # Weight of a term in the sum, by its name; 1 where nothing is said, as in paper and official code
+)->dict: # 'loss' (the weighted sum), '<name>_l1', '<name>_cos' per feature, 'depth' of the detached probe; scalars
     "Predict the features of hidden views from the context, and say how far off they are"
     if on not in ('targets','all'): raise ValueError(f"on={on!r}: the loss is over 'targets' or 'all' views")
     keep = obs.is_tgt if on=='targets' else torch.ones_like(obs.is_tgt)
@@ -165,9 +166,11 @@ def psfm_loss(
         d = feature_loss(pred[k], student.standardise(k, select_views(true, keep)), smooth=smooth)
         res |= {f'{k}_l1':d['l1'], f'{k}_cos':d['cos']}
     res['depth'] = F.smooth_l1_loss(pred['depth'].float(), select_views(obs.depth, keep))
-    return {'loss':sum(res.values())} | res
+    weights = weights or {}
+    if odd := set(weights)-set(res): raise ValueError(f"no terms {sorted(odd)} to weigh: there are {sorted(res)}")
+    return {'loss':sum(weights.get(k, 1.)*v for k,v in res.items())} | res
 
-# %% ../nbs/10_psfm.ipynb #7b4977ea
+# %% ../nbs/10_psfm.ipynb #5cfa60d0
 @torch.no_grad()
 def fit_standardisation(
     student:Spa3R, # A student with `cfg.standardise`

@@ -115,3 +115,9 @@ def test_the_paper_size_has_the_official_tensors():
     with torch.device('meta'): student = Spa3R()
     want = {k.removeprefix('model.'):v['shape'] for k,v in card('keys_spa3r_student')['keys'].items()}
     assert {k:list(v.shape) for k,v in student.state_dict().items()}==want
+
+def test_terms_can_be_weighed():
+    student,obs = Spa3R(Spa3RConfig.nano(**TINY)),observation()
+    d = psfm_loss(student, obs, weights={'geo_cos':3., 'depth':0.})
+    torch.testing.assert_close(d['loss'], d['geo_l1']+3*d['geo_cos'])
+    with pytest.raises(ValueError, match='no terms'): psfm_loss(student, obs, weights={'cosine':1.})

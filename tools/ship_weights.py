@@ -68,6 +68,7 @@ def main():
     p.add_argument('--hardware', required=True)
     p.add_argument('--about', default='A student of the feature field.')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
+    p.add_argument('--teacher-run', type=Path, help='run that made the patch encoder')
     p.add_argument('--scenes', type=int, default=64)
     a = p.parse_args()
     out = ROOT/a.name
@@ -77,6 +78,7 @@ def main():
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
+    if a.teacher_run: c['teacher_curve'] = curve([a.teacher_run/'log.jsonl'])
     c['measures'] = measures(a.name, a.scenes)
     c['worth_showing'] = all(aim.startswith('met') for aim in c['measures']['video']['aims'])
     atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(c, indent=1)))

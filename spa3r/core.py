@@ -6,7 +6,7 @@
 __all__ = ['set_seed', 'UserError', 'pick_device', 'pick_dtype', 'with_cfg', 'command', 'atomic_write', 'weights_folder',
            'HubModel']
 
-# %% ../nbs/00_core.ipynb #4e271c26
+# %% ../nbs/00_core.ipynb #762d70db
 import inspect,json,os,random,re,sys,tempfile
 from argparse import SUPPRESS
 from dataclasses import asdict
@@ -17,7 +17,7 @@ import torch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 
-# %% ../nbs/00_core.ipynb #ad06a1d7
+# %% ../nbs/00_core.ipynb #f3ed18e6
 def set_seed(
     seed:int=0, # Any whole number
 ):
@@ -26,10 +26,10 @@ def set_seed(
     np.random.seed(seed % 2**32)  # numpy takes 32 bits
     torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #9d6bab5a
+# %% ../nbs/00_core.ipynb #e492f0b3
 class UserError(Exception): "Something the user of a command can put right: the message says what and how"
 
-# %% ../nbs/00_core.ipynb #7d53827e
+# %% ../nbs/00_core.ipynb #c9589ba9
 def pick_device(
     name:str='auto', # auto, cpu, cuda, cuda:1, ...
 )->torch.device: # `auto`: the GPU if there is one, else the CPU
@@ -39,14 +39,14 @@ def pick_device(
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
     return torch.device(name)
 
-# %% ../nbs/00_core.ipynb #16a8a724
+# %% ../nbs/00_core.ipynb #bedaa482
 def pick_dtype(
     device:torch.device, # As given by `pick_device`
 )->torch.dtype: # bfloat16 on a GPU that has it, else float32
     "Number format in which a model is run on `device`"
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
-# %% ../nbs/00_core.ipynb #6990f8cd
+# %% ../nbs/00_core.ipynb #16ea2566
 def with_cfg(
     cls, # A dataclass whose fields carry comments
     but:str='', # Fields that are not to become options, with commas
@@ -58,13 +58,13 @@ def with_cfg(
         return f
     return _f
 
-# %% ../nbs/00_core.ipynb #37aa75cc
+# %% ../nbs/00_core.ipynb #ebc75dfd
 def _is_script(frame):
     "Is `frame` the top level of a file that is being run?"
     g = frame.f_globals
     return frame.f_locals is g and g.get('__name__')=='__main__' and g.get('__file__')==frame.f_code.co_filename
 
-# %% ../nbs/00_core.ipynb #10ce1648
+# %% ../nbs/00_core.ipynb #4ef4a61e
 def command(
     f, # A function with docments: one parameter a line, its comment as help
 ):
@@ -82,7 +82,7 @@ def command(
         except KeyboardInterrupt: sys.exit(130)
     return _f
 
-# %% ../nbs/00_core.ipynb #893490c3
+# %% ../nbs/00_core.ipynb #fafde96b
 def atomic_write(
     path, # Where the file is to be
     write, # Function that is given a path beside it and writes the file there
@@ -99,7 +99,7 @@ def atomic_write(
     finally: tmp.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/00_core.ipynb #5e85b126
+# %% ../nbs/00_core.ipynb #8ddeabbc
 def weights_folder(
     name:str, # A folder, or a hub id such as `facebook/VGGT-1B`
     seconds:float=5., # How long to wait for the hub to answer
@@ -118,7 +118,7 @@ def weights_folder(
         why = (' '.join(str(e).split()) or type(e).__name__)[:160]
         raise UserError(f"{name} is no folder here, and cannot be had from the hub either: {why}") from e
 
-# %% ../nbs/00_core.ipynb #f9948905
+# %% ../nbs/00_core.ipynb #a61ee325
 class HubModel:
     "Base of models with a dataclass `cfg` of type `Config`: `from_pretrained`, `save_pretrained`, `push_to_hub`"
     Config = None

@@ -7,7 +7,7 @@ __all__ = ['MEASURES', 'WEIGHTS', 'Held', 'held_rooms', 'fit_classes', 'Prior', 
            'nearest_view', 'warp', 'baselines', 'evaluate_field', 'camera_errors', 'unposed', 'aims', 'format_table',
            'find_weights', 'worth_showing', 'load_student', 'probe']
 
-# %% ../nbs/12_probes.ipynb #bc67b0fc
+# %% ../nbs/12_probes.ipynb #0306a188
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from .patch_encoder import ExactTeacher,Views,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/12_probes.ipynb #920d5704
+# %% ../nbs/12_probes.ipynb #3b52cee1
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"
@@ -50,7 +50,7 @@ def held_rooms(
         with torch.no_grad(): obs = teacher.observe(Views(imgs, cams if given else None, rooms), is_tgt)
         yield Held(obs, cams, render(rooms, cams, grid=obs.grid))
 
-# %% ../nbs/12_probes.ipynb #d0381ba4
+# %% ../nbs/12_probes.ipynb #5ac501c0
 @torch.enable_grad()
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
@@ -70,7 +70,7 @@ def fit_classes(
     opt.step(loss)
     return lin.requires_grad_(False)
 
-# %% ../nbs/12_probes.ipynb #788b5332
+# %% ../nbs/12_probes.ipynb #c160a801
 @dataclass
 class Prior:
     "What can be known of a target before looking: fitted on other rooms"
@@ -94,7 +94,7 @@ def fit_prior(
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep]))
 
-# %% ../nbs/12_probes.ipynb #b5fce061
+# %% ../nbs/12_probes.ipynb #45f80122
 MEASURES = ('cosine','l1','furniture','classes')  # what `measure` gives
 
 def measure(
@@ -111,7 +111,7 @@ def measure(
     return dict(cosine=mean(F.cosine_similarity(pred, true, dim=-1)), l1=mean((pred-true).abs()),
                 furniture=mean(right*fur)/mean(fur), classes=mean(right))  # a room whose targets show no furniture gives nan
 
-# %% ../nbs/12_probes.ipynb #103f9871
+# %% ../nbs/12_probes.ipynb #89ce7c5e
 def mean_std(
     x, # A number for each room, nan = does not apply; (b,)
 )->dict: # mean, std (standard deviation over rooms), n
@@ -120,7 +120,7 @@ def mean_std(
     x = x[x.isfinite()]
     return dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
 
-# %% ../nbs/12_probes.ipynb #2cc9233e
+# %% ../nbs/12_probes.ipynb #00a7d276
 def nearest_view(
     cams:Cameras, # True cameras, (b, v)
     is_tgt:Tensor, # True = hidden, (b, v)
@@ -131,7 +131,7 @@ def nearest_view(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return (apart+turned).argmin(-1)
 
-# %% ../nbs/12_probes.ipynb #d697b22e
+# %% ../nbs/12_probes.ipynb #b7b9b76b
 def warp(
     feats:Tensor, # Features of the context views, (b, vc, n, c)
     hit:dict, # True depth and xyz at the patch centres of all views
@@ -152,7 +152,7 @@ def warp(
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
     return out.unflatten(1, (-1, gh*gw)),(off<tol).unflatten(1, (-1, gh*gw))
 
-# %% ../nbs/12_probes.ipynb #f871ed47
+# %% ../nbs/12_probes.ipynb #f89781e8
 def baselines(
     r:Held, # Some rooms
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
@@ -165,7 +165,7 @@ def baselines(
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
     return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
 
-# %% ../nbs/12_probes.ipynb #36814a70
+# %% ../nbs/12_probes.ipynb #c065d452
 @torch.no_grad()
 def evaluate_field(
     student, # `encode`, `decode`, `standardise` as `Spa3R` has them
@@ -208,7 +208,7 @@ def evaluate_field(
                 config=dict(first_seed=int(seeds[0]), rooms=len(seeds), views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
                             grid=list(obs.grid), spread='standard deviation over rooms'))
 
-# %% ../nbs/12_probes.ipynb #83bdff00
+# %% ../nbs/12_probes.ipynb #71755375
 @torch.no_grad()
 def camera_errors(
     teacher, # Any teacher that predicts cameras
@@ -226,7 +226,7 @@ def camera_errors(
     err,eye = [torch.cat(o).rad2deg().flatten() for o in (err,eye)]
     return dict(rotation=err.median().item(), identity=eye.median().item(), n=len(err), given=isinstance(teacher, ExactTeacher))
 
-# %% ../nbs/12_probes.ipynb #43b35ab6
+# %% ../nbs/12_probes.ipynb #3f16e11b
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below
@@ -234,7 +234,7 @@ def unposed(
     "Far below the identity, and predicted rather than told"
     return not errors['given'] and errors['rotation'] < share*errors['identity']
 
-# %% ../nbs/12_probes.ipynb #7c2051a6
+# %% ../nbs/12_probes.ipynb #5a7d7b5f
 def aims(
     result:dict, # From `evaluate_field`
     gap:float=.15, # Cosine by which the right latents must beat another room's
@@ -247,7 +247,7 @@ def aims(
     return [f"{'met' if f is not None and f>near else 'missed'}: furniture accuracy {said}",
             f"{'met' if d>gap else 'missed'}: cosine {d:.3f} above shuffled latents, the aim is more than {gap}"]
 
-# %% ../nbs/12_probes.ipynb #bb6c4b6d
+# %% ../nbs/12_probes.ipynb #fc8179d8
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' from `camera_errors`
 )->str: # Lines of text
@@ -267,7 +267,7 @@ def format_table(
                 f"{e['identity']:.1f} for saying nothing turned: {'unposed' if unposed(e) else 'not to be called unposed'}"]
     return '\n'.join(out + aims(result))
 
-# %% ../nbs/12_probes.ipynb #dedba271
+# %% ../nbs/12_probes.ipynb #1cd99cb0
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
 def find_weights(
@@ -299,7 +299,7 @@ def load_student(
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
     return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder
 
-# %% ../nbs/12_probes.ipynb #150547fe
+# %% ../nbs/12_probes.ipynb #6740f603
 @command
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id

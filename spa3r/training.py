@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'param_groups', 'save_checkpoint', 'load_checkpoint', 'fit', 'room_views', 'observe_rooms',
            'new_student', 'pretrain', 'Lesson', 'teach_loss', 'teach']
 
-# %% ../nbs/11_training.ipynb #ed7c0503
+# %% ../nbs/11_training.ipynb #aeb89f80
 import json,math,shutil
 from dataclasses import asdict,dataclass,replace
 from functools import partial
@@ -21,7 +21,7 @@ from .patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views,load_t
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from .rooms import CLASSES,HELD_OUT,render,sample_scenes
 
-# %% ../nbs/11_training.ipynb #46bcd3d3
+# %% ../nbs/11_training.ipynb #c2469aac
 @dataclass(frozen=True)
 class TrainConfig:
     "How a run goes; the defaults are the paper's (Spa3R, implementation details)"
@@ -52,7 +52,7 @@ class TrainConfig:
         cos = self.lr_end + (1-self.lr_end)*(1+math.cos(math.pi*step/self.steps))/2
         return self.lr*min((step+1)/max(self.warmup, 1), cos)
 
-# %% ../nbs/11_training.ipynb #74d28c7f
+# %% ../nbs/11_training.ipynb #88b9e6ce
 def param_groups(
     model:nn.Module, # Anything with parameters; frozen ones are left out
     weight_decay:float, # For matrices and convolutions
@@ -63,7 +63,7 @@ def param_groups(
     return [dict(params=[p for k,p in ps if not spared(k,p)], weight_decay=weight_decay),
             dict(params=[p for k,p in ps if spared(k,p)], weight_decay=0.)]
 
-# %% ../nbs/11_training.ipynb #1e19fdfd
+# %% ../nbs/11_training.ipynb #1311355b
 def save_checkpoint(
     out:Path, # Folder of the run
     model:nn.Module, # With `save_pretrained`
@@ -94,7 +94,7 @@ def load_checkpoint(
     opt.load_state_dict(state['opt'])
     return state['step']
 
-# %% ../nbs/11_training.ipynb #0697c8f3
+# %% ../nbs/11_training.ipynb #e09c0cdb
 def _trim_log(path, steps):
     "Keep the first `steps` lines of a log and a whole last one"
     lines = path.read_text().splitlines()[:steps] if path.exists() else []
@@ -146,7 +146,7 @@ def _same_run(out, cfg):
         raise UserError(f"{out} holds a run with other settings, (there, here): {diff}; use the same ones or another folder")
     atomic_write(path, lambda p: Path(p).write_text(json.dumps(new)))
 
-# %% ../nbs/11_training.ipynb #7a56d12a
+# %% ../nbs/11_training.ipynb #9324cf4e
 def room_views(
     cfg:TrainConfig, # Seed, batch size, numbers of views
     step:int, # Which batch
@@ -163,7 +163,7 @@ def room_views(
     imgs = render(rooms, cams)['rgb'].movedim(-1, -3) if images else None
     return Views(imgs=imgs, cams=cams, rooms=rooms),g
 
-# %% ../nbs/11_training.ipynb #8bef3c5e
+# %% ../nbs/11_training.ipynb #afb39daa
 def observe_rooms(
     teacher:nn.Module, # Frozen: exact or VGGT
     cfg:TrainConfig, # Seed, batch, views, ratio
@@ -176,7 +176,7 @@ def observe_rooms(
     is_tgt = draw_targets(*views.cams.shape, cfg.ratio, g).to(device)
     with torch.no_grad(): return teacher.observe(views, is_tgt)
 
-# %% ../nbs/11_training.ipynb #21e1fe3a
+# %% ../nbs/11_training.ipynb #de2767ec
 def new_student(
     teacher:nn.Module, # Its channels decide the student's
     name:str, # What the student's config says of it: 'exact', 'teacher' or a hub id
@@ -197,7 +197,7 @@ def new_student(
         fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
     return student
 
-# %% ../nbs/11_training.ipynb #30ad7d4c
+# %% ../nbs/11_training.ipynb #96738746
 @command
 @with_cfg(TrainConfig)
 def pretrain(
@@ -222,7 +222,7 @@ def pretrain(
     if beside: t.vggt.save_pretrained(Path(out)/'teacher')  # the two belong together
     return student
 
-# %% ../nbs/11_training.ipynb #398acf7f
+# %% ../nbs/11_training.ipynb #b5074de1
 class Lesson(nn.Module):
     "A patch encoder and the linear layer that asks for classes while it learns"
     def __init__(self,

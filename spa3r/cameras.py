@@ -8,14 +8,14 @@ __all__ = ['intrinsics', 'fov', 'scale_intrinsics', 'cell_centres', 'uv_dirs', '
            'encode_pose', 'decode_pose', 'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate',
            'look_around']
 
-# %% ../nbs/01_cameras.ipynb #6ccab079
+# %% ../nbs/01_cameras.ipynb #069c0c23
 import math
 from dataclasses import dataclass
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../nbs/01_cameras.ipynb #96c98d35
+# %% ../nbs/01_cameras.ipynb #877bba71
 def intrinsics(
     fov_h, # Vertical field of view in radians, number or (...)
     hw:tuple, # Image height and width in pixels
@@ -29,7 +29,7 @@ def intrinsics(
     K[...,0,2],K[...,1,2] = w/2,h/2
     return K
 
-# %% ../nbs/01_cameras.ipynb #fecb1efe
+# %% ../nbs/01_cameras.ipynb #2dbb22b6
 def fov(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -38,7 +38,7 @@ def fov(
     h,w = hw
     return 2*torch.atan(h/2 / K[...,1,1]), 2*torch.atan(w/2 / K[...,0,0])
 
-# %% ../nbs/01_cameras.ipynb #5e11bc34
+# %% ../nbs/01_cameras.ipynb #197dac53
 def scale_intrinsics(
     K:Tensor, # Intrinsics in pixels of an `hw` image, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -48,7 +48,7 @@ def scale_intrinsics(
     s = K.new_tensor([grid[1]/hw[1], grid[0]/hw[0], 1.])
     return K * s[:,None]
 
-# %% ../nbs/01_cameras.ipynb #2f581981
+# %% ../nbs/01_cameras.ipynb #62efa82f
 def cell_centres(
     grid:tuple, # Rows and columns
     like:Tensor, # Gives dtype and device
@@ -58,7 +58,7 @@ def cell_centres(
     v,u = torch.meshgrid(v, u, indexing='ij')
     return torch.stack([u, v], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #e59555db
+# %% ../nbs/01_cameras.ipynb #de07de2c
 def uv_dirs(
     uv:Tensor, # Pixels, (..., 2)
     K:Tensor, # Intrinsics, broadcastable to (..., 3, 3)
@@ -68,7 +68,7 @@ def uv_dirs(
     x = (uv[...,0]-K[...,0,2] - K[...,0,1]*y)/K[...,0,0]
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #1e920339
+# %% ../nbs/01_cameras.ipynb #65409aab
 def grid_rays(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -78,7 +78,7 @@ def grid_rays(
     K = scale_intrinsics(K, hw, grid)[...,None,None,:,:]
     return F.normalize(uv_dirs(cell_centres(grid, K), K), dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #df255327
+# %% ../nbs/01_cameras.ipynb #201c4a74
 def patch_rays(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -89,7 +89,7 @@ def patch_rays(
     if h%patch or w%patch: raise ValueError(f"{h}x{w} image is not a whole number of {patch}-pixel patches: crop or resize it")
     return grid_rays(K, hw, (h//patch, w//patch))
 
-# %% ../nbs/01_cameras.ipynb #9ddb1e4e
+# %% ../nbs/01_cameras.ipynb #717084df
 def rotate(
     R:Tensor, # Matrices, (..., 3, 3); their leading dims are the first leading dims of `x`
     x:Tensor, # Vectors, (..., 3), for instance (b, v, h, w, 3) with R (b, v, 3, 3)
@@ -98,7 +98,7 @@ def rotate(
     R = R.reshape(R.shape[:-2] + (1,)*(x.ndim+1-R.ndim) + (3,3))
     return R[...,0]*x[...,:1] + R[...,1]*x[...,1:2] + R[...,2]*x[...,2:]
 
-# %% ../nbs/01_cameras.ipynb #a1a5dd22
+# %% ../nbs/01_cameras.ipynb #25ea497b
 def transform(
     T:Tensor, # Rigid motions, (..., 4, 4); their leading dims are the first leading dims of `x`
     x:Tensor, # Points, (..., 3)
@@ -107,7 +107,7 @@ def transform(
     t = T[...,:3,3]
     return rotate(T[...,:3,:3], x) + t.reshape(t.shape[:-1] + (1,)*(x.ndim-t.ndim) + (3,))
 
-# %% ../nbs/01_cameras.ipynb #07f19b18
+# %% ../nbs/01_cameras.ipynb #95f187d5
 def compose(
     *Ts:Tensor, # Matrices, (..., k, k), the last one acts first
 )->Tensor: # (..., k, k)
@@ -116,7 +116,7 @@ def compose(
     for U in Ts[1:]: T = (T[...,:,:,None]*U[...,None,:,:]).sum(-2)
     return T
 
-# %% ../nbs/01_cameras.ipynb #794efbe6
+# %% ../nbs/01_cameras.ipynb #cc1f6ab5
 def rigid(
     R:Tensor, # Rotations, (..., 3, 3)
     t:Tensor, # Translations, (..., 3)
@@ -126,7 +126,7 @@ def rigid(
     top = torch.cat([R.expand(*dims, 3, 3), t[...,None].expand(*dims, 3, 1)], dim=-1)
     return torch.cat([top, top.new_tensor([0,0,0,1]).expand(*dims, 1, 4)], dim=-2)
 
-# %% ../nbs/01_cameras.ipynb #89626fd2
+# %% ../nbs/01_cameras.ipynb #624f7517
 def inv_se3(
     T:Tensor, # Rigid motions, (..., 4, 4)
 )->Tensor: # Their inverses, (..., 4, 4)
@@ -134,7 +134,7 @@ def inv_se3(
     Rt = T[...,:3,:3].mT
     return rigid(Rt, -rotate(Rt, T[...,:3,3]))
 
-# %% ../nbs/01_cameras.ipynb #47cc631b
+# %% ../nbs/01_cameras.ipynb #c9607454
 def project(
     xyz:Tensor, # Points in the world, (..., 3)
     K:Tensor, # Intrinsics in pixels, (..., 3, 3); leading dims of the cameras are the first leading dims of `xyz`
@@ -144,7 +144,7 @@ def project(
     uvz = rotate(K, transform(w2c, xyz))
     return uvz[...,:2]/uvz[...,2:], uvz[...,2]
 
-# %% ../nbs/01_cameras.ipynb #6704bcdb
+# %% ../nbs/01_cameras.ipynb #5a888947
 def unproject(
     depth:Tensor, # Depth along z, (..., h, w)
     K:Tensor, # Intrinsics in pixels of `depth` (see `scale_intrinsics`), (..., 3, 3)
@@ -154,7 +154,7 @@ def unproject(
     dirs = uv_dirs(cell_centres(depth.shape[-2:], K), K[...,None,None,:,:])
     return transform(c2w, dirs*depth[...,None])
 
-# %% ../nbs/01_cameras.ipynb #cf9db487
+# %% ../nbs/01_cameras.ipynb #59ae924b
 def quat_to_rot(
     q:Tensor, # Quaternions x, y, z, w of any length but 0, (..., 4)
 )->Tensor: # Rotations, (..., 3, 3)
@@ -166,7 +166,7 @@ def quat_to_rot(
         s*(x*y+z*w), 1-s*(x*x+z*z), s*(y*z-x*w),
         s*(x*z-y*w), s*(y*z+x*w), 1-s*(x*x+y*y)], dim=-1).unflatten(-1, (3,3))
 
-# %% ../nbs/01_cameras.ipynb #0c656b8e
+# %% ../nbs/01_cameras.ipynb #92952eee
 def rot_to_quat(
     R:Tensor, # Rotations, (..., 3, 3)
 )->Tensor: # Unit quaternions x, y, z, w with w >= 0, (..., 4)
@@ -181,7 +181,7 @@ def rot_to_quat(
     q = F.normalize(qq.take_along_dim(best[...,None,None], dim=-2).squeeze(-2), dim=-1)
     return torch.where(q[...,3:]<0, -q, q)
 
-# %% ../nbs/01_cameras.ipynb #b0c69848
+# %% ../nbs/01_cameras.ipynb #9fd22f50
 def rotation_angle(
     Ra:Tensor, # Rotations, (..., 3, 3)
     Rb:Tensor, # Rotations, (..., 3, 3)
@@ -190,7 +190,7 @@ def rotation_angle(
     q = rot_to_quat(compose(Ra.mT, Rb))
     return 2*torch.atan2(torch.linalg.vector_norm(q[...,:3], dim=-1), q[...,3])
 
-# %% ../nbs/01_cameras.ipynb #e493a339
+# %% ../nbs/01_cameras.ipynb #f2e24585
 def encode_pose(
     w2c:Tensor, # Camera from world, (..., 4, 4)
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
@@ -199,7 +199,7 @@ def encode_pose(
     "A camera as VGGT's nine numbers"
     return torch.cat([w2c[...,:3,3], rot_to_quat(w2c[...,:3,:3]), torch.stack(fov(K, hw), dim=-1)], dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #16b51e8a
+# %% ../nbs/01_cameras.ipynb #43e64792
 def decode_pose(
     enc:Tensor, # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
     hw:tuple, # Image height and width in pixels
@@ -207,7 +207,7 @@ def decode_pose(
     "The camera that nine numbers stand for"
     return rigid(quat_to_rot(enc[...,3:7]), enc[...,:3]), intrinsics(enc[...,7], hw, enc[...,8])
 
-# %% ../nbs/01_cameras.ipynb #7b061da2
+# %% ../nbs/01_cameras.ipynb #3858aa86
 @dataclass(eq=False)
 class Cameras:
     "Poses and intrinsics of any number of views of one size; leading dims are free: (v,), (b, v), ..."
@@ -221,11 +221,17 @@ class Cameras:
         self.w2c,self.K,self.hw = self.w2c.expand(*dims, 4, 4),self.K.expand(*dims, 3, 3),tuple(self.hw)
 
     @property
-    def shape(self): return self.w2c.shape[:-2]
+    def shape(self):
+        "Leading dims: (v,), (b, v), ..."
+        return self.w2c.shape[:-2]
     @property
-    def c2w(self): return inv_se3(self.w2c)
+    def c2w(self):
+        "World from camera, (..., 4, 4)"
+        return inv_se3(self.w2c)
     @property
-    def positions(self): return self.c2w[...,:3,3]
+    def positions(self):
+        "Where the cameras stand in the world, (..., 3)"
+        return self.c2w[...,:3,3]
     def __len__(self): return self.shape[0]
     def __getitem__(self, i):
         i = i if isinstance(i, tuple) else (i,)
@@ -233,7 +239,7 @@ class Cameras:
         return Cameras(self.w2c[i], self.K[i], self.hw)
     def to(self, *args, **kwargs): return Cameras(self.w2c.to(*args, **kwargs), self.K.to(*args, **kwargs), self.hw)
 
-# %% ../nbs/01_cameras.ipynb #d39014f2
+# %% ../nbs/01_cameras.ipynb #e9ffd87b
 @patch
 def rays(
     self:Cameras,
@@ -242,7 +248,7 @@ def rays(
     "Directions through the centre of each cell"
     return grid_rays(self.K, self.hw, grid or self.hw)
 
-# %% ../nbs/01_cameras.ipynb #afd22e19
+# %% ../nbs/01_cameras.ipynb #8012b2a7
 @patch
 def relative_to(
     self:Cameras,
@@ -251,7 +257,7 @@ def relative_to(
     "The same views, with camera `i` as the world"
     return Cameras(compose(self.w2c, self.c2w[...,[i],:,:]), self.K, self.hw)
 
-# %% ../nbs/01_cameras.ipynb #1d6a8574
+# %% ../nbs/01_cameras.ipynb #85ba5598
 @patch
 def pose(
     self:Cameras
@@ -259,7 +265,7 @@ def pose(
     "These cameras as nine numbers each; the principal point is not among them"
     return encode_pose(self.w2c, self.K, self.hw)
 
-# %% ../nbs/01_cameras.ipynb #2fc84492
+# %% ../nbs/01_cameras.ipynb #864588aa
 @patch(cls_method=True)
 def from_pose(
     cls:Cameras,
@@ -269,7 +275,7 @@ def from_pose(
     "Cameras from nine numbers each"
     return Cameras(*decode_pose(enc, hw), hw)
 
-# %% ../nbs/01_cameras.ipynb #c59dd0c4
+# %% ../nbs/01_cameras.ipynb #2014791d
 @patch(cls_method=True)
 def cat(
     cls:Cameras,
@@ -281,7 +287,7 @@ def cat(
     dim = dim if dim>=0 else dim + len(cams[0].shape)
     return Cameras(torch.cat([c.w2c for c in cams], dim), torch.cat([c.K for c in cams], dim), cams[0].hw)
 
-# %% ../nbs/01_cameras.ipynb #729b8376
+# %% ../nbs/01_cameras.ipynb #b72bf2ff
 def _perp(
     v:Tensor, # Directions, (..., 3)
 )->Tensor: # Unit directions at right angles to them, (..., 3)
@@ -290,13 +296,13 @@ def _perp(
     e = F.one_hot(v.abs().argmin(-1), 3).to(v)
     return F.normalize(e - (e*v).sum(-1, keepdim=True)*v, dim=-1)
 
-# %% ../nbs/01_cameras.ipynb #661f3f72
+# %% ../nbs/01_cameras.ipynb #a9fa5840
 def _as_float(x, like=None):
     "Tensor from numbers; the dtype and device of `like`, else of a float `x`, else float32"
     if like is not None: return torch.as_tensor(x, dtype=like.dtype, device=like.device)
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float32)
 
-# %% ../nbs/01_cameras.ipynb #c8f1ec7e
+# %% ../nbs/01_cameras.ipynb #0890509e
 def look_at(
     eye, # Where the camera is, (..., 3)
     target, # What it looks at, (..., 3)
@@ -312,7 +318,7 @@ def look_at(
     R = torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], dim=-2)
     return rigid(R, -rotate(R, eye))
 
-# %% ../nbs/01_cameras.ipynb #ecbd73d0
+# %% ../nbs/01_cameras.ipynb #59823363
 def orbit(
     centre, # What the cameras look at, (3)
     radius:float, # Of the circle, in world units
@@ -331,7 +337,7 @@ def orbit(
     a = (start + turn*torch.arange(n).to(centre)/(n if closed else max(n-1, 1)))[:,None]
     return look_at(centre + height*up + radius*(a.cos()*x + a.sin()*y), centre, up)
 
-# %% ../nbs/01_cameras.ipynb #e38ff037
+# %% ../nbs/01_cameras.ipynb #1e8bdba1
 def axis_angle(
     axis, # What to turn about, right-handed, of any length but 0, (..., 3)
     angle, # Radians, number or (...)
@@ -341,7 +347,7 @@ def axis_angle(
     half = _as_float(angle, axis)[...,None]/2 + 0*axis[...,:1]
     return quat_to_rot(torch.cat([half.sin()*axis, half.cos()], dim=-1))
 
-# %% ../nbs/01_cameras.ipynb #e8cd1c5e
+# %% ../nbs/01_cameras.ipynb #b58a2351
 def slerp(
     Ra:Tensor, # Where to start, (..., 3, 3)
     Rb:Tensor, # Where to end, (..., 3, 3)
@@ -353,7 +359,7 @@ def slerp(
     axis = torch.where(half[...,None]==0, _perp(q[...,:3]), q[...,:3])
     return compose(axis_angle(axis, 2*half*_as_float(t, q)), Ra)
 
-# %% ../nbs/01_cameras.ipynb #c44d326d
+# %% ../nbs/01_cameras.ipynb #93cb5a5d
 def interpolate(
     w2c_a:Tensor, # First camera, (4, 4)
     w2c_b:Tensor, # Last camera, (4, 4)
@@ -365,7 +371,7 @@ def interpolate(
     R = slerp(w2c_a[:3,:3].expand(n,3,3), w2c_b[:3,:3].expand(n,3,3), t)
     return rigid(R, -rotate(R, torch.lerp(pa, pb, t[:,None])))
 
-# %% ../nbs/01_cameras.ipynb #e4ef470f
+# %% ../nbs/01_cameras.ipynb #6ff12980
 def look_around(
     w2c:Tensor, # Camera to start from, (4, 4)
     n:int, # Number of cameras

@@ -7,7 +7,7 @@ __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'B
            'build', 'overlap', 'Thing', 'Room', 'RoomBuilder', 'make_room', 'Rooms', 'make_rooms', 'room_cameras',
            'sample_scenes', 'render', 'exact_field']
 
-# %% ../nbs/03_rooms.ipynb #10089cb4
+# %% ../nbs/03_rooms.ipynb #55809620
 import math,random
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from .cameras import Cameras,scale_intrinsics
 
-# %% ../nbs/03_rooms.ipynb #cf36df61
+# %% ../nbs/03_rooms.ipynb #af44ebd0
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
 CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box','pillow','ball','bin']
 FURNITURE = range(len(FIXTURES), len(CLASSES))  # indices of the classes that are pieces of furniture
 HELD_OUT = 10**9  # rooms with seeds from here on are never trained on
 
-# %% ../nbs/03_rooms.ipynb #e6364a60
+# %% ../nbs/03_rooms.ipynb #d27011c0
 def paint(
     c0:tuple, # First colour, RGB in 0..1
     c1:tuple, # Second colour
@@ -41,7 +41,7 @@ def paint(
     "A texture: two colours, and two waves that say where each goes"
     return (*c0, *c1, *f1, p1, *f2, p2, warp, mix, sharp, glow)
 
-# %% ../nbs/03_rooms.ipynb #9dd5bc3a
+# %% ../nbs/03_rooms.ipynb #b7b827c1
 def _paint_at(t, p):
     "Colours (3, n) of paints `t` (18, n) at object coordinates `p` (3, n)"
     b = (t[10]*p[0]+t[11]*p[1]+t[12]*p[2]+t[13]).sin()
@@ -49,7 +49,7 @@ def _paint_at(t, p):
     q = (t[16]*(a+t[15]*a*(b-1))).clamp(-1,1)*.5+.5
     return t[:3]+q*(t[3:6]-t[:3])
 
-# %% ../nbs/03_rooms.ipynb #230ef0ac
+# %% ../nbs/03_rooms.ipynb #e2f81bae
 def _rgb(h, s, v): return hsv_to_rgb(h%1, min(max(s,0),1), min(max(v,0),1))
 def _plain(c, glow=0.): return paint(c, [o*.88 for o in c], glow=glow)
 
@@ -61,7 +61,7 @@ def _checker(c0, c1, wavelength, axes=((1,0,1),(0,1,1)), sharp=4.):
     f = 2*math.pi/wavelength
     return paint(c0, c1, tuple(f*o for o in axes[0]), tuple(f*o for o in axes[1]), mix=1., sharp=sharp)
 
-# %% ../nbs/03_rooms.ipynb #ff627fca
+# %% ../nbs/03_rooms.ipynb #14e4535c
 def _wood(r, hue=.075, v=.62, along=0):
     c = _rgb(hue+r.uniform(-.02,.02), r.uniform(.45,.65), v*r.uniform(.8,1.15))
     f1,f2 = [22.,22.,22.],[0.,0.,0.]
@@ -77,7 +77,7 @@ def _cloth(r, hue, s=.6, v=.6):
     if u<.8: return _checker(c0, c1, r.uniform(.25,.45))
     return paint(c0, c1, (9,6,7), (5,11,8), r.uniform(0,6), r.uniform(0,6), warp=1.8, sharp=1.5)
 
-# %% ../nbs/03_rooms.ipynb #ac4581e2
+# %% ../nbs/03_rooms.ipynb #478a8573
 BOX,CYLINDER,BALL = 0,1,2
 
 def _box(x0, x1, y0, y1, z0, z1, m): return (BOX, (x0+x1)/2, (y0+y1)/2, (z0+z1)/2, (x1-x0)/2, (y1-y0)/2, (z1-z0)/2, m)
@@ -86,7 +86,7 @@ def _ball(x, y, z, rx, ry, rz, m): return (BALL, x, y, z, rx, ry, rz, m)
 def _legs(w, d, h, t, m, i=.01):
     return [_box(sx*(w-i-t)-t, sx*(w-i-t)+t, sy*(d-i-t)-t, sy*(d-i-t)+t, 0, h, m) for sx in (-1,1) for sy in (-1,1)]
 
-# %% ../nbs/03_rooms.ipynb #0da41289
+# %% ../nbs/03_rooms.ipynb #cb8a5967
 def _chair(r):
     w,d,s,h = r.uniform(.21,.26),r.uniform(.21,.25),r.uniform(.42,.48),r.uniform(.86,1.02)
     a,b = _wood(r, along=2),_cloth(r, .0, .85, .7)
@@ -97,7 +97,7 @@ def _stool(r):
     m,c = _plain((.35,.35,.38)),_cloth(r, .13, .75, .85)
     return [_cyl(0,0,q,h-.09,h,c), _cyl(0,0,.04,.03,h-.09,m), _cyl(0,0,q*.85,0,.03,m)], (0,0,q*.7,q*.7,h)
 
-# %% ../nbs/03_rooms.ipynb #e41db907
+# %% ../nbs/03_rooms.ipynb #25ed7554
 def _table(r):
     h,m = r.uniform(.62,.78),_wood(r, .07, .7)
     if r.random()<.25:
@@ -114,7 +114,7 @@ def _desk(r):
     p += [_box(w-.40,w-.04,-d+.015,-d+.03,.06+i*.21,.23+i*.21,m) for i in range(3)]
     return p, (0,0,w,d,h)
 
-# %% ../nbs/03_rooms.ipynb #17e6a934
+# %% ../nbs/03_rooms.ipynb #1ca42667
 def _sofa(r):
     w,d,s,h,a = r.uniform(.75,1.05),r.uniform(.4,.46),r.uniform(.4,.46),r.uniform(.78,.92),.14
     hue = r.choice((.6,.55,.64))
@@ -133,7 +133,7 @@ def _bed(r):
     p += [_box(-w+.03,w-.03,-d+.03,d-.05,s-.2,s-.015,c), _box(-w-.01,w+.01,-d-.01,d-r.uniform(.66,.85),s-.24,s,e)]
     return p, (0,d-.34,w-.05,.28,s-.015)
 
-# %% ../nbs/03_rooms.ipynb #0aeb095b
+# %% ../nbs/03_rooms.ipynb #f3c04830
 def _cabinet(r):
     tall = r.random()<.35
     w,d,h = r.uniform(.45,.75),r.uniform(.2,.28),r.uniform(1.7,2.05) if tall else r.uniform(.6,.95)
@@ -156,7 +156,7 @@ def _bookshelf(r):
         p.append(_box(a,w-.03 if r.random()<.6 else r.uniform(w*.4,w-.03),-d+.04,d-.03,.07+i*q,.07+i*q+q*r.uniform(.6,.8),b))
     return p, (0,0,w-.02,d-.01,h) if h<1.5 else None
 
-# %% ../nbs/03_rooms.ipynb #c4f6c50b
+# %% ../nbs/03_rooms.ipynb #3ee6c4f4
 def _lamp(r, small=False):
     m,s = _plain((.25,.23,.22)),_plain(_rgb(.12, r.uniform(.1,.35), 1.), glow=.85)
     h,q = (r.uniform(.42,.55),r.uniform(.13,.17)) if small else (r.uniform(1.4,1.7),r.uniform(.19,.26))
@@ -180,7 +180,7 @@ def _tv(r):
     p = [_box(-w*.5,w*.5,-.1,.1,0,.03,m), _box(-.05,.05,-.01,.03,.03,.1,m), _box(-w,w,-.03,.03,.1,h,m)]
     return p+[_box(-w+.03,w-.03,-.036,-.03,.13,h-.03,s)], None
 
-# %% ../nbs/03_rooms.ipynb #7efd20fc
+# %% ../nbs/03_rooms.ipynb #9f4f3d28
 def _carton(r, small=False):
     k = .5 if small else 1.
     w,d,h = r.uniform(.22,.38)*k,r.uniform(.2,.3)*k,r.uniform(.3,.55)*k
@@ -203,14 +203,14 @@ def _bin(r):
     m = _stripes(c, [o*.75 for o in c], (0,0,1), .12, 2)
     return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)), _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
 
-# %% ../nbs/03_rooms.ipynb #26894465
+# %% ../nbs/03_rooms.ipynb #cf829b17
 BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp, plant=_plant,
              stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
           plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'), ball=('box','bed','table','sofa'))
 
-# %% ../nbs/03_rooms.ipynb #4838ed33
+# %% ../nbs/03_rooms.ipynb #6d98e73f
 def _bounds(parts):
     "Lowest and highest corner of some primitives"
     return [[f(p[i]+s*p[i+3] for p in parts) for i in (1,2,3)] for f,s in ((min,-1),(max,1))]
@@ -229,7 +229,7 @@ def build(
     if top: top = (top[0]-x,top[1]-y,*top[2:])
     return parts, ((hi[0]-lo[0])/2,(hi[1]-lo[1])/2,hi[2]/2), top
 
-# %% ../nbs/03_rooms.ipynb #faaf2937
+# %% ../nbs/03_rooms.ipynb #08383f16
 def overlap(
     a:tuple, # Rectangle: x, y, half width, half length, cos yaw, sin yaw
     b:tuple, # Another
@@ -244,7 +244,7 @@ def overlap(
         if abs(dy*p[4]-dx*p[5]) > p[3]+q[2]*s+q[3]*c+gap: return False
     return True
 
-# %% ../nbs/03_rooms.ipynb #214382c2
+# %% ../nbs/03_rooms.ipynb #926365a1
 @dataclass
 class Thing:
     "One object of a room and its oriented 3D box"
@@ -255,7 +255,7 @@ class Thing:
     yaw:float # Turn about z, radians
     on:int=0 # Instance id of what it stands on; 0: the floor, -1: it hangs on a wall
 
-# %% ../nbs/03_rooms.ipynb #07ffd7a0
+# %% ../nbs/03_rooms.ipynb #d72cf1a6
 @dataclass
 class Room:
     "One furnished room: what is in it, and the table of primitives the renderer reads"
@@ -273,7 +273,7 @@ class Room:
         cs = [o.cls for o in self.objects]
         return {c:cs.count(c) for c in dict.fromkeys(cs)}
 
-# %% ../nbs/03_rooms.ipynb #53697163
+# %% ../nbs/03_rooms.ipynb #42fd499d
 class RoomBuilder:
     "Puts things into a room, one after another"
     def __init__(self,
@@ -294,14 +294,14 @@ class RoomBuilder:
         W,L,_ = self.size
         return ((u,L/2,0.),(W/2,-u,-math.pi/2),(-u,-L/2,math.pi),(-W/2,u,math.pi/2))[i]
 
-# %% ../nbs/03_rooms.ipynb #785f9bb5
+# %% ../nbs/03_rooms.ipynb #3dabc3ab
 @patch
 def stand(self:RoomBuilder,
     cls:str, # Class name
     tries:int=14, # Places to try
 )->bool: # Whether a free place was found
     "Stand a piece of furniture on the floor"
-    r,(W,L,_) = self.r,self.size
+    r = self.r
     parts,half,top = build(cls, r)
     for _ in range(tries):
         x,y,yaw = self._place(cls, half)
@@ -326,7 +326,7 @@ def _place(self:RoomBuilder, cls, half):
     c,s = abs(math.cos(yaw)),abs(math.sin(yaw))
     return r.uniform(-1,1)*(W/2-hx*c-hy*s-.12), r.uniform(-1,1)*(L/2-hx*s-hy*c-.12), yaw
 
-# %% ../nbs/03_rooms.ipynb #f943e968
+# %% ../nbs/03_rooms.ipynb #716eb8e1
 @patch
 def put_on(self:RoomBuilder,
     cls:str, # Class name, one of `ON`
@@ -350,7 +350,7 @@ def put_on(self:RoomBuilder,
         return True
     return False
 
-# %% ../nbs/03_rooms.ipynb #03d7c001
+# %% ../nbs/03_rooms.ipynb #67a8798a
 @patch
 def hang(self:RoomBuilder,
     cls:str, # Class name
@@ -375,7 +375,7 @@ def hang(self:RoomBuilder,
         self._add(cls, parts, tuple(half), x-s*my, y+c*my, z+mz-half[2], yaw, -1)
         return x,y,c,s
 
-# %% ../nbs/03_rooms.ipynb #5a340766
+# %% ../nbs/03_rooms.ipynb #2632342a
 def _door(r):
     m,w,h = _wood(r, r.choice((.04,.08,.95,.55)), .5, 2),r.uniform(.4,.45),r.uniform(1.98,2.1)
     n = paint(m[:3], [o*.6 for o in m[:3]], (0,0,3), sharp=2)
@@ -399,7 +399,7 @@ def _picture(r):
     frame = _plain(r.choice(((.15,.12,.1),(.75,.6,.25),(.9,.9,.9))))
     return [_box(-w-.04,w+.04,-.025,0,-h-.04,h+.04,frame), _box(-w,w,-.03,-.025,-h,h,art)], w+.04
 
-# %% ../nbs/03_rooms.ipynb #a5465868
+# %% ../nbs/03_rooms.ipynb #7fe48101
 @patch
 def fixtures(self:RoomBuilder):
     "Hang a door, windows and pictures"
@@ -414,7 +414,7 @@ def fixtures(self:RoomBuilder):
         parts,w = _picture(r)
         self.hang('picture', parts, w, r.uniform(1.45,1.7), used)
 
-# %% ../nbs/03_rooms.ipynb #38236285
+# %% ../nbs/03_rooms.ipynb #7837c479
 @patch
 def furnish(self:RoomBuilder):
     "Choose furniture and place it"
@@ -430,7 +430,7 @@ def furnish(self:RoomBuilder):
         done += self.put_on(c) if up else self.stand(c)
     while done<4: done += self.stand(r.choice(('stool','bin','ball')), 50)
 
-# %% ../nbs/03_rooms.ipynb #d665feb4
+# %% ../nbs/03_rooms.ipynb #8d61c6e4
 @patch
 def faces(self:RoomBuilder):
     "Table rows of walls (-x, +x, -y, +y), floor and ceiling"
@@ -450,7 +450,7 @@ def faces(self:RoomBuilder):
         else: walls.append(paint(c, [o*.92 for o in c], (3,2,2.5), (2,3.5,3), r.uniform(0,6), r.uniform(0,6), warp=1.2))
     return [(3,k,0, 0,0,0, 1,1,1, 1,0, *p) for k,p in zip((1,1,1,1,0,2), walls+[floor,_plain((.93,.93,.92))])]
 
-# %% ../nbs/03_rooms.ipynb #afeb52b8
+# %% ../nbs/03_rooms.ipynb #aefaff71
 def make_room(
     seed:int, # Any whole number; `HELD_OUT` and above are for testing
 )->Room: # The room of that number, the same on every machine
@@ -462,7 +462,7 @@ def make_room(
     light = (CYLINDER,2,0, x,y,H-.03, .22,.22,.03, 1,0, *_plain((1.,.98,.9), glow=1.))
     return Room(int(seed), b.size, b.things, b.lamp, np.array(b.faces()+[light]+b.rows, dtype=np.float32))
 
-# %% ../nbs/03_rooms.ipynb #2cc99ff4
+# %% ../nbs/03_rooms.ipynb #60342501
 class Rooms:
     "A batch of rooms as padded tensors, for the renderer"
     def __init__(self,
@@ -496,14 +496,14 @@ class Rooms:
         return Rooms(self.size[i], self.lamp[i], self.table[i], [self.rooms[j] for j in i])
     def __repr__(self): return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
 
-# %% ../nbs/03_rooms.ipynb #e691a38e
+# %% ../nbs/03_rooms.ipynb #9321aa03
 def make_rooms(
     seeds, # Whole numbers
 )->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
     return Rooms.stack([make_room(s) for s in seeds])
 
-# %% ../nbs/03_rooms.ipynb #9e77b7d2
+# %% ../nbs/03_rooms.ipynb #d87f2aac
 _G = np.stack(np.meshgrid(*[(np.arange(6)+.5)/3-1]*2, np.ones(1)), -1).reshape(-1,3)  # 36 rays over the square -1..1
 
 def _see(boxes, size, eye, R, tx, ty):
@@ -522,12 +522,12 @@ def _see(boxes, size, eye, R, tx, ty):
     away = np.maximum(np.abs(o)-H, 0)
     return np.minimum(t,f), (f<t).mean(), np.sqrt((away**2).sum(-1).min())
 
-# %% ../nbs/03_rooms.ipynb #cb6f7b2f
+# %% ../nbs/03_rooms.ipynb #57b98626
 def _good(depth, seen, away, slack=0.):
     "Is this camera worth having?"
     return away>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .18*(1-slack)<=seen<=.8+.2*slack
 
-# %% ../nbs/03_rooms.ipynb #4b071487
+# %% ../nbs/03_rooms.ipynb #4ce949c0
 def _turned(yaw, pitch):
     "Rows of the camera's rotation: right, down, forward"
     cy,sy,cp,sp = math.cos(yaw),math.sin(yaw),math.cos(pitch),math.sin(pitch)
@@ -547,7 +547,7 @@ def _step(r, i, spread, yaw, turn, off, rad, z, pitch):
     a,rad,z,pitch = yaw+2.4*i+r.uniform(-.5,.5),r.uniform(.5,1.),r.uniform(1.2,1.7),r.uniform(-.4,-.1)
     return a,a+r.uniform(-.35,.35),rad,z,pitch
 
-# %% ../nbs/03_rooms.ipynb #370bd398
+# %% ../nbs/03_rooms.ipynb #60e8b934
 def _path(room, n, r, spread, tx, ty, restarts=10):
     "`n` good cameras along a path: positions and rotations"
     W,L,_ = room.size
@@ -568,7 +568,7 @@ def _path(room, n, r, spread, tx, ty, restarts=10):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
-# %% ../nbs/03_rooms.ipynb #aeef2182
+# %% ../nbs/03_rooms.ipynb #bf9b01e6
 def room_cameras(
     room:Room, # Where to stand
     n:int, # Number of views
@@ -586,7 +586,7 @@ def room_cameras(
     K = np.array([[f,0,w/2],[0,f,h/2],[0,0,1]], dtype=np.float32)
     return Cameras(torch.from_numpy(m), torch.from_numpy(K).expand(n,3,3).clone(), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #08af06af
+# %% ../nbs/03_rooms.ipynb #4d05f4ed
 def sample_scenes(
     seeds, # One whole number a scene
     v:int, # Views of each
@@ -598,7 +598,7 @@ def sample_scenes(
     cams = [room_cameras(o, v, hw, spread=spread) for o in rooms.rooms]
     return rooms, Cameras(torch.stack([o.w2c for o in cams]), torch.stack([o.K for o in cams]), tuple(hw))
 
-# %% ../nbs/03_rooms.ipynb #87e71791
+# %% ../nbs/03_rooms.ipynb #6dc8583a
 _E = [(i,i|1<<k) for i in range(8) for k in range(3) if not i>>k&1]  # the 12 edges of a box by its corners' bits
 NEAR = .02  # metres; nothing nearer is seen
 
@@ -620,7 +620,7 @@ def _rects(q, axes, gw, gh):
     n = (hi-lo+1).clamp(min=0)
     return lo[:,0],n[:,0],lo[:,1],n[:,1]
 
-# %% ../nbs/03_rooms.ipynb #ef22bbe8
+# %% ../nbs/03_rooms.ipynb #d730ef2f
 def _slab(o, d):
     "Middle and half length of the interval in which rays are between -1 and 1 along one axis"
     i = 1/torch.where(d.abs()<1e-9, 1e-9, d)
@@ -645,7 +645,7 @@ def _enter(kind, o, d):
     t,far = torch.maximum(m-w, nz-kz),torch.minimum(m+w, nz+kz)
     return torch.where((disc>0)&(t<far)&(t>NEAR), t, math.inf)
 
-# %% ../nbs/03_rooms.ipynb #c3da67c9
+# %% ../nbs/03_rooms.ipynb #d0fb8929
 def _dot(M, x):
     "Matrices (n, 3, 3) times vectors (n, 3), as a sum: not subject to TF32"
     return (M*x[:,None]).sum(-1)
@@ -664,7 +664,7 @@ def _pairs(rooms, R, eye, A, P, gh, gw):
     M = (ax[:,:,:,None]*A[bi,vi][:,None]).sum(2)/half[:,:,None]
     return bi*T.shape[1]+pi, bi*v+vi, row[:,0], rect, torch.cat([o, M.flatten(1)], 1).T
 
-# %% ../nbs/03_rooms.ipynb #8d9de958
+# %% ../nbs/03_rooms.ipynb #3dcef824
 def _cast(pairs, gh, gw, key):
     "Lower the `key` (depth bits, pair number) of each cell where a pair is nearer"
     _,view,kinds,(x0,nx,y0,ny),tab = pairs
@@ -684,7 +684,7 @@ def _cast(pairs, gh, gw, key):
         t = _enter(kind, t[:3], [t[3+3*i]*x+t[4+3*i]*y+t[5+3*i] for i in range(3)])
         key.scatter_reduce_(0, cell, (t.view(torch.int32).long()<<32)|pair, 'amin')
 
-# %% ../nbs/03_rooms.ipynb #62267b14
+# %% ../nbs/03_rooms.ipynb #09a90c07
 def _surface(rooms, row, face, xyz):
     "Normals and object coordinates of the points `xyz` (3, n) on table rows `row`"
     t = rooms.table.flatten(0,1)[:,:11].T.contiguous().index_select(1, row)  # (11, n)
@@ -701,7 +701,7 @@ def _surface(rooms, row, face, xyz):
     f = torch.eye(3, device=xyz.device).repeat_interleave(2, 1)*torch.tensor([1.,-1]*3, device=xyz.device)  # the room's faces look inwards
     return torch.where(kind==3, f[:,face], n), p
 
-# %% ../nbs/03_rooms.ipynb #04ef9185
+# %% ../nbs/03_rooms.ipynb #26535c1e
 def _colour(rooms, row, bi, n, p, xyz):
     "Paint and light of the points: RGB (3, n)"
     t = rooms.table.flatten(0,1)[:,11:].T.contiguous().index_select(1, row)  # (18, n)
@@ -715,7 +715,7 @@ def _colour(rooms, row, bi, n, p, xyz):
     light = light*(1-.3*(-near/.35).exp())  # `near`: distance to the second nearest face, 0 along the room's edges
     return (_paint_at(t, p)*(light+t[17]*(1-light))).clamp(0,1)
 
-# %% ../nbs/03_rooms.ipynb #6967065e
+# %% ../nbs/03_rooms.ipynb #94c9a192
 def _frames(cams, grid):
     "Per view: rotation, eye, matrix from (column, row, 1) to a world ray of depth 1, and from the world to the image"
     w2c,K = cams.w2c.float(),scale_intrinsics(cams.K.float(), cams.hw, grid)
@@ -738,8 +738,9 @@ def _walls(rooms, eye, A, gh, gw):
     t,axis = ((torch.where(d>0, hi, lo)-o)/d).min(0)
     return d, t.clamp(min=NEAR), axis*2+(d.gather(0, axis[None])[0]>0)
 
-# %% ../nbs/03_rooms.ipynb #8467b76e
+# %% ../nbs/03_rooms.ipynb #489ec099
 def _render(rooms, cams, grid):
+    "What `render` returns, for all rooms at once"
     (b,v),(gh,gw),np_ = cams.shape,grid,rooms.table.shape[1]
     R,eye,A,P = _frames(cams, grid)
     d,t,face = _walls(rooms, eye, A, gh, gw)
@@ -757,7 +758,7 @@ def _render(rooms, cams, grid):
     im = {k:x.T.reshape(b,v,gh,gw,3) for k,x in dict(rgb=_colour(rooms, row, bi, n, p, xyz), normal=n, xyz=xyz).items()}
     return dict(im, depth=t, cls=ids[...,0], inst=ids[...,1])
 
-# %% ../nbs/03_rooms.ipynb #31524ff9
+# %% ../nbs/03_rooms.ipynb #5e002be4
 @torch.no_grad()
 def render(
     rooms:Rooms, # b rooms
@@ -772,7 +773,7 @@ def render(
     hs = [_render(rooms[i:i+k], cams[i:i+k], (gh,gw)) for i in range(0,len(rooms),k)]
     return {n:torch.cat([h[n] for h in hs]) for n in hs[0]} if len(hs)>1 else hs[0]
 
-# %% ../nbs/03_rooms.ipynb #fa1c387e
+# %% ../nbs/03_rooms.ipynb #ac41b675
 def _basis(c=64, nf=18):
     "The fixed rotation and the waves of the field, from a generator on the CPU"
     g = torch.Generator().manual_seed(2602)
@@ -783,7 +784,7 @@ def _basis(c=64, nf=18):
 
 _ROT,_WAVES = _basis()
 
-# %% ../nbs/03_rooms.ipynb #247c66fc
+# %% ../nbs/03_rooms.ipynb #cae25400
 @torch.no_grad()
 def exact_field(
     hit:dict, # What `render` returned, on the patch grid

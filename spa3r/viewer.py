@@ -7,7 +7,7 @@ __all__ = ['SAID', 'CAPTIONS', 'PICTURES', 'NOTES', 'FieldScene', 'field_error',
            'scene_points', 'data_uri', 'still', 'page_data', 'write_html', 'natural', 'fit_picture', 'read_photos',
            'read_video', 'photo_scene', 'photo_measures', 'room_measures', 'demo']
 
-# %% ../nbs/13_viewer.ipynb #af808795
+# %% ../nbs/13_viewer.ipynb #91a99a4b
 import base64,io,json,re,textwrap
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,7 +25,7 @@ from .psfm import Spa3R
 from .rooms import HELD_OUT,render,sample_scenes
 from .viz import FeaturePCA,cosine_map,frustum,to_img
 
-# %% ../nbs/13_viewer.ipynb #1c124189
+# %% ../nbs/13_viewer.ipynb #af1e7188
 @dataclass
 class FieldScene:
     "Cameras in walking order, and what is known and what was predicted at each of them"
@@ -48,7 +48,7 @@ class FieldScene:
     @property
     def known(self): return torch.tensor([t is not None for t in self.teacher])
 
-# %% ../nbs/13_viewer.ipynb #6a6608ee
+# %% ../nbs/13_viewer.ipynb #0508e9c6
 def field_error(
     scene:FieldScene, # A scene
 )->Tensor: # 1 - cosine of each patch, not a number where there is no teacher, (v, gh, gw)
@@ -56,7 +56,7 @@ def field_error(
     nan = torch.full(scene.pred.shape[1:3], torch.nan)
     return torch.stack([nan if t is None else 1-cosine_map(p, t).cpu() for p,t in zip(scene.pred, scene.teacher)])
 
-# %% ../nbs/13_viewer.ipynb #5c1a8c0b
+# %% ../nbs/13_viewer.ipynb #914a78be
 def walk(
     cams:Cameras, # Views in order, (v,)
     between:int=4, # Cameras nobody took, between each view and the next
@@ -67,7 +67,7 @@ def walk(
     K = torch.cat([repeat(cams.K[:-1], 'v i j -> (v k) i j', k=between+1), cams.K[-1:]])
     return Cameras(torch.cat([*w2c, cams.w2c[-1:]]), K, cams.hw),kind
 
-# %% ../nbs/13_viewer.ipynb #03d79ab9
+# %% ../nbs/13_viewer.ipynb #3d5a16fd
 @torch.no_grad()
 def ask(
     student:Spa3R, # The model
@@ -95,7 +95,7 @@ def ask(
 
 def _device(model): return next(model.parameters()).device
 
-# %% ../nbs/13_viewer.ipynb #b6848688
+# %% ../nbs/13_viewer.ipynb #323b984b
 def room_scene(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -120,7 +120,7 @@ def room_scene(
     fine = rearrange(see((224,224), ['rgb'])['rgb'], 'v h w c -> v c h w')
     return FieldScene(cams, kind, pred, list(true), list(fine), see((40,40), ['depth'])['depth'])
 
-# %% ../nbs/13_viewer.ipynb #212726f5
+# %% ../nbs/13_viewer.ipynb #1fa1f815
 def upright(
     scene:FieldScene, # A scene
 )->Cameras: # Its cameras in a world with z up, (v,)
@@ -131,7 +131,7 @@ def upright(
     R = torch.eye(3) if z[2]>1-1e-6 else torch.stack([torch.linalg.cross(y, z), y, z])
     return Cameras(compose(c.w2c, inv_se3(rigid(R, torch.zeros(3)))), c.K, c.hw)
 
-# %% ../nbs/13_viewer.ipynb #34abf7f3
+# %% ../nbs/13_viewer.ipynb #8907c33d
 def scene_points(
     scene:FieldScene, # A scene
     n:int=36_000, # Points to show at once, at most
@@ -166,7 +166,7 @@ def _one_per_cube(xyz, first, n):
     keep[order[idx]] = True
     return keep
 
-# %% ../nbs/13_viewer.ipynb #b5638463
+# %% ../nbs/13_viewer.ipynb #c81f4c2a
 def data_uri(
     img, # Picture: (3, h, w), (h, w, 3)
     kind:str='JPEG', # JPEG or PNG
@@ -184,7 +184,7 @@ def _packed(
     "An array as text; one byte becomes 1.33 characters"
     return base64.b64encode(np.ascontiguousarray(np.asarray(x), dtype).tobytes()).decode()
 
-# %% ../nbs/13_viewer.ipynb #1c2b13a2
+# %% ../nbs/13_viewer.ipynb #8b683a3e
 def still(
     xyz, # Points, z up, (n, 3)
     colours:list, # One (n, 3) uint8 array for each picture
@@ -213,7 +213,7 @@ def still(
             for o,c in zip(out, colours): o[y[front],x[front]] = c[ok[front]]
     return np.concatenate([o[:h,:w] for o in out])
 
-# %% ../nbs/13_viewer.ipynb #845ec585
+# %% ../nbs/13_viewer.ipynb #d773db77
 SAID = dict(context=['the model was given this picture','the context pictures include this one'],
             target=['held back: the model never saw this picture','from the other pictures alone'],
             path=['nobody took one for the model; shown to compare','from the context pictures alone'])
@@ -278,7 +278,7 @@ def _thumb_grid(hw, n=18):
     "Rows and columns of a thumbnail"
     return (n, max(4, round(n*hw[1]/hw[0]))) if hw[0]>=hw[1] else (max(4, round(n*hw[0]/hw[1])), n)
 
-# %% ../nbs/13_viewer.ipynb #ea491503
+# %% ../nbs/13_viewer.ipynb #a0282f45
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
@@ -303,7 +303,7 @@ def write_html(
     page = page.replace('/*DATA*/', text, 1).replace('/*PLOTLY*/', get_plotlyjs().replace('</script', '<\\/script'), 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
 
-# %% ../nbs/13_viewer.ipynb #c477b06e
+# %% ../nbs/13_viewer.ipynb #7ed7c016
 PICTURES = '.jpg .jpeg .png .webp .bmp .tif .tiff .gif .heic .heif'.split()
 
 def natural(
@@ -366,7 +366,7 @@ def read_photos(
     imgs,names = zip(*_spread_out(good, n))
     return _stacked(list(imgs), list(names)),list(names),left
 
-# %% ../nbs/13_viewer.ipynb #4f5b2e16
+# %% ../nbs/13_viewer.ipynb #bb52064b
 def read_video(
     path, # Video file
     n:int=6, # How many frames to take, spread evenly
@@ -408,7 +408,7 @@ def _frames(box, stream, n):
         if last is not None: kept[last.pts] = last
     return kept.values()
 
-# %% ../nbs/13_viewer.ipynb #17c71e92
+# %% ../nbs/13_viewer.ipynb #5968e68a
 def photo_scene(
     student:Spa3R, # The model
     teacher, # Its teacher, one that starts from images
@@ -428,7 +428,7 @@ def photo_scene(
     depth = F.interpolate(got['depth'][:,None], scale_factor=5, mode='bilinear')[:,0]
     return FieldScene(cams, kind, got['geo'], known(true), known(imgs), depth, up=tuple((-seen.c2w[:,:3,1].mean(0)).tolist()))
 
-# %% ../nbs/13_viewer.ipynb #1b980395
+# %% ../nbs/13_viewer.ipynb #8590719c
 def photo_measures(
     scene:FieldScene, # From `photo_scene`
 )->list: # Rows of a table
@@ -441,7 +441,7 @@ def photo_measures(
     l1 = lambda ab: np.mean([(a-b).abs().mean().item() for a,b in ab])
     return [['','cosine','L1']]+[[k,*(f'{o(v):.3f}'.replace('-', '−') for o in (cos,l1))] for k,v in rows.items()]
 
-# %% ../nbs/13_viewer.ipynb #4191ee01
+# %% ../nbs/13_viewer.ipynb #7631f2e2
 def room_measures(
     student:Spa3R, # The model
     teacher, # Its teacher
@@ -511,7 +511,7 @@ def demo(
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk")
     return path
 
-# %% ../nbs/13_viewer.ipynb #b02f833c
+# %% ../nbs/13_viewer.ipynb #e200bde9
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
     seed = HELD_OUT+o['seed']

@@ -6,17 +6,17 @@
 __all__ = ['CTX', 'TGT', 'PLANES', 'to_img', 'show_grid', 'frustum', 'draw_cameras', 'draw_rays', 'FeaturePCA', 'cosine_map',
            'show_fields', 'show_attention']
 
-# %% ../nbs/02_viz.ipynb #13a69e6f
+# %% ../nbs/02_viz.ipynb #743209ba
 import numpy as np
 import torch
 from torch import Tensor
 from .cameras import transform,uv_dirs
 
-# %% ../nbs/02_viz.ipynb #43d7a296
+# %% ../nbs/02_viz.ipynb #274d092b
 CTX,TGT = '#1a6fb0','#e8781a'  # context and target views, everywhere
 PLANES = dict(xy=(0,1), xz=(0,2), yz=(1,2))  # which world axes a flat drawing keeps
 
-# %% ../nbs/02_viz.ipynb #64d84607
+# %% ../nbs/02_viz.ipynb #65a55792
 def to_img(
     x, # Tensor or array: (3, h, w), (h, w, 3) or (h, w), any device and dtype; uint8 counts to 255
 )->np.ndarray: # (h, w, 3) or (h, w), float32 on the CPU, clipped to 0..1
@@ -28,7 +28,7 @@ def to_img(
     if x.ndim==3 and x.shape[-1]==1: x = x[...,0]
     return x.clamp(0,1).numpy()
 
-# %% ../nbs/02_viz.ipynb #bc802e0b
+# %% ../nbs/02_viz.ipynb #114eb4cf
 def show_grid(
     images, # One row: a list or batch of pictures; several rows: a list of such lists (None leaves a place empty)
     titles=None, # Above the first row, one a column; or a list of lists, one a picture
@@ -54,13 +54,14 @@ def show_grid(
     fig.tight_layout(pad=.3)
     return axs
 
+# %% ../nbs/02_viz.ipynb #b81d73ca
 def _is_img(x):
     "Is this one picture, not a row of them?"
     if x is None: return True
     if isinstance(x, (list,tuple)): return not hasattr(x[0], 'shape') and x[0] is not None
     return len(x.shape)<4
 
-# %% ../nbs/02_viz.ipynb #b6bdf777
+# %% ../nbs/02_viz.ipynb #02126e9c
 def frustum(
     cams, # Cameras of any leading shape
     depth:float=.3, # How far along z the image plane is drawn, in the cameras' unit of length
@@ -72,7 +73,7 @@ def frustum(
     p = torch.cat([torch.zeros_like(p[...,:1,:]), p], -2)
     return transform(cams.c2w, p)
 
-# %% ../nbs/02_viz.ipynb #e8fbb669
+# %% ../nbs/02_viz.ipynb #4322d4d1
 def draw_cameras(
     ax, # Flat axes (a map), or `projection='3d'` axes
     cams, # Cameras of any leading shape
@@ -98,6 +99,7 @@ def draw_cameras(
         if imgs is not None and ax.name=='3d': _draw_thumbnail(ax, p[1:], imgs[i])
     if ax.name!='3d': ax.set(aspect='equal', xlabel=plane[0], ylabel=plane[1])
 
+# %% ../nbs/02_viz.ipynb #4d3462bd
 def _draw_thumbnail(ax, corners, img, n=16):
     "Paint `img` at n x n between the four corners"
     img = torch.nn.functional.interpolate(torch.as_tensor(to_img(img)).permute(2,0,1)[None], (n,n), mode='area')[0].permute(1,2,0)
@@ -107,7 +109,7 @@ def _draw_thumbnail(ax, corners, img, n=16):
     g = top+(bot-top)*s[:,None,None]  # (n+1, n+1, 3), rows go down
     ax.plot_surface(*g.permute(2,0,1).numpy(), facecolors=img.numpy(), rcount=n, ccount=n, shade=False, linewidth=0, antialiased=False)
 
-# %% ../nbs/02_viz.ipynb #8af021ab
+# %% ../nbs/02_viz.ipynb #a081fe6e
 def draw_rays(
     ax, # Flat axes, or `projection='3d'` axes
     rays, # Directions, (..., 3)
@@ -123,7 +125,7 @@ def draw_rays(
     for p,d in zip(o.reshape(-1,3), r.reshape(-1,3)): ax.plot(*torch.stack([p, p+d])[:,dims].T, **(dict(lw=.7)|kw))
     if ax.name!='3d': ax.set(aspect='equal', xlabel=plane[0], ylabel=plane[1])
 
-# %% ../nbs/02_viz.ipynb #f930ddff
+# %% ../nbs/02_viz.ipynb #11188501
 class FeaturePCA:
     "Three colours for feature vectors: one basis and one scale, fitted once, used for everything compared with it"
     def __init__(self,
@@ -159,7 +161,7 @@ class FeaturePCA:
         if feats.shape[-1]!=len(self.mean): raise ValueError(f"{feats.shape[-1]} channels, but the basis was fitted on {len(self.mean)}")
         return ((self.project(feats)-self.lo)/(self.hi-self.lo).clamp(min=1e-8)).clamp(0,1)
 
-# %% ../nbs/02_viz.ipynb #a3590356
+# %% ../nbs/02_viz.ipynb #c6c9fed5
 def cosine_map(
     a, # Features, (..., c)
     b, # Features, (..., c)
@@ -168,7 +170,7 @@ def cosine_map(
     a,b = [torch.as_tensor(o).detach().float() for o in (a,b)]
     return torch.cosine_similarity(a, b.to(a), dim=-1)
 
-# %% ../nbs/02_viz.ipynb #ddb27db9
+# %% ../nbs/02_viz.ipynb #2a4aa9ec
 def show_fields(
     rows:dict, # Name -> feature maps (v, gh, gw, c) drawn by `pca`, or pictures (v, 3, h, w) or (v, h, w, 3) drawn as they are
     pca, # `FeaturePCA` fitted on the truth
@@ -187,7 +189,7 @@ def show_fields(
     ims = [list(pca(v)) if is_field[k] else list(v) for k,v in rows.items()]
     return show_grid(ims, [top(i,k) for i,k in enumerate(rows)], list(rows), size=size)
 
-# %% ../nbs/02_viz.ipynb #8d18b4cf
+# %% ../nbs/02_viz.ipynb #4d567425
 def show_attention(
     attn, # What some queries give to each patch of each view, (q, v, gh, gw), or (v, gh, gw) for one query
     imgs, # The views, (v, 3, h, w)

@@ -7,7 +7,7 @@ starts from the same weights and sees the same rooms. Two spreads are printed: o
 """
 import argparse, tempfile
 import torch
-from spa3r.patch_encoder import ExactTeacher
+from spa3r.teachers import ExactTeacher
 from spa3r.probes import evaluate_field, fit_prior
 from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
 from spa3r.rooms import HELD_OUT

@@ -13,7 +13,7 @@ def step_time(on, repeats):
     import torch
     from spa3r.cameras import Cameras, intrinsics, look_around
     from spa3r.core import set_seed
-    from spa3r.patch_encoder import Observation
+    from spa3r.teachers import Observation
     from spa3r.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss, select_views
     torch.set_num_threads(1)
     set_seed(0)

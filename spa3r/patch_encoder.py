@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'asymmetric', 'context_first', 'take_views', 'VGGTConfig', 'PatchEmbed', 'resize_pos_embed', 'DinoViT',
            'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'dropped_keys',
-           'VGGT', 'Views', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTeacher', 'load_teacher']
+           'VGGT']
 
 # %% ../nbs/07_patch_encoder.ipynb #2fa16c0b
 import math,re,warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from fastcore.basics import patch
-from .core import HubModel,UserError,weights_folder
+from .core import HubModel
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
@@ -457,167 +456,3 @@ def load(self:VGGT,
     told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in self.left_out if not k.startswith('track_head.'))
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out
-
-# %% ../nbs/07_patch_encoder.ipynb #9cdb6adf
-def _to(o, device):
-    "Copy of a dataclass with what can move on `device`"
-    def mv(x):
-        if isinstance(x, dict): return {k:mv(v) for k,v in x.items()}
-        return x.to(device) if hasattr(x, 'to') else x
-    return type(o)(**{k:mv(v) for k,v in vars(o).items()})
-
-# %% ../nbs/07_patch_encoder.ipynb #051d638b
-@dataclass
-class Views:
-    "What a teacher may look at"
-    imgs:Tensor=None # RGB in 0..1, (b, v, 3, h, w)
-    cams:Cameras=None # True cameras, (b, v), where they are known
-    rooms:object=None # The rooms themselves (`spa3r.rooms.Rooms`), for the exact teacher
-    def to(self, device):
-        "Copy on another device"
-        return _to(self, device)
-
-@dataclass
-class Observation:
-    "What a teacher says about views"
-    ctx:Tensor # Features of the context views alone, (b, vc, n, c)
-    feats:dict # Name -> features of all views, (b, v, n, c)
-    cams:Cameras # Cameras in the frame of view 0, (b, v)
-    depth:Tensor # Depth along z of each patch, (b, v, n)
-    grid:tuple # Rows and columns of patches
-    is_tgt:Tensor # True = hidden from the encoder, (b, v)
-    def to(self, device):
-        "Copy on another device"
-        return _to(self, device)
-
-# %% ../nbs/07_patch_encoder.ipynb #52034868
-class Teacher(nn.Module):
-    "A frozen module: no gradients, and `train()` leaves it in eval mode"
-    def freeze(self):
-        "Take the parameters out of learning"
-        return self.requires_grad_(False).eval()
-    def train(self,
-        mode:bool=True, # Ignored
-    ):
-        "Stay in eval mode"
-        return super().train(False)
-
-# %% ../nbs/07_patch_encoder.ipynb #5acff682
-class DINOv3(Teacher):
-    "What is in each patch, by a frozen DINOv3"
-    def __init__(self,
-        model:nn.Module, # A transformers `DINOv3ViTModel`
-        side:int=224, # Side in pixels to which views are squashed
-    ):
-        super().__init__()
-        self.model,self.side,self.channels = model,side,{'sem':model.config.hidden_size}
-        self.freeze()
-
-    @torch.no_grad()
-    def forward(self,
-        imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
-        grid:tuple, # Rows and columns of patches wanted
-    )->Tensor: # Features, (b, v, n, c)
-        "Features of all views on the wanted grid"
-        b,cfg = len(imgs),self.model.config
-        x = F.interpolate(rearrange(imgs, 'b v c h w -> (b v) c h w'), size=(self.side,self.side), mode='bilinear')
-        x = self.model(pixel_values=normalise(x)).last_hidden_state[:, 1+cfg.num_register_tokens:]
-        x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
-        return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
-
-# %% ../nbs/07_patch_encoder.ipynb #22d11df6
-class VGGTTeacher(Teacher):
-    "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
-    def __init__(self,
-        vggt:VGGT, # Patch encoder
-        semantic:DINOv3=None, # Teacher of semantics
-        asymmetric:bool=True, # One pass with hidden targets; False: the two passes of the official config
-    ):
-        super().__init__()
-        self.vggt,self.semantic,self.asymmetric = vggt,semantic,asymmetric
-        self.channels = {'geo':2*vggt.cfg.dim, **(semantic.channels if semantic is not None else {})}
-        self.freeze()
-
-# %% ../nbs/07_patch_encoder.ipynb #7bb61308
-@patch
-@torch.no_grad()
-def context(self:VGGTTeacher,
-    views:Views, # Views with images, all of them context
-)->tuple: # Features (b, v, n, c) and the grid
-    "Features of context views; neither cameras nor heads are computed"
-    return self.vggt.patches(self.vggt.aggregate(views.imgs)[-1]),self.vggt.grid(views.imgs.shape[-2:])
-
-# %% ../nbs/07_patch_encoder.ipynb #a74d47f0
-@patch
-@torch.no_grad()
-def observe(self:VGGTTeacher,
-    views:Views, # Views with images
-    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-)->Observation: # What is to be known of the views
-    "Context without the targets, features and cameras of all"
-    imgs,net = views.imgs,self.vggt
-    hw,(order,n_ctx) = imgs.shape[-2:],context_first(is_tgt)
-    grid,seen = net.grid(hw),order[:,:n_ctx]
-    toks = net.aggregate(imgs, is_tgt if self.asymmetric else None, (*net.cfg.dpt_layers,-1))
-    geo = net.patches(toks[-1])
-    ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
-    feats = {'geo':geo}
-    if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
-    depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
-    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
-
-# %% ../nbs/07_patch_encoder.ipynb #677f6d07
-class ExactTeacher(Teacher):
-    "The truth about a room: its feature field, cameras and depth, computed from geometry"
-    def __init__(self,
-        grid:tuple=(8,8), # Rows and columns of patches
-    ):
-        super().__init__()
-        self.grid,self.channels = tuple(grid),{'geo':64}
-
-    def _look(self, views):
-        "Features and depth of all views"
-        from spa3r.rooms import render,exact_field
-        if views.rooms is None or views.cams is None:
-            raise ValueError("the exact teacher needs `rooms` and `cams`: it does not look at images")
-        hit = render(views.rooms, views.cams, grid=self.grid)
-        return rearrange(exact_field(hit, views.cams), 'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
-
-# %% ../nbs/07_patch_encoder.ipynb #3f706a03
-@patch
-@torch.no_grad()
-def context(self:ExactTeacher,
-    views:Views, # Views with rooms and cameras, all of them context
-)->tuple: # Features (b, v, n, c) and the grid
-    "Features of context views"
-    return self._look(views)[0],self.grid
-
-@patch
-@torch.no_grad()
-def observe(self:ExactTeacher,
-    views:Views, # Views with rooms and cameras
-    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-)->Observation: # What is to be known of the views
-    "True features, cameras and depth, in the frame of view 0"
-    order,n_ctx = context_first(is_tgt)
-    feats,depth = self._look(views)
-    return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
-
-# %% ../nbs/07_patch_encoder.ipynb #5193bf97
-def load_teacher(
-    name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
-    folder:str=None, # Where the student's weights are, for 'teacher'
-    semantic:str=None, # Folder or hub id of a DINOv3, for a second set of features
-    asymmetric:bool=True, # Hide targets within one pass; False: the two passes of the official config
-    cfg:VGGTConfig=None, # Sizes, in place of those saved with the weights
-    grid:tuple=(8,8), # Grid of the exact teacher
-)->Teacher: # Frozen teacher
-    "Teacher by name"
-    if name=='exact': return ExactTeacher(grid)
-    src = Path(folder or '.')/name if name=='teacher' else name
-    if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
-    vggt,sem = VGGT.from_pretrained(src, cfg),None
-    if semantic is not None:
-        from transformers import DINOv3ViTModel
-        sem = DINOv3(DINOv3ViTModel.from_pretrained(weights_folder(semantic)))
-    return VGGTTeacher(vggt, sem, asymmetric)

@@ -17,7 +17,8 @@ from einops import rearrange,reduce,repeat
 from torch import Tensor,nn
 from .cameras import Cameras,project,rotation_angle
 from .core import UserError,atomic_write,command,pick_device,weights_folder
-from .patch_encoder import ExactTeacher,Views,load_teacher
+from .views import Views
+from .teachers import ExactTeacher,load_teacher
 from .psfm import Spa3R,draw_targets,select_views
 from .rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
@@ -30,7 +31,7 @@ class Held:
     hit:dict # True cls, depth, xyz at the patch centres, (b, v, gh, gw)
 
 def held_rooms(
-    teacher, # Any teacher of `patch_encoder`
+    teacher, # Any teacher of `teachers`
     seeds, # Seeds of rooms; those from `HELD_OUT` on were never trained on
     v:int=6, # Views of each room
     n_ctx:int=3, # How many of them the student may see

@@ -17,7 +17,9 @@ from torch import Tensor,nn
 from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command,pick_device,set_seed,with_cfg
-from .patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views,load_teacher
+from .views import Views
+from .patch_encoder import VGGT,VGGTConfig
+from .teachers import ExactTeacher,VGGTTeacher,load_teacher
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from .rooms import CLASSES,HELD_OUT,render,sample_scenes
 

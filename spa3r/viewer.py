@@ -19,7 +19,8 @@ from einops import rearrange,repeat
 from torch import Tensor
 from .cameras import Cameras,compose,interpolate,inv_se3,rigid,scale_intrinsics,unproject
 from .core import UserError,atomic_write,command,pick_device
-from .patch_encoder import ExactTeacher,Views
+from .views import Views
+from .teachers import ExactTeacher
 from .probes import WEIGHTS,aims,camera_errors,evaluate_field,fit_prior,format_table,load_student
 from .psfm import Spa3R
 from .rooms import HELD_OUT,render,sample_scenes

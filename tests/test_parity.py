@@ -10,7 +10,9 @@ from golden_io import card,load
 from spa3r.attention import Attention,Block,Rope2d,Transformer,grid_positions
 from spa3r.cameras import Cameras,decode_pose,encode_pose,inv_se3,patch_rays,project,rigid,scale_intrinsics,transform,unproject
 from spa3r.latent_bottleneck import LatentBottleneck
-from spa3r.patch_encoder import DINOv3,VGGT,VGGTConfig,VGGTTeacher,Views,normalise
+from spa3r.views import Views
+from spa3r.patch_encoder import VGGT,VGGTConfig,normalise
+from spa3r.teachers import DINOv3,VGGTTeacher
 from spa3r.prope import Prope
 from spa3r.psfm import Spa3R,Spa3RConfig,official_name,psfm_loss
 

@@ -3,8 +3,9 @@ import pytest,torch
 import torch.nn.functional as F
 from safetensors.torch import load_file,save_file
 from spa3r.core import UserError
-from spa3r.patch_encoder import (VGGT,VGGTConfig,VGGTTeacher,DINOv3,Views,Observation,PatchEmbed,DPTHead,CameraHead,
-    asymmetric,context_first,load_teacher,resize_pos_embed,take_views)
+from spa3r.views import Views
+from spa3r.patch_encoder import VGGT,VGGTConfig,PatchEmbed,DPTHead,CameraHead,asymmetric,context_first,resize_pos_embed,take_views
+from spa3r.teachers import VGGTTeacher,DINOv3,Observation,load_teacher
 
 def tiny(**kw): return VGGTConfig.nano(**{**dict(dim=32, depth=4, dpt_dim=8, dpt_channels=(4,8,8,8)), **kw})
 def dino(**kw): return tiny(embed='dinov2', embed_depth=1, embed_nh=4, init_values=.1, **kw)

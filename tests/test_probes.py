@@ -4,7 +4,8 @@ import pytest
 import torch
 from spa3r.cameras import Cameras
 from spa3r.core import UserError
-from spa3r.patch_encoder import VGGT,ExactTeacher,Observation,Teacher,VGGTConfig,VGGTTeacher
+from spa3r.patch_encoder import VGGT,VGGTConfig
+from spa3r.teachers import ExactTeacher,Observation,Teacher,VGGTTeacher
 from spa3r.probes import (aims,camera_errors,evaluate_field,fit_classes,fit_prior,format_table,held_rooms,mean_std,
                           measure,nearest_view,probe,unposed,warp)
 from spa3r.psfm import Spa3R,Spa3RConfig,select_views

@@ -2,7 +2,7 @@
 import pytest,torch
 from spa3r.cameras import Cameras,intrinsics,look_around
 from spa3r.core import UserError
-from spa3r.patch_encoder import Observation
+from spa3r.teachers import Observation
 from spa3r.psfm import Spa3R,Spa3RConfig,draw_targets,feature_loss,fit_standardisation,n_context,official_name,our_name,psfm_loss,select_views
 
 TINY = dict(dim=32, nh=2, enc_depth=1, dec_depth=1, n_latents=4, geo_channels=6)

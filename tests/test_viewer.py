@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 from spa3r.cameras import Cameras,intrinsics,look_at,project
 from spa3r.core import UserError
-from spa3r.patch_encoder import VGGT,ExactTeacher,VGGTConfig,VGGTTeacher,Views
+from spa3r.views import Views
+from spa3r.patch_encoder import VGGT,VGGTConfig
+from spa3r.teachers import ExactTeacher,VGGTTeacher
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,sample_scenes
 from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,fit_picture,natural,page_data,photo_scene,read_photos,

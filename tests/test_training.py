@@ -7,7 +7,8 @@ from torch import nn
 from spa3r.core import UserError,set_seed
 from spa3r.psfm import Spa3R
 from spa3r.rooms import HELD_OUT
-from spa3r.training import TrainConfig,fit,load_checkpoint,param_groups,pretrain,room_views,teach
+from spa3r.teaching import teach
+from spa3r.training import TrainConfig,fit,load_checkpoint,param_groups,pretrain,room_views
 
 class Toy(nn.Linear):
     def save_pretrained(self, d):

@@ -9,7 +9,7 @@ __all__ = ['set_seed', 'UserError', 'pick_device', 'pick_dtype', 'with_cfg', 'co
 # %% ../nbs/00_core.ipynb #762d70db
 import inspect,json,os,random,re,sys,tempfile
 from argparse import SUPPRESS
-from dataclasses import asdict
+from dataclasses import asdict,replace
 from functools import wraps
 from pathlib import Path
 import numpy as np
@@ -27,7 +27,9 @@ def set_seed(
     torch.manual_seed(seed)
 
 # %% ../nbs/00_core.ipynb #e492f0b3
-class UserError(Exception): "Something the user of a command can put right: the message says what and how"
+class UserError(Exception):
+    "Something the user of a command can put right: the message says what and how"
+    code = 2 # Exit status of a command that ends on it
 
 # %% ../nbs/00_core.ipynb #c9589ba9
 def pick_device(
@@ -78,7 +80,7 @@ def command(
         try: f(**{k:v for k,v in opts.items() if k in inspect.signature(f).parameters})
         except UserError as e:
             print(f'{Path(sys.argv[0]).name}:', *str(e).split(), file=sys.stderr)  # one line, however it was written
-            sys.exit(2)
+            sys.exit(e.code)
         except KeyboardInterrupt: sys.exit(130)
     return _f
 
@@ -133,14 +135,14 @@ class HubModel:
         self.load_state_dict(state)
 
     @classmethod
-    def from_pretrained(cls, name:str, cfg=None):
-        "Model in eval mode from a folder or a hub id; `cfg` in place of the saved configuration. What does not fit is a `UserError`"
+    def from_pretrained(cls, name:str, **changes):
+        "Model in eval mode from a folder or a hub id; `changes` to fields of the saved configuration. What does not fit is a `UserError`"
         from safetensors.torch import load_file
         folder = weights_folder(name)
         if missing := [f for f in ('config.json','model.safetensors') if not (folder/f).is_file()]:
             raise UserError(f"No weights in {str(name)!r}: {' and '.join(missing)} missing")
         try:
-            model = cls(cfg or cls.read_config(json.loads((folder/'config.json').read_text())))
+            model = cls(replace(cls.read_config(json.loads((folder/'config.json').read_text())), **changes))
             model.load(load_file(folder/'model.safetensors'))
         except Exception as e:
             why = ' '.join(str(e).split())

@@ -178,7 +178,7 @@ def tokens(self:Aggregator,
     x = rearrange(self.patch_embed(normalise(rearrange(imgs, 'b v c h w -> (b v) c h w'))), '(b v) n c -> b v n c', b=b)
     special = torch.cat([self.camera_token, self.register_token], dim=2)  # (1, 2, 1+r, c)
     special = torch.cat([special[:,:1], special[:,1:].expand(-1,v-1,-1,-1)], dim=1)
-    return torch.cat([special.expand(b,-1,-1,-1).to(x.dtype), x], dim=2)
+    return torch.cat([special.expand(b,-1,-1,-1), x], dim=2)  # float32 under autocast, so that the sums of the blocks keep their digits
 
 # %% ../nbs/07_patch_encoder.ipynb #a397128b
 @patch
@@ -453,6 +453,6 @@ def load(self:VGGT,
     "Load a checkpoint whose every tensor has its place or is left out by name"
     self.left_out = dropped_keys(self.cfg, state)
     self.load_state_dict({k:v for k,v in state.items() if k not in set(self.left_out)}, strict=True)
-    told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in self.left_out if not k.startswith('track_head.'))
+    told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in self.left_out if '_head.' not in k)
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out

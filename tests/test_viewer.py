@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from spa3r.cameras import Cameras,intrinsics,look_at,project
 from spa3r.core import UserError
-from spa3r.views import Views
+from spa3r.views import Views,natural,read_photos,read_video,resize_view as fit_picture
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,sample_scenes
-from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,fit_picture,natural,page_data,photo_scene,read_photos,
-                          read_video,room_scene,scene_points,still,upright,walk,write_html)
+from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,page_data,photo_scene,room_scene,
+                          scene_points,still,upright,walk,write_html)
 from spa3r.viz import FeaturePCA
 
 def scene(v=5, grid=(3,4), c=6, hw=(30,40), dgrid=(6,8), known=None, seed=0, up=(0.,0.,1.)):

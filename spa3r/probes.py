@@ -294,8 +294,8 @@ def load_student(
     "A trained student and the teacher it belongs to"
     folder = find_weights(weights)
     student = Spa3R.from_pretrained(folder)
-    grid = grid or student.cfg.grid or 8
-    t = load_teacher(teacher or student.cfg.teacher, folder, grid=(grid,grid))
+    cfg,grid = student.cfg,grid or student.cfg.grid or 8
+    t = load_teacher(teacher or cfg.teacher, folder, grid=(grid,grid), norm=cfg.teacher_norm, asymmetric=cfg.asymmetric)
     if t.channels['geo']!=student.cfg.geo_channels:
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
     return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder

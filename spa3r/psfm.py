@@ -69,6 +69,9 @@ class Spa3RConfig:
     teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, '' for none
     grid:int=0 # Patches along a side that the exact teacher gave in training; 0 where images decide
+    teacher_norm:str='' # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
+    asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
+    note:str='' # What else there is to know of these weights
 
     @classmethod
     def nano(cls, **kw):

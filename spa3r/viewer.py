@@ -18,7 +18,8 @@ from einops import rearrange,repeat
 from torch import Tensor
 from .cameras import Cameras,compose,interpolate,inv_se3,rigid,scale_intrinsics,unproject
 from .core import UserError,atomic_write,command,pick_device
-from .views import Views,read_photos,read_video
+from .views import Views
+from .scenes import read_photos,read_video
 from .teachers import ExactTeacher
 from .probes import WEIGHTS,aims,camera_errors,evaluate_field,fit_prior,format_table,load_student
 from .psfm import Spa3R

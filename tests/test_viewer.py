@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from spa3r.cameras import Cameras,intrinsics,look_at,project
 from spa3r.core import UserError
-from spa3r.views import Views,natural,read_photos,read_video,resize_view as fit_picture
+from spa3r.scenes import natural,read_photos,read_video,resize_view as fit_picture
+from spa3r.views import Views
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
 from spa3r.psfm import Spa3R,Spa3RConfig

@@ -10,8 +10,9 @@ from golden_io import card
 from spa3r.core import UserError
 from spa3r.rooms import HELD_OUT
 from spa3r import views as V
-from spa3r.views import (BadData,Batches,BrokenReport,CachedRooms,PhotoScene,RoomSource,SensScene,VideoScene,Views,cache_rooms,check_data,draw_views,look_at,
-                         natural,open_scenes,resize_view,rooms_as_views,sample_frames,seeded,shuffled,stack_views,upright_size,view_hw,with_images)
+from spa3r.scenes import PhotoScene,SensScene,natural,open_scenes,resize_view,stack_views,upright_size,view_hw
+from spa3r.views import (BadData,Batches,BrokenReport,CachedRooms,RoomSource,Views,cache_rooms,check_data,draw_views,look_at,
+                         rooms_as_views,sample_frames,seeded,shuffled,with_images)
 
 def picture(n=0, size=(64,48)):
     "A smooth picture whose mean grey is `n`, so that it can be told apart after JPEG"
@@ -156,6 +157,7 @@ def test_scannet_extracted(tmp_path):
         for i in (10,2): photos(root/f'scene{i:04d}_00'/'color', 5+i)
         (root/'scene0003_00').mkdir()  # nothing extracted
         s = source(tmp_path/('flat','tree')[n])
+        assert s.left==["scene0003_00: neither a folder `color` nor a .sens file"]
         assert s.name=='ScanNet' and [o.name for o in s.scenes]==['scene0002_00','scene0010_00'] and [len(o) for o in s.scenes]==[7,15]
         assert s.scenes[0].interval==(2,6) and s.scenes[1].where(10).endswith('scene0010_00/color/10.jpg') and s.frames==22
     one = source(tmp_path/'flat/scene0002_00')
@@ -366,7 +368,7 @@ def test_pure(scenes):
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     state = torch.get_rng_state(),np.random.get_state()[1].tolist(),random.getstate()
     c = pickle.loads(pickle.dumps(batches(scenes)))
-    V._view_counts.cache_clear(), V._order.cache_clear()
+    V._thousand.cache_clear(), V._order.cache_clear()
     for k in keys: assert same(c[k], want[k])
     assert torch.equal(state[0], torch.get_rng_state()) and state[1]==np.random.get_state()[1].tolist() and state[2]==random.getstate()
     assert not same(batches(scenes, seed=1).micro(0,0), want[0,0])
@@ -583,7 +585,7 @@ def test_check_data_says_what_is_there(tmp_path, capsys):
     said = capsys.readouterr().out
     steps = Batches(open_scenes(root, width=28), 0, 4, 6, 24, 8).steps_in_epoch(0)
     for what in ('ScanNet: 2 scenes, 210 frames (60 to 150', 'scene0003_00: 1 frame', '64x48: 150 images, a view is 28x14', '48x64: 59 images, a view is 28x28', '1 of 210 images broken',
-                 f'{root}/scene0002_00/color/7.jpg: ', 'truncated', f'an epoch: {steps} step', 'images a second', 'hours', 'MB for the images', 'training would run'): assert what in said, what
+                 f'{root}/scene0002_00/color/7.jpg: ', 'truncated', f'an epoch: {steps} step', 'images a second', 'hours', 'GB (teachers', 'training would run'): assert what in said, what
     assert look.read==210 and list(look.broken)==[f'{root}/scene0002_00/color/7.jpg']
     for i in range(3): spoil(root/f'scene0002_00/color/{i}.jpg')
     with pytest.raises(BadData, match='4 of 210'): check_data(str(root), width=28)

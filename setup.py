@@ -16,5 +16,6 @@ setup(
     packages=find_packages(include=['spa3r', 'spa3r.*']), include_package_data=True,
     package_data={'spa3r': ['weights/**/*.json', 'weights/**/*.safetensors', 'weights/**/*.md', '*.js', '*.html', '*.css']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['spa3r=spa3r._modidx:d']},
+    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['spa3r=spa3r._modidx:d'],
+                  'lmms_eval.models': ['spa3r=spa3r.lmms:manifest']},
     zip_safe=False)

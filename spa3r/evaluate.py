@@ -17,6 +17,7 @@ import spa3r,torch
 from fastcore.basics import patch
 from tqdm import tqdm
 from .core import UserError,atomic_write,command,pick_device,pick_dtype
+from .questions import room_frames,room_questions
 from .rooms import HELD_OUT
 from .views import VIDEOS
 from .vsibench import (NUMERIC,PARSERS,REPORTED,TASKS,TITLES,TYPES,blind_answers,chance_answers,compare,format_table,frequency_answers,grade,
@@ -395,10 +396,11 @@ def plot_result(
     result:dict, # From `judge`
 ): # Matplotlib figure
     "Bars with intervals, a group for each task"
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     runs = result['runs']
     keys = [k for k in TITLES if any(k in v['scores'] for v in runs.values()) and not k.endswith(('easy','medium','hard'))]
-    fig,ax = plt.subplots(figsize=(1.5+.8*len(keys),2.6), layout='constrained')
+    fig = Figure(figsize=(max(5., 1.2+.75*len(keys)),2.6), layout='constrained')
+    ax = fig.subplots()
     for i,(nm,v) in enumerate(runs.items()):
         x = np.arange(len(keys))+(i-(len(runs)-1)/2)*.8/len(runs)
         y,ci = [np.array([v[part].get(k, 0*np.array(empty)) for k in keys]) for part,empty in (('scores',0.),('intervals',[0.,0.]))]
@@ -451,14 +453,12 @@ class RoomFilms:
     def find(self, q:dict): return re.fullmatch(r'room-\d+', str(q['scene_name']))
     def film(self, q:dict, n:int)->np.ndarray:
         "Frames of the room of a question"
-        from spa3r.questions import room_frames
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)
 
 def room_data(
     seeds, # Numbers of rooms
 )->tuple: # Questions, and `RoomFilms`
     "Questions about generated rooms"
-    from spa3r.questions import room_questions
     return [q for s in seeds for q in room_questions(s)],RoomFilms()
 
 # %% ../nbs/19_evaluate.ipynb #b1f369e3

@@ -219,13 +219,14 @@ def load_teacher(
     norm:str='', # Norm of q and k in the global blocks, 'layer' or 'rms' (official Spa3R); '': as the weights' own config says
     dtype:torch.dtype=torch.float32, # Of matrix products, see `pick_dtype`
     grid:tuple=(8,8), # Grid of the exact teacher
+    heads:tuple=('camera','depth'), # Heads of the VGGT; none if only `context` is asked
 )->Teacher: # Frozen teacher
     "Teacher by name"
     if name=='exact': return ExactTeacher(grid)
     src = Path(folder or '.')/name if name=='teacher' else name
     if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
     sem = DINOv3.from_pretrained(semantic, dtype=dtype) if semantic else None  # first: a closed gate is found before 5 GB are read
-    vggt = VGGT.from_pretrained(src, heads=('camera','depth'), **({'global_qk_norm':norm} if norm else {}))
+    vggt = VGGT.from_pretrained(src, heads=heads, **({'global_qk_norm':norm} if norm else {}))
     return VGGTTeacher(vggt, sem, asymmetric, dtype)
 
 # %% ../nbs/07b_teachers.ipynb #ed1a81da

@@ -30,7 +30,7 @@ def _list(folder, want):
     "Names in a folder that are not hidden and satisfy `want`, in natural order"
     return sorted((p.name for p in Path(folder).iterdir() if not p.name.startswith('.') and want(p)), key=lambda n: (natural(n), n))
 
-def _is_picture(p): return p.suffix.lower() in PICTURES
+def _is_picture(p): return p.suffix.lower() in PICTURES and not p.name.startswith('.')
 
 # %% ../nbs/03b_scenes.ipynb #4d71a08d
 def _rgb(img):
@@ -51,7 +51,7 @@ def upright_size(
 )->tuple: # Width and height
     "Size that a picture has once it is turned as its file says"
     stored = (img.tag_v2[256],img.tag_v2[257]) if img.format=='TIFF' else img.size  # Pillow turns TIFF files itself
-    return stored[::-1] if img.getexif().get(0x112, 1)>=5 else stored
+    return stored[::-1] if img.getexif().get(0x112) in (5,6,7,8) else stored
 
 # %% ../nbs/03b_scenes.ipynb #98fc9649
 def view_hw(
@@ -325,7 +325,7 @@ def _scannetpp(path, split):
 # %% ../nbs/03b_scenes.ipynb #1368024f
 def _photos(path, split):
     "A folder of scenes with photos, or one folder of photos"
-    here,below = _files(path, PICTURES),[o for o in _folders(path) if _files(o, PICTURES)]
+    here,below = _files(path, PICTURES),[o for o in _folders(path) if any(map(_is_picture, o.iterdir()))]
     if len(here)>1 and below:
         raise UserError(f"{path} has {len(here)} photos and {len(below)} folders of photos (such as {below[0].name}): one scene or many? Move the one or the other")
     if below: return 'folder of scenes',[partial(PhotoScene, o) for o in below]

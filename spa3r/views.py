@@ -70,7 +70,8 @@ def seeded(
     *keys:int, # Whole numbers from 0 up, such as seed, step and sample
 )->torch.Generator: # On the CPU
     "A generator that starts from `keys` and from nothing else"
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+    words = np.array([len(keys), *keys], dtype=np.uint64).view(np.uint32)  # with their number, or else (3,) and (3, 0) would be the same
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(words.tolist()).generate_state(1)[0]))
 
 # %% ../nbs/04_views.ipynb #28d09653
 VIEWS,ORDER,FRAMES = range(3)  # what is drawn: numbers of views, orders of scenes, frames; so that no two share a generator
@@ -279,17 +280,19 @@ class CachedRooms:
         self.folder = Path(folder)
         try: self.meta = json.loads((self.folder/'rooms.json').read_text())
         except (OSError, ValueError) as e: raise UserError(f"No cached rooms in {folder}: write them with cache_rooms") from e
-        self.n = self.meta['per_file']*len(list(self.folder.glob('rooms-*.npy')))
-    def __len__(self): return self.n
-    def picture_file(self, i:int)->Path:
-        "The file with the pictures of room `i`"
-        return self.folder/f"rooms-{i//self.meta['per_file']:06d}.npy"
+        missing = [f.name for f in self.files if not f.exists()]
+        if missing: raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as {missing[0]}): call cache_rooms again, it writes what is not there")
+    def __len__(self): return self.meta['rooms']
+    @property
+    def files(self):
+        "All files with pictures, in order"
+        return [self.folder/f'rooms-{i:06d}.npy' for i in range(len(self)//self.meta['per_file'])]
     def views(self, seed:int, ks, v:int)->Views:
         "`v` views in a row of each of the rooms that are drawn as number `ks`"
         rooms,m = [shuffled(len(self), seed, k) for k in ks],self.meta
         if v>m['views']: raise UserError(f"{v} views of a room, but {self.folder} has {m['views']} of each")
         at = torch.tensor([sample_frames(m['views'], v, (1,1), seeded(seed, FRAMES, k)) for k in ks])
-        imgs = np.stack([np.load(self.picture_file(i), mmap_mode='r')[i%m['per_file']][t] for i,t in zip(rooms, at)])
+        imgs = np.stack([np.load(self.folder/f"rooms-{i//m['per_file']:06d}.npy", mmap_mode='r')[i%m['per_file']][t] for i,t in zip(rooms, at.numpy())])
         views = rooms_as_views(rooms, m['views'], m['hw'])
         return replace(views, imgs=torch.from_numpy(imgs).float()/255, cams=views.cams[torch.arange(len(at))[:,None],at])
 
@@ -303,15 +306,17 @@ def cache_rooms(
     per_file:int=64, # Rooms in a file
 )->CachedRooms:
     "Take the pictures of many rooms once; goes on where it was stopped, and says beforehand how much disk it takes"
-    folder,meta = Path(folder),dict(views=views, hw=list(hw), per_file=per_file)
+    folder,files = Path(folder),-(-n//per_file)
+    meta,card = dict(rooms=files*per_file, views=views, hw=list(hw), per_file=per_file),folder/'rooms.json'
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder/'rooms.json').exists() and (old := CachedRooms(folder).meta)!=meta: raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
-    files = [folder/f'rooms-{i:06d}.npy' for i in range(-(-n//per_file))]
+    old = json.loads(card.read_text()) if card.exists() else meta
+    if old|dict(rooms=0)!=meta|dict(rooms=0): raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
+    files = [folder/f'rooms-{i:06d}.npy' for i in range(files)]
     todo,size = [f for f in files if not f.exists()],per_file*views*3*hw[0]*hw[1]
     free = shutil.disk_usage(folder).free
     print(f"{len(files)*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {len(files)*size/1e9:.2f} GB in {folder}, of which {len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
     if len(todo)*size>.95*free: raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for fewer rooms")
-    atomic_write(folder/'rooms.json', lambda p: p.write_text(json.dumps(meta)))
+    atomic_write(card, lambda p: p.write_text(json.dumps(meta)))
     for f in todo:
         first = int(f.stem[6:])*per_file
         imgs = with_images(rooms_as_views(range(first, first+per_file), views, hw).to(device)).imgs

@@ -299,6 +299,15 @@ def test_video_that_is_none(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(UserError, match='PyAV'): open_scenes(tmp_path/'a.mp4')
 
+def test_damaged_exif_turns_nothing():
+    im,f = picture(100),io.BytesIO()
+    exif = Image.Exif()
+    exif[0x112] = 77
+    im.save(f, 'JPEG', exif=exif)
+    f.seek(0)
+    got = Image.open(f)
+    assert upright_size(got)==(64,48) and resize_view(got, 28, 14).size==(28,14)
+
 # ---- which frames
 
 @pytest.mark.parametrize('e', card('h_sampling')['empirical'], ids=lambda e: f"{e['num_images']} frames, {e['num_frames']} views, {e['interval']}")
@@ -330,7 +339,7 @@ def test_sampling_at_the_edges():
     assert {sample_frames(9, 1, (2,6), g)[0] for _ in range(300)}==set(range(9))
     assert {tuple(sample_frames(4, 4, (1,3), g)) for _ in range(20)}=={(0,1,2,3)}
     assert {tuple(sample_frames(7, 4, (2,6), g)) for _ in range(50)}=={(0,2,4,6)}
-    assert {i for _ in range(500) for i in sample_frames(30, 3, (2,6), g)}==set(range(30))
+    assert {i for _ in range(5000) for i in sample_frames(30, 3, (2,6), g)}==set(range(30))
     for bad in ((0,4,(2,6)), (5,0,(2,6)), (5,4,(0,3)), (5,4,(3,2))):
         with pytest.raises(ValueError): sample_frames(*bad, g)
 
@@ -373,6 +382,10 @@ def test_pure(scenes):
     assert torch.equal(state[0], torch.get_rng_state()) and state[1]==np.random.get_state()[1].tolist() and state[2]==random.getstate()
     assert not same(batches(scenes, seed=1).micro(0,0), want[0,0])
     assert not torch.equal(want[0,0].imgs[:1,:1], want[0,1].imgs[:1,:1])
+
+def test_keys_do_not_run_into_each_other():
+    keys = [(0,),(0,0),(0,0,0),(1,),(0,1),(1,0),(2**32,),(0,2**32),(2**32,0),(1,2,3),(3,2,1)]
+    assert len({torch.randint(2**60, (1,), generator=seeded(*k)).item() for k in keys})==len(keys)
 
 def test_nothing_is_changed(scenes):
     b = batches(scenes)
@@ -483,6 +496,16 @@ def test_too_small_scenes_are_dropped(tmp_path):
             assert set(x.dropped)<={'s2'} and bool(x.broken)==bool(x.dropped) and len(x.broken)<=8
     assert drop==9 and 2 not in seen and seen.total()==36
 
+def test_broken_is_the_same_for_any_worker(tmp_path):
+    photos(tmp_path/'a', 20)
+    photos(tmp_path/'b', 20)
+    for i in (3,4,9): spoil(tmp_path/f'a/{i}.jpg')
+    keys = [(s,m) for s in range(4) for m in range(3)]
+    alone = [batches(tmp_path).micro(*k) for k in keys]
+    assert any(x.broken for x in alone)
+    for x,y in zip(alone, torch.utils.data.DataLoader(batches(tmp_path), batch_size=None, sampler=keys, num_workers=2)): assert same(x, y)
+    for k in reversed(range(12)): assert same(batches(tmp_path).micro(*keys[k]), alone[k])
+
 def test_all_broken_is_an_error(tmp_path):
     photos(tmp_path/'a', 6)
     for p in (tmp_path/'a').iterdir(): spoil(p)
@@ -554,6 +577,7 @@ def test_cached_rooms_are_the_rooms(tmp_path, capsys):
     lost = sorted(stamps)[0]
     data = lost.read_bytes()
     lost.unlink()
+    with pytest.raises(UserError, match='1 of 2 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
     more = cache_rooms(tmp_path/'c', 12, 5, (28,28), per_file=4)
     assert len(more)==12 and lost.read_bytes()==data and all(p.stat().st_mtime_ns==t for p,t in stamps.items() if p!=lost)
     with pytest.raises(UserError, match='other settings'): cache_rooms(tmp_path/'c', 8, 6, (28,28), per_file=4)

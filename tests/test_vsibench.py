@@ -122,11 +122,13 @@ def test_number_words():
         return f'{say(n//1000)} thousand'+(f' {say(n%1000)}' if n%1000 else '')
     for n in [*range(0,1200),*range(1200,10**6,997)]: assert v.extracted_number(f'About {say(n).capitalize()} of them, room 9')==n, say(n)
     for text,want in {'one apple, room 2':1, 'room 2, one apple':2, 'someone ate two':2, 'twos':None, 'one or two':1, 'two and a half':2,
-                      'five and twenty':25, 'TWO':2, '3rd of four':3, 'x-7':-7, '1,200':1, '1.2.3':1.2, '.5':5}.items(): assert v.extracted_number(text)==want, text
+                      'five and twenty':25, 'TWO':2, '3rd of four':3, 'x-7':-7, '1,200':1, '1.2.3':1.2, '.5':5,
+                      'a hundred':100, 'hundred and one':101, 'a thousand':1000, 'thousand two hundred':1200}.items(): assert v.extracted_number(text)==want, text
 
 def test_first_word_is_pythons_float():
     for text,want in {'4':4, '4.':4, '4..':4, '4 m':4, '4m':None, ' 4':None, '\t4':4, '1e2':100, '1_0':10, '+7':7, 'four':None, '-3.5':-3.5}.items():
         assert v.first_word_number(text)==want, text
+    assert [v.first_word(t) for t in ('.B.', 'B..', 'B .', '\tB\n', 'B\nC D')]==['.B','B','B','B','B\nC'] and v.first_word_number('.5')==.5
 
 # --- averages
 
@@ -174,6 +176,10 @@ def test_frequency_is_the_best_constant(parser):
         assert worth[got[t]]==pytest.approx(max(worth.values()))
         if t in v.CHOICE: assert Counter(q['ground_truth'] for q in of)[got[t]]==Counter(q['ground_truth'] for q in of).most_common(1)[0][1]
     assert len(set(zip((q['question_type'] for q in qs), v.frequency_answers(qs, parser))))==len(v.TYPES)
+
+def test_frequency_is_not_the_mode():
+    qs = [question('object_counting', str(t), i) for i,t in enumerate([1]*30+[2]*28+[3]*20+[4]*10)]
+    assert set(v.frequency_answers(qs))=={'2'} and v.totals(v.grade(qs, ['2']*88))['overall']==pytest.approx((28+.4*20+.1*10)/88)
 
 def test_chance():
     q = question('object_rel_direction_medium', 'A', options=['A. left','B. right','C. back'])

@@ -14,11 +14,11 @@ def write(path, qs):
     path.write_text('\n'.join(map(json.dumps, qs)) if path.suffix=='.jsonl' else json.dumps(qs))
     return path
 
-def film(path, frames=20, size=(64,48), step=10):
+def film(path, frames=20, size=(64,48), step=10, codec='mpeg4', **options):
     av = pytest.importorskip('av')
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w') as box:
-        s = box.add_stream('mpeg4', rate=10)
+        s = box.add_stream(codec, rate=10, options=options)
         s.width,s.height,s.pix_fmt = *size,'yuv420p'
         s.gop_size = 5
         for i in range(frames):
@@ -146,6 +146,19 @@ def test_frames_of_a_film_that_was_cut(tmp_path):
     (tmp_path/'b.mkv').write_bytes(whole[:len(whole)*2//3])
     got = e.video_frames(tmp_path/'b.mkv', 4)
     assert len(got)==4 and got[0].mean()<4 and 80<got[-1].mean()<230  # what is there, to its end
+
+def test_frames_that_cannot_be_decoded(tmp_path):
+    "Cut out in front of a key frame: the first packets give no picture, and the rule holds for those that come"
+    import av
+    with av.open(str(film(tmp_path/'a.mkv', 25, step=9, codec='libx264', bf='0'))) as a, av.open(str(tmp_path/'b.mkv'), 'w') as b:
+        s = b.add_stream_from_template(a.streams.video[0])
+        for i,p in enumerate(a.demux(video=0)):
+            if i>0 and p.size:
+                p.stream = s
+                b.mux(p)
+    whole = e.video_frames(tmp_path/'b.mkv', 99).mean((1,2,3))
+    assert len(whole)==20
+    assert e.video_frames(tmp_path/'b.mkv', 7).mean((1,2,3))==pytest.approx(whole[e.frame_numbers(len(whole), 7)], abs=.1)
 
 # --- a scene is watched once
 

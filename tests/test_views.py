@@ -337,7 +337,7 @@ def test_sampling_at_the_edges():
     g = seeded(0)
     assert sample_frames(1, 1, (2,6), g)==[0] and sample_frames(1, 4, (2,6), g)==[0,0,0,0]
     assert {sample_frames(9, 1, (2,6), g)[0] for _ in range(300)}==set(range(9))
-    assert {tuple(sample_frames(4, 4, (1,3), g)) for _ in range(20)}=={(0,1,2,3)}
+    for lo in (1,2): assert {tuple(sample_frames(4, 4, (lo,6), g)) for _ in range(20)}=={(0,1,2,3)}
     assert {tuple(sample_frames(7, 4, (2,6), g)) for _ in range(50)}=={(0,2,4,6)}
     assert {i for _ in range(5000) for i in sample_frames(30, 3, (2,6), g)}==set(range(30))
     for bad in ((0,4,(2,6)), (5,0,(2,6)), (5,4,(0,3)), (5,4,(3,2))):
@@ -461,22 +461,34 @@ def test_broken_gives_way_to_the_next(tmp_path):
     photos(tmp_path/'a', 30)
     s = PhotoScene(tmp_path/'a', interval=(2,6))
     ids = lambda imgs: [round((grey(o)-20)/2) for o in imgs]
-    whole = {k:ids(draw_views(s, 4, seeded(0, k), 28, 14)[0]) for k in range(40)}
-    assert all(whole[k]==sample_frames(30, 4, (2,6), seeded(0, k)) for k in whole)
-    for i in (11,12): spoil(tmp_path/f'a/{i}.jpg')
+    whole = {k:ids(draw_views(s, 6, seeded(0, k), 28, 14)[0]) for k in range(60)}
+    assert all(whole[k]==sample_frames(30, 6, (2,6), seeded(0, k)) for k in whole)
+    lost,twice = (11,12,13,14,20),0
+    for i in lost[:-1]: spoil(tmp_path/f'a/{i}.jpg')
     (tmp_path/'a/20.jpg').unlink()
-    touched = 0
     for k,w in whole.items():
-        imgs,bad = draw_views(s, 4, seeded(0, k), 28, 14)
-        want,met = set(w)-{11,12,20},[i for i in w if i in (11,12,20)]
+        imgs,bad = draw_views(s, 6, seeded(0, k), 28, 14)
+        want,met = set(w)-set(lost),[i for i in w if i in lost]
         for i in met:  # by hand: the next one that is whole and not drawn
             j = i+1
-            while j in want or j in w or j in (11,12,20): j += 1
+            while j in want or j in w or j in lost: j += 1
             want.add(j)
-        assert ids(imgs)==sorted(want) and len(want)==4
-        assert {Path(p).name for p in bad}>={f'{i}.jpg' for i in met} and all(Path(p).name in ('11.jpg','12.jpg','20.jpg') for p in bad)
-        touched += bool(met)
-    assert touched>5
+        assert ids(imgs)==sorted(want) and len(want)==6
+        assert {Path(p).name for p in bad}>={f'{i}.jpg' for i in met} and {Path(p).name for p in bad}<={f'{i}.jpg' for i in lost}
+        twice += len({11,12,13,14}&set(w))>1
+    assert twice>5
+
+def test_a_scene_is_given_up_early(tmp_path):
+    "As many broken frames as views, or all but one, and no more are tried"
+    photos(tmp_path/'a', 30)
+    for i in range(3, 30): spoil(tmp_path/f'a/{i}.jpg')
+    for v in (2,4,7):
+        imgs,bad = draw_views(PhotoScene(tmp_path/'a', interval=(2,6)), v, seeded(0, 2), 28, 14)
+        assert imgs==[] and len(bad)==v
+    photos(tmp_path/'b', 3)
+    for i in (0,1): spoil(tmp_path/f'b/{i}.jpg')
+    imgs,bad = draw_views(PhotoScene(tmp_path/'b'), 6, seeded(0), 28, 14)
+    assert imgs==[] and len(bad)==2
 
 def test_too_small_scenes_are_dropped(tmp_path):
     for i in range(4): photos(tmp_path/f's{i}', 8, first=30*i)

@@ -388,7 +388,7 @@ def result_text(
     out += ['', 'as reported by others on the 5130 questions of VSI-Bench, not run here:', format_table(beside, '; '.join(f"{k}: {o['source']}" for k,o in beside.items()))]
     if result['minus']: out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, {d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
                                      for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
-    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('data','split','frames','code','against') if a.get(k)]
+    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','frames','data','split','code') if a.get(k)]
     return '\n'.join([*out, '', '; '.join(with_)])
 
 # %% ../nbs/19_evaluate.ipynb #168d0370

@@ -262,6 +262,20 @@ def test_answers_survive_any_text(tmp_path):
     got,_ = e.ask(lambda s,some: [texts[e.ask_id(q)] for q in some], scenes(qs), tmp_path)
     assert got==texts==e.read_answers(tmp_path)
 
+def test_progress(tmp_path, monkeypatch):
+    bars = []
+    class Bar:
+        def __init__(self, **kw): bars.append(dict(kw, done=0))
+        def __enter__(self): return self
+        def __exit__(self, *_): pass
+        def update(self, n): bars[-1]['done'] += n
+    monkeypatch.setattr(e, 'tqdm', Bar)
+    qs = questions(30)
+    try: e.ask(Dummy(10), scenes(qs), tmp_path, 5)
+    except KeyboardInterrupt: pass
+    e.ask(Dummy(), scenes(qs), tmp_path, 5)
+    assert [(b['total'],b['initial'],b['done'],b['unit']) for b in bars]==[(30,0,7,' questions'),(30,7,23,' questions')]
+
 def test_wrong_number_of_answers():
     with pytest.raises(ValueError, match='1 answers to 7 questions about d/s0'): e.ask(lambda s,qs: ['2'], scenes(questions()))
 

@@ -1,14 +1,14 @@
 "Three ways of bringing latents to visual tokens: names, identity at the start, no scene hears of another"
 import pytest,torch
 from golden_io import card
-from spa3r.adapter import FUSIONS,AppendFusion,CrossFusion,NoFusion,fuse,make_fusion
+from spa3r.adapter import FUSIONS,CrossFusion,NoFusion,ZeroLinear,fuse,make_fusion
 
 D,NH,C,M = 32,4,24,6
 
 def noisy(kind, seed=0):
     "A fusion none of whose weights is zero"
     torch.manual_seed(seed)
-    net = make_fusion(kind, D, NH, C, M)
+    net = make_fusion(kind, D, NH, C)
     for p in net.parameters(): torch.nn.init.normal_(p, std=.3)
     return net
 
@@ -30,8 +30,9 @@ def test_identity_at_the_start():
     assert torch.equal(net(x, z), x)
     for p in net.parameters(): torch.nn.init.normal_(p)
     assert not torch.equal(net(x, z), x)
-    net.start()
-    assert torch.equal(net(x, z), x)
+    for m in net.modules():
+        if hasattr(m, 'reset_parameters'): m.reset_parameters()  # as anybody would who starts anew
+    assert torch.equal(net(x, z), x) and sum(isinstance(m, ZeroLinear) for m in net.modules())==1
 
 def test_it_can_leave_the_start():
     "A gradient reaches the zeroed layer at once, and everything else after one step"
@@ -107,6 +108,6 @@ def test_low_precision():
 
 @pytest.mark.parametrize('call,said', [
     (lambda t,z,p: fuse(NoFusion(), t, z[:1], p), '1 scenes, but images of 2'), (lambda t,z,p: fuse(NoFusion(), t, z, [2,2]), r'3 images, but the scenes have \[2, 2\], 4'),
-    (lambda t,z,p: make_fusion('add', D, NH, C, M), "no fusion 'add'"), (lambda t,z,p: CrossFusion(D, 5, C), '5 heads')])
+    (lambda t,z,p: make_fusion('add', D, NH, C), "no fusion 'add'"), (lambda t,z,p: CrossFusion(D, 5, C), '5 heads')])
 def test_mistakes_are_named(call, said):
     with pytest.raises(ValueError, match=said): call(*scenes([[4,6],[3]]))

@@ -94,6 +94,7 @@ def test_hub_brings_questions_first_and_a_zip_when_it_is_wanted(tmp_path, monkey
     assert len(qs)==8 and len(asked)==1
     assert videos.film(qs[0], 3).shape==(3,48,64,3) and asked[1:]==[['d.zip']]
     assert videos.find(qs[7]) is None and len(asked)==2
+    assert e.open_data('nyu-visionx/VSI-Bench')[1].find(qs[0]) and len(asked)==3  # the zip is there already
 
 def test_splits(tmp_path):
     qs = questions(20)
@@ -434,20 +435,20 @@ def plainly(m, p, frames, q, tokens):
 
 def test_vlm_reads_frames_once_and_answers_as_if_it_had_not(qwen):
     m,p = qwen
-    qs = [question(i, f's{i//4}', t, question='What is it?'*(1+3*(i%3))) for i,t in enumerate(['object_counting','route_planning','object_counting','object_rel_distance']*2)]
-    pics = {s:np.random.default_rng(i).integers(0, 255, (5,84,112,3), dtype=np.uint8) for i,s in enumerate(('s0','s1'))}
+    qs = [question(i, f's{i//6}', t, question='What is it?'*(1+i%3)+' '+'abcdef'[i%6]) for i,t in enumerate(['object_counting','route_planning','object_rel_distance']*4)]
+    pics = {s:np.random.default_rng(i).integers(0, 255, (5,*hw,3), dtype=np.uint8) for i,(s,hw) in enumerate(dict(s0=(84,112), s1=(56,84)).items())}
     looks = []
     hook = m.model.visual.register_forward_hook(lambda mod,x,out: looks.append(1))
-    vlm = e.VLM(m, p, frames=5, tokens=8)
+    vlm = e.VLM(m, p, frames=5, tokens=12)
     got = {}
     a,b = e.make_scenes(qs, lambda q,n: pics[q['scene_name']][:n])
-    for i in range(0, 4, 2):  # the scenes take turns: each keeps what was read of it
+    for i in range(0, 6, 2):  # the scenes take turns: each keeps what was read of it
         for s in (a,b): got |= dict(zip(map(e.ask_id, s.questions[i:i+2]), vlm.answer(s, s.questions[i:i+2])))
     assert len(looks)==2
     hook.remove()
-    want = {e.ask_id(q):plainly(m, p, pics[q['scene_name']], q, 8) for q in qs}
+    want = {e.ask_id(q):plainly(m, p, pics[q['scene_name']], q, 12) for q in qs}
     assert got==want
-    assert len(set(want.values()))>=5  # they differ, so agreeing means something
+    assert len(set(want.values()))>=6  # they differ, so agreeing means something
     three = e.VLM(m, p, frames=3, tokens=8).answer(e.make_scenes(qs[:4], lambda q,n: pics['s0'][:n])[0], qs[:4])
     assert three==[plainly(m, p, pics['s0'][:3], q, 8) for q in qs[:4]]
 

@@ -21,7 +21,9 @@ from .core import UserError,atomic_write,command,pick_device
 from .views import Views
 from .scenes import read_photos,read_video
 from .teachers import ExactTeacher
-from .probes import WEIGHTS,aims,camera_errors,evaluate_field,fit_prior,format_table,load_student
+from .measures import fit_prior
+from .probes import WEIGHTS,load_student,view_side
+from .gates import aims,camera_errors,format_table,judge,unposed
 from .psfm import Spa3R
 from .rooms import HELD_OUT,render,sample_scenes
 from .viz import FeaturePCA,cosine_map,frustum,to_img
@@ -343,11 +345,11 @@ def room_measures(
     teacher, # Its teacher
     n:int=16, # Unseen rooms to judge on
     device='cpu', # Where the models are
-)->dict: # From `evaluate_field`, with 'cameras'
+)->dict: # From `judge`
     "The table of `spa3r_probe` from fewer rooms"
-    seeds,kw = range(HELD_OUT, HELD_OUT+n),dict(device=device)
+    kw = dict(hw=[view_side(student, teacher)]*2, device=device)
     prior = fit_prior(student, teacher, range(HELD_OUT-2*n, HELD_OUT), **kw)
-    return evaluate_field(student, teacher, seeds, prior=prior, **kw) | dict(cameras=camera_errors(teacher, seeds, **kw))
+    return judge(student, teacher, range(HELD_OUT, HELD_OUT+n), prior, **kw)
 
 def _table_rows(
     result:dict, # From `room_measures`
@@ -372,9 +374,8 @@ def _about(student, teacher, folder):
 def _cameras_line(e):
     "What is known of predicted cameras"
     if e['given']: return "Cameras are told to the model, not predicted."
-    far = e['rotation']<.25*e['identity']
     return (f"Cameras are predicted from the pictures: median error of the relative rotation in unseen rooms {e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”"
-            + ("." if far else ": they are unreliable, and so is where a prediction is put."))
+            + ("." if unposed(e) else ": they are unreliable, and so is where a prediction is put."))
 
 @command
 def demo(
@@ -411,7 +412,7 @@ def demo(
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
     seed = HELD_OUT+o['seed']
-    scene = room_scene(student, teacher, seed, o['views'], o['between'], device=o['device'])
+    scene = room_scene(student, teacher, seed, o['views'], o['between'], view_side(student, teacher), o['device'])
     about,remarks,kw = _about(student, teacher, folder),[],{}
     print(about)
     if o['rooms']:
@@ -428,7 +429,7 @@ def _room(student, teacher, folder, o):
     return scene,dict(title='What would it look like from over there?', lead=lead, remarks=remarks, **kw)
 
 NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how often a linear probe still finds the right class on furniture. Mean ± standard deviation over rooms.",
-         "shuffled latents: another room's. nearest view: features of the closest context picture. position mean: one average map for all rooms. true-depth warp: context features carried over with the true depth, which no model is told."]
+         "shuffled latents: another room's. another view's, another room's camera: the right latents, asked for the wrong place. nearest view: features of the closest context picture. position mean: one average map for all rooms. true-depth warp: context features carried over with the true depth, which no model is told."]
 
 def _photos(student, teacher, folder, o):
     "The scene and the words of photos or a video"
@@ -442,7 +443,7 @@ def _photos(student, teacher, folder, o):
     remarks = [about]
     if student.cfg.teacher=='teacher':
         remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood.",
-                    _cameras_line(camera_errors(teacher, range(HELD_OUT, HELD_OUT+8), device=o['device']))]
+                    _cameras_line(camera_errors(teacher, range(HELD_OUT, HELD_OUT+8), hw=[view_side(student, teacher)]*2, device=o['device']))]
     else: remarks += ["Cameras are those that the teacher predicts."]
     remarks += ["Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
                 "Points stand at the teacher's depth for photos and at the depth probe's for cameras between them.",

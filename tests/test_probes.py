@@ -1,18 +1,17 @@
 "Laws of the measures: a student that knows all is perfect, one that looks at nothing has no gap, and no method is helped or hurt by the bookkeeping"
-import json
 import pytest
 import torch
-from spa3r.cameras import Cameras
-from spa3r.core import UserError
+from spa3r.cameras import Cameras,rotate
 from spa3r.patch_encoder import VGGT,VGGTConfig
-from spa3r.teachers import ExactTeacher,Observation,Teacher,VGGTTeacher
-from spa3r.probes import (aims,camera_errors,evaluate_field,fit_classes,fit_prior,format_table,held_rooms,mean_std,
-                          measure,nearest_view,probe,unposed,warp)
+from spa3r.teachers import ExactTeacher,VGGTTeacher
+from spa3r.measures import Prior,fit_classes,fit_prior,held_rooms,held_views,mean_std,measure
+from spa3r.probes import by_distance,camera_distance,evaluate_field,nearest_view,view_side,warp
 from spa3r.psfm import Spa3R,Spa3RConfig,select_views
 from spa3r.rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
 torch.set_num_threads(1)
 SEEDS = range(HELD_OUT+500, HELD_OUT+505)
+CAMERAS = ("another view's camera","another room's camera")
 GRID = (6,6)
 
 class Knows(ExactTeacher):
@@ -28,7 +27,7 @@ class Knows(ExactTeacher):
 class Blind(Knows):
     "Never looks at its latents"
     def decode(self, latents, cams, grid, depth=False):
-        rays = cams.rays(grid).flatten(2,3)
+        rays = rotate(cams.c2w[...,:3,:3], cams.rays(grid)).flatten(2,3)
         return dict(geo=rays@torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), depth=torch.ones_like(rays[...,0]))
 
 @pytest.fixture(scope='module')
@@ -46,14 +45,14 @@ def test_knowing_all_is_perfect(known):
     assert p['cosine']['mean']==pytest.approx(1, abs=1e-5) and p['l1']['mean']==0
     assert p['furniture']==top['furniture'] and p['classes']==top['classes']
     assert known['depth']['prediction']['mean']==0 < known['depth']['position median']['mean']
-    assert known['gaps']['cosine, shuffled latents']['mean']>.3
-    assert all(a.startswith('met') for a in aims(known))
+    assert known['gaps']['cosine, shuffled latents']['mean']>.3 and p['r2']['mean']==1 and p['iou']['mean']<=p['furniture']['mean']
+    for k in CAMERAS: assert known['gaps'][f'cosine, {k}']['mean']==known['gaps'][f'cosine, {k}']['std']==0  # what it knows, it says to any camera
 
 def test_not_looking_leaves_no_gap(prior):
     t = Blind(GRID)
     r = evaluate_field(t, t, SEEDS, prior=prior)
     for k in ('cosine, shuffled latents','furniture, shuffled latents'): assert r['gaps'][k]['mean']==r['gaps'][k]['std']==0
-    assert all(a.startswith('missed') for a in aims(r))
+    assert all(r['rows'][k]!=r['rows']['prediction'] for k in CAMERAS)  # but it knows where it is asked from
 
 def test_baselines_are_ordered(known):
     cos = {k:d['cosine']['mean'] for k,d in known['rows'].items()}
@@ -66,19 +65,35 @@ def test_baselines_are_ordered(known):
 def test_batch_size_changes_nothing(known, prior, batch):
     t = Knows(GRID)
     r = evaluate_field(t, t, SEEDS, batch=batch, prior=prior)
-    for k in set(r['rows'])-{'shuffled latents'}:
-        for m,d in r['rows'][k].items(): assert d['mean']==pytest.approx(known['rows'][k][m]['mean'], abs=1e-5), (k,m)
+    for part in ('rows','covered','uncovered'):
+        for k in set(r[part])-{'shuffled latents'}:
+            for m,d in r[part][k].items(): assert d['mean']==pytest.approx(known[part][k][m]['mean'], abs=1e-5), (part,k,m)
+    assert [o['cosine']['nearest view']['n'] for o in r['distance']]==[o['cosine']['nearest view']['n'] for o in known['distance']]
 
-def test_shuffled_latents_are_another_rooms():
-    class Seen(Knows):
-        def decode(self, latents, cams, grid, depth=False):
-            self.calls = getattr(self, 'calls', []) + [latents]
-            return super().decode(latents, cams, grid)
-    t = Seen(GRID)
+class Asked(Knows):
+    "Remembers what it was asked"
+    def decode(self, latents, cams, grid, depth=False):
+        self.calls = getattr(self, 'calls', []) + [(latents,cams)]
+        return super().decode(latents, cams, grid)
+
+def same(a, b): return (a==b).flatten(1).all(1)
+
+def test_what_the_student_is_asked():
+    "Rightly; with another room's latents; at another view's camera; at another room's camera"
+    t = Asked(GRID)
     evaluate_field(t, t, SEEDS, batch=2, prior=fit_prior(t, t, range(4), batch=4))
-    own,other = torch.cat(t.calls[::2]),torch.cat(t.calls[1::2])
-    assert len(own)==len(other)==len(SEEDS) and not (own==other).flatten(1).all(1).any()
-    assert all((own==o).flatten(1).all(1).any() for o in other)
+    own,shuffled,view,room = [(torch.cat([z for z,_ in c]),torch.cat([c.w2c for _,c in c])) for c in (t.calls[i::4] for i in range(4))]
+    assert all(len(z)==len(w)==len(SEEDS) for z,w in (own,shuffled,view,room))
+    assert not same(own[0], shuffled[0]).any() and same(own[1], shuffled[1]).all()
+    assert all(same(own[0], z[None]).any() for z in shuffled[0])
+    assert same(own[0], view[0]).all() and same(own[1].roll(1, 1), view[1]).all() and not (own[1]==view[1]).flatten(2).all(2).any()
+    assert same(own[0], room[0]).all() and not same(own[1], room[1]).any()
+    for i,(z,w) in enumerate(zip(shuffled[0], room[1])): assert torch.equal(same(own[0], z[None]), same(own[1], w[None])), i  # latents and cameras of the same room
+
+def test_one_hidden_view_has_no_other(prior):
+    t = Knows(GRID)
+    r = evaluate_field(t, t, SEEDS, v=3, n_ctx=2, prior=prior)
+    assert "another view's camera" not in r['rows'] and "cosine, another view's camera" not in r['gaps'] and "another room's camera" in r['rows']
 
 def test_hidden_views_depend_on_the_seed_alone():
     t = ExactTeacher(GRID)
@@ -86,6 +101,11 @@ def test_hidden_views_depend_on_the_seed_alone():
     assert torch.equal(tgt(7), tgt(2)) and not tgt(7)[:,0].any()
     assert (tgt(7).sum(1)==3).all() and len(tgt(7).unique(dim=0))>1
     for n in (0,5): pytest.raises(ValueError, lambda: next(held_rooms(t, [0], v=5, n_ctx=n)))
+
+def test_held_rooms_are_the_held_views():
+    for r,(views,is_tgt) in zip(held_rooms(ExactTeacher(GRID), SEEDS, batch=3), held_views(SEEDS, batch=3), strict=True):
+        assert torch.equal(r.obs.is_tgt, is_tgt) and torch.equal(r.cams.w2c, views.cams.w2c)
+        assert torch.equal(r.hit['depth'], render(views.rooms, views.cams, grid=GRID)['depth'])
 
 @pytest.fixture(scope='module')
 def rooms_twice():
@@ -96,7 +116,11 @@ def rooms_twice():
 
 def test_nearest_view_of_a_seen_camera_is_itself(rooms_twice):
     cams,hit,is_tgt = rooms_twice
-    assert (nearest_view(cams, is_tgt)[:,1]==1).all()
+    far = camera_distance(cams, is_tgt)
+    assert (nearest_view(cams, is_tgt)[:,1]==1).all() and far[:,1,1].abs().max()<1e-3 and far[:,0].min()>.05 and far.shape==(4,2,2)
+    turned = Cameras(cams.w2c.clone(), cams.K, cams.hw)
+    turned.w2c[:,3,:2] *= -1  # upside down on the spot: half a turn and no metres
+    assert torch.allclose(camera_distance(turned, is_tgt)[:,1,1], torch.tensor(torch.pi), atol=1e-3)
 
 def test_warp_finds_the_point(rooms_twice):
     cams,hit,is_tgt = rooms_twice
@@ -119,41 +143,78 @@ def test_class_probe_finds_a_linear_rule():
     a,b = fit_classes(x, y),fit_classes(x, y)
     assert (a(x).argmax(-1)==y).float().mean()>.9 and torch.equal(a.weight, b.weight) and not a.weight.requires_grad
 
-def test_measure_by_hand():
+@pytest.fixture
+def reads():
+    "A prior whose probe reads the class off one-hot features"
+    return Prior(None, None, torch.nn.Identity(), torch.full((len(CLASSES),), .5))
+
+def test_measure_by_hand(reads):
     eye,f = torch.eye(len(CLASSES)),list(FURNITURE)[0]
     cls = torch.tensor([[[0,f,f,1]],[[0,1,1,1]]])
     true = eye[cls]
     pred = true.clone()
     pred[0,0,1] = 2*eye[0]
-    d = measure(pred, true, cls, torch.nn.Identity())
-    assert d['furniture'][0]==.5 and d['furniture'][1].isnan()
+    d = measure(pred, true, cls, reads)
+    assert d['furniture'][0]==.5 and d['furniture'][1].isnan() and d['iou'][0]==.5 and d['iou'][1].isnan()
     assert d['classes'].tolist()==[.75,1.] and d['cosine'].tolist()==[.75,1.]
     assert d['l1'][0]==pytest.approx(3/4/len(CLASSES))
+    assert d['r2'].tolist()==[pytest.approx(1-(4+1)/4/len(CLASSES)/.5), 1.]
+    pred[1,0,3] = eye[f]  # furniture where there is none
+    d = measure(pred, true, cls, reads)
+    assert d['iou'].tolist()==[.5,0.] and d['furniture'][1].isnan()
+
+def test_iou_counts_what_was_called_furniture(reads):
+    "The wrong furniture counts twice: it is missing here, and is claimed there"
+    eye,(f,g,*_) = torch.eye(len(CLASSES)),list(FURNITURE)
+    cls,said = torch.tensor([[[f,f,g,0]]]),torch.tensor([[[f,g,g,g]]])
+    d = measure(eye[said], eye[cls], cls, reads)
+    assert d['furniture'][0]==pytest.approx(2/3) and d['iou'][0]==pytest.approx(2/5)  # 2 right of 3 that are furniture and 4 called so, less 2 in both
+
+def test_measure_of_some_patches(reads):
+    g = torch.Generator().manual_seed(0)
+    true,pred = torch.randn(2, 2, 3, 4, len(CLASSES), generator=g)
+    cls,keep = true.argmax(-1),torch.rand(2, 3, 4, generator=g)<.5
+    some,rest,every = [measure(pred, true, cls, reads, k) for k in (keep,~keep,None)]
+    n = keep.float().mean((1,2))
+    for m in ('cosine','l1','r2','classes'): assert torch.allclose(n*some[m]+(1-n)*rest[m], every[m], atol=1e-5), m
+    alone = measure(pred[:1][keep[:1]][None,None], true[:1][keep[:1]][None,None], cls[:1][keep[:1]][None,None], reads)
+    for m in alone: assert torch.allclose(alone[m][0], some[m][0], atol=1e-5, equal_nan=True), m
+    assert all(x.isnan().all() for x in measure(pred, true, cls, reads, torch.zeros_like(keep)).values())
+
+def test_r2_of_the_channel_mean_is_zero():
+    "Over the rooms from which mean and variance come"
+    t = Knows(GRID)
+    kw = dict(v=4, n_ctx=2, batch=6)
+    prior = fit_prior(t, t, range(6), **kw)
+    r = next(held_rooms(t, range(6), **kw))
+    true,cls = [select_views(x, r.obs.is_tgt) for x in (r.obs.feats['geo'], r.hit['cls'].flatten(2))]
+    r2 = measure(true.flatten(0,2).mean(0).expand_as(true), true, cls, prior)['r2'].mean()
+    assert r2==pytest.approx(1/cls.numel(), abs=1e-4)  # the variance is the unbiased one
+
+def test_covered_patches_are_those_of_the_warp(known):
+    u,c,rows = known['uncovered'],known['covered'],known['rows']
+    assert u['true-depth warp']==u['nearest view'] and c['true-depth warp']['cosine']['mean']>c['nearest view']['cosine']['mean']+.1
+    assert c['true-depth warp']['cosine']['mean']>rows['true-depth warp']['cosine']['mean']
+
+def test_ranges_of_distance(known):
+    far,x = torch.tensor([0.,.5,.6,9.]),torch.tensor([1.,2.,4.,8.])
+    d = by_distance(far, {'a':x, 'b':-x})
+    assert [(o['above'], o['below'], o['cosine']['a']['mean'], o['cosine']['b']['n']) for o in d]==[(0.,.5,1.,1),(.5,1.,3.,2),(2.,None,8.,1)]
+    cos = [o['cosine']['nearest view']['mean'] for o in known['distance']]
+    assert cos[0]>cos[-1] and all(o['cosine']['prediction']['mean']==pytest.approx(1, abs=1e-5) for o in known['distance'])
 
 def test_mean_leaves_out_what_does_not_apply():
     assert mean_std([1.,3.,float('nan')])==dict(mean=2., std=pytest.approx(2**.5), n=2)
     assert mean_std([float('nan')])==dict(mean=None, std=None, n=0)
 
-class Says(Teacher):
-    "Claims some cameras"
-    def __init__(self, change):
-        super().__init__()
-        self.change = change
-    def observe(self, views, is_tgt):
-        b,v = is_tgt.shape
-        cams = self.change(sample_scenes(range(b), v)[1])
-        return Observation(None, {}, cams, None, (2,2), is_tgt)
-
-@pytest.mark.parametrize('change,is_identity,is_unposed', [(lambda c: c.relative_to(0), False, True),
-    (lambda c: Cameras(torch.eye(4).expand_as(c.w2c), c.K, c.hw), True, False)])
-def test_rotation_error_does_not_depend_on_the_frame(change, is_identity, is_unposed):
-    e = camera_errors(Says(change), range(4), v=3, n_ctx=2, batch=4)
-    assert e['n']==4*3 and e['identity']>5 and unposed(e)==is_unposed
-    assert e['rotation']==pytest.approx(e['identity'] if is_identity else 0, abs=.1)
-
-def test_told_cameras_are_not_predicted():
-    e = camera_errors(ExactTeacher((2,2)), range(2), batch=2)
-    assert e['rotation']<.1 and e['given'] and not unposed(e) and not unposed(dict(rotation=10, identity=30, given=False))
+def test_spread_over_sets(known, prior):
+    assert mean_std([0.,2.,4.,6.,float('nan'),float('nan')], sets=3)==dict(mean=3., std=pytest.approx(20**.5/3**.5), n=4, std_sets=pytest.approx(8**.5))
+    t = Knows(GRID)
+    two = evaluate_field(t, t, range(SEEDS[0], SEEDS[0]+4), batch=4, prior=prior, sets=2)
+    each = [evaluate_field(t, t, range(SEEDS[0]+i, SEEDS[0]+i+2), prior=prior) for i in (0,2)]
+    d,a,b = [r['rows']['nearest view']['cosine'] for r in (two,*each)]
+    assert d['mean']==pytest.approx((a['mean']+b['mean'])/2) and d['std_sets']==pytest.approx(abs(a['mean']-b['mean'])/2**.5)
+    assert two['config']['sets']==2 and 'std_sets' not in a
 
 def test_images_and_own_cameras():
     "A teacher that looks gets pictures and nothing else, and the student its cameras"
@@ -162,19 +223,18 @@ def test_images_and_own_cameras():
         def observe(self, views, is_tgt):
             assert views.cams is None and views.imgs.shape[2:]==(3,56,56) and 0<=views.imgs.min()<views.imgs.max()<=1
             return super().observe(views, is_tgt)
-    class Asked(Spa3R):
+    class Told(Spa3R):
         def decode(self, latents, cams, grid, depth=False):
-            self.first = cams
+            if depth: self.first = cams  # the question that is not put wrongly
             return super().decode(latents, cams, grid, depth)
     t = Looks(VGGT(VGGTConfig.nano(dim=32, img_size=56)))
     with torch.no_grad(): t.vggt.camera_head.pose_branch.fc2.bias[7:] += 1  # an untrained head may give a field of view of 0
-    student = Asked(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
+    student = Told(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
     kw = dict(v=3, n_ctx=2, hw=(56,56), batch=2)
     r = evaluate_field(student, t, range(2), prior=fit_prior(student, t, range(10,14), **kw), **kw)
     own = next(held_rooms(t, range(2), **kw)).obs
     assert torch.allclose(student.first.w2c, select_views(own.cams, own.is_tgt).w2c, atol=1e-6)
     assert r['config']['grid']==[4,4] and all(d['cosine']['n']==2 for d in r['rows'].values())
-    assert not camera_errors(t, range(2), **kw)['given']
 
 def test_nan_is_not_left_out(prior):
     class Broken(Knows):
@@ -183,28 +243,23 @@ def test_nan_is_not_left_out(prior):
     t = Broken(GRID)
     with pytest.raises(ValueError, match='not finite'): evaluate_field(t, t, SEEDS, prior=prior)
 
-def test_aims_name_what_is_missed():
-    row = lambda c,f: dict(cosine=dict(mean=c), furniture=dict(mean=f))
-    table = lambda p,s,n: dict(rows={'prediction':row(*p), 'shuffled latents':row(*s), 'nearest view':row(*n)})
-    assert [a.split(':')[0] for a in aims(table((.8,.5), (.6,.1), (.5,.4)))]==['met','met']
-    assert [a.split(':')[0] for a in aims(table((.8,.4), (.7,.1), (.5,.4)))]==['missed','missed']
-    assert aims(table((.8,None), (.6,None), (.5,None)))[0].startswith('missed')
+@pytest.mark.parametrize('patch,grid,side', [(7,0,56),(14,0,56),(7,6,42),(14,6,84)])
+def test_side_gives_the_grid_of_training(patch, grid, side):
+    t = VGGTTeacher(VGGT(VGGTConfig.nano(dim=16, patch=patch, img_size=56)))
+    student = Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=32, teacher='teacher', grid=grid))
+    assert view_side(student, t)==side and (not grid or t.vggt.grid((side,side))==(grid,grid))
+    assert view_side(student, ExactTeacher(GRID))==112
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    d = tmp_path_factory.mktemp('weights')
-    torch.manual_seed(0)
-    Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8)).save_pretrained(d)
-    return d
-
-def test_command_prints_and_writes_the_same(weights, tmp_path, capsys):
-    r = probe(str(weights), scenes=3, batch=2, out=str(tmp_path/'probe.json'), device='cpu')
-    text = capsys.readouterr().out
-    assert json.loads((tmp_path/'probe.json').read_text())==r and format_table(r) in text
-    for k in ('prediction','shuffled latents','nearest view','position mean','true-depth warp','teacher itself'):
-        assert f"{r['rows'][k]['cosine']['mean']:.3f}" in text and k in text
-    assert all(a in text for a in r['aims']) and list(tmp_path.iterdir())==[tmp_path/'probe.json']
-
-@pytest.mark.parametrize('kw', [dict(weights='nowhere'), dict(scenes=1), dict(n_ctx=6), dict(n_ctx=0), dict(spread='narrow'), dict(weights='tests'), dict(batch=0)])
-def test_command_says_what_is_wrong(weights, kw):
-    with pytest.raises(UserError, match='|'.join(str(v) for v in kw.values())): probe(**{'weights':str(weights), 'scenes':2, **kw})
+def test_semantic_head(prior):
+    "Another feature map is judged by the same measures"
+    class Two(Knows):
+        def observe(self, views, is_tgt):
+            obs = super().observe(views, is_tgt)
+            obs.feats['sem'] = obs.feats['geo'][...,:32]*2
+            return obs
+        def decode(self, latents, cams, grid, depth=False):
+            return super().decode(latents, cams, grid) | dict(sem=2*latents[...,:32])
+    t = Two(GRID)
+    r = evaluate_field(t, t, SEEDS, head='sem', prior=fit_prior(t, t, range(6), head='sem'))
+    assert r['config']['head']=='sem' and r['rows']['prediction']['cosine']['mean']==pytest.approx(1, abs=1e-5)
+    assert r['rows']['nearest view']['cosine']['mean']<.95

@@ -258,7 +258,7 @@ def test_demo_writes_a_page(exact, tmp_path, capsys):
     path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1)
     d,said = page_json(path),capsys.readouterr().out
     assert 'shuffled latents' in said and 'true-depth warp' in said and 'missed' in said
-    assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents','nearest view','position mean','true-depth warp']
+    assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
     assert d['colours']==['rgb','teacher','prediction','error'] and any('missed' in r for r in d['remarks'])
 
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):

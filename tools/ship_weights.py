@@ -9,8 +9,8 @@ import argparse, json, subprocess
 from pathlib import Path
 import torch
 from spa3r.core import atomic_write
+from spa3r.gates import format_parts, format_table, probe, worth
 from spa3r.patch_encoder import VGGT
-from spa3r.probes import format_table, probe
 from spa3r.psfm import Spa3R
 
 ROOT = Path(__file__).parent.parent/'spa3r'/'weights'
@@ -22,13 +22,13 @@ def curve(logs, points=200):
     steps = torch.tensor([len(p) for p in pieces]).cumsum(0)
     return dict(step=steps.tolist(), loss=[round(p.mean().item(), 4) for p in pieces])
 
-def measures(name, scenes):
+def measures(name, scenes, seeds):
     "The probe's tables for cameras on a path and for cameras far apart"
-    return {spread:probe(name, scenes=scenes, spread=spread) for spread in ('video', 'wide')}
+    return {spread:probe(name, scenes=scenes, seeds=seeds, spread=spread) for spread in ('video', 'wide')}
 
 def card_text(name, c):
     "The card as Markdown"
-    tables = '\n\n'.join(f"### {spread} cameras\n\n```\n{format_table(r)}\n```" for spread, r in c['measures'].items())
+    tables = '\n\n'.join(f"### {spread} cameras\n\n```\n{format_table(r)}\n\n{format_parts(r)}\n```" for spread, r in c['measures'].items())
     aims = '\n'.join(f"- {a} ({spread} cameras)" for spread, r in c['measures'].items() for a in r['aims'])
     return f"""---
 license: apache-2.0
@@ -69,7 +69,8 @@ def main():
     p.add_argument('--about', default='A student of the feature field.')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
     p.add_argument('--teacher-run', type=Path, help='run that made the patch encoder')
-    p.add_argument('--scenes', type=int, default=64)
+    p.add_argument('--scenes', type=int, default=48, help='rooms in a set')
+    p.add_argument('--seeds', type=int, default=3, help='disjoint sets of rooms')
     a = p.parse_args()
     out = ROOT/a.name
     student = Spa3R.from_pretrained(a.run)
@@ -79,8 +80,8 @@ def main():
     c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
     if a.teacher_run: c['teacher_curve'] = curve([a.teacher_run/'log.jsonl'])
-    c['measures'] = measures(a.name, a.scenes)
-    c['worth_showing'] = all(aim.startswith('met') for aim in c['measures']['video']['aims'])
+    c['measures'] = measures(a.name, a.scenes, a.seeds)
+    c['worth_showing'] = worth(c['measures']['video'])
     atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(c, indent=1)))
     atomic_write(out/'README.md', lambda f: f.write_text(card_text(a.name, c)))
 

@@ -70,7 +70,7 @@ class Scene:
     cams:Cameras # Those of the video, (n,)
     share:np.ndarray # Share of each frame that each object fills, (n, objects)
     shown:list # Objects that can be asked about
-    walls:int # Walls that come into view
+    walls:int # Walls that are seen clearly
     @cached_property
     def unique(self):
         "Objects shown that are the only ones of their class in the room"
@@ -92,8 +92,9 @@ def watch(
     inside = ((uv>0)&(uv<torch.tensor(SIZE[::-1]))).all(-1)&(z>.1)
     whole = inside.view(n,k-1,8).all(-1).numpy()
     shown = [o for o,ok in zip(room.objects, (whole&(share>=CLEAR)).any(0)) if ok]
-    wall = hit['normal'][hit['cls']==CLASSES.index('wall')].round()@torch.tensor([1.,2.,0.])  # -2, -1, 1 or 2
-    return Scene(room, cams, share, shown, len(wall.unique()))
+    wall = (hit['normal'].round()@torch.tensor([1.,2.,0.]))*(hit['cls']==CLASSES.index('wall'))  # -2, -1, 1 or 2 where there is one
+    walls = sum(((wall==i).float().mean((1,2))>=CLEAR).any().item() for i in (-2,-1,1,2))
+    return Scene(room, cams, share, shown, walls)
 
 # %% ../nbs/16_questions.ipynb #9fadb4d1
 def _rect(o): return (*o.centre[:2], *o.half[:2], math.cos(o.yaw), math.sin(o.yaw))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from .cameras import Cameras,rotate,transform
-from .core import command,pick_device,set_seed,with_cfg
+from .core import UserError,command,pick_device,set_seed,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig
 from .psfm import draw_targets
@@ -140,6 +140,7 @@ def teach(
     "Train the miniature patch encoder on rooms: cameras, depth, points, and what it takes to find them"
     from safetensors.torch import load_file
     cfg = TrainConfig.nano(**dict(steps=3600, images=32, images_device=32, v_min=2, v_max=6, lr=1e-3, eval_every=0) | kwargs)
+    if cfg.images_device<(most := STAGES[-1].v_max): raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
     acc = accelerator(pick_device(device))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), len(CLASSES))

@@ -37,7 +37,7 @@ class SpatialEncoder(Teacher):
         teacher:Teacher, # Where its features come from
     ):
         super().__init__()
-        student.field = None
+        if hasattr(student, 'field'): del student.field
         self.student,self.teacher = student,teacher
         self.requires_grad_(False).eval()
 
@@ -83,7 +83,7 @@ def from_pretrained(cls:SpatialEncoder,
     try: cfg = Spa3R.read_config(json.loads((folder/'config.json').read_text()))
     except (OSError, ValueError, TypeError) as e: raise UserError(f"No student in {folder}: {' '.join(str(e).split())}") from e
     student = Spa3R(replace(cfg, teacher=teacher or cfg.teacher))
-    student.field = None
+    del student.field
     with safe_open(folder/'model.safetensors', 'pt') as f: state = {k:f.get_tensor(k) for k in f.keys() if not k.startswith(DECODER)}
     for k in [k for k in student._buffers if k.startswith('sem_')]: del student._buffers[k]
     try: student.load_state_dict(state)
@@ -222,7 +222,7 @@ def save_pretrained(self:SpatialLM,
     "Qwen's weights and the adapter's; the spatial encoder beside them, in `spatial`"
     to,encoder = Path(folder)/'spatial',self.model.spatial
     if kwargs.get('is_main_process', True):
-        if encoder is None and self.config.spatial=='spatial': encoder = self.model.encoder()
+        if encoder is None and self.config.spatial=='spatial' and self.config._name_or_path: encoder = self.model.encoder()
         if encoder is not None:
             encoder.save_pretrained(to)
             self.config.spatial = 'spatial'

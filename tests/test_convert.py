@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest,torch
 from golden_io import card,golden_dir,load
 from safetensors.torch import load_file
-from spa3r.convert import OFFICIAL,STUDENT,TEACHERS,config_of,convert,read_checkpoint,student_state
+from spa3r.convert import OFFICIAL,STUDENT,TEACHERS,config_of,convert,fill_vlm,read_checkpoint,student_state,vlm_config,vlm_states
 from spa3r.core import UserError
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.probes import load_student
@@ -180,3 +180,110 @@ def test_command(tmp_path, tensors):
     assert json.loads((tmp_path/'out'/'config.json').read_text()).items()>=OFFICIAL.items()
     r = subprocess.run([exe, tmp_path/'nothing.ckpt'], capture_output=True, text=True)
     assert r.returncode==2 and len(r.stderr.strip().splitlines())==1 and 'No file' in r.stderr
+
+# the whole Spa3-VLM
+
+def old_names(state):
+    "Qwen2.5-VL as transformers 4.50 wrote it"
+    return {k.replace('model.visual.', 'visual.').replace('model.language_model.', 'model.'):v for k,v in state.items()}
+
+def qwen_3b():
+    "Qwen2.5-VL-3B on the meta device"
+    from transformers import Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration
+    text = dict(vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2)
+    cfg = Qwen2_5_VLConfig(text_config=text, vision_config=dict(hidden_size=1280, out_hidden_size=2048), tie_word_embeddings=True)
+    with torch.device('meta'): return cfg,Qwen2_5_VLForConditionalGeneration(cfg)
+
+@pytest.fixture(scope='module')
+def full_size():
+    "Names and shapes of the official Spa3-VLM: a 3B under its old names, the adapter, and the whole Spa3R"
+    cfg,net = qwen_3b()
+    base = old_names({k:v for k,v in net.state_dict().items() if k!='lm_head.weight'})  # tied, hence not written
+    frozen = card('keys_spa3_vlm_adapter')['frozen_geometry_encoder']
+    spatial = {k.replace('model.', frozen['prefix'], 1):v for k,v in inventory('keys_spa3r_lightning_full').items()}
+    assert len(spatial)==frozen['n_tensors'] and sum(v.numel() for v in spatial.values())==frozen['n_values']
+    return cfg,base,inventory('keys_spa3_vlm_adapter'),spatial
+
+def test_vlm_at_full_size(full_size):
+    "Every tensor of the inventory has its place in ours, and ours has no other"
+    cfg,base,adapter,spatial = full_size
+    assert len(base)==824 and sum(v.numel() for v in base.values())==3_754_622_976 and {k.split('.')[0] for k in base}=={'visual','model'}
+    state,student = vlm_states(base|adapter|spatial)
+    assert len(state)==824+24 and {f'model.{k}' for k in student}==set(inventory('keys_spa3r_student'))
+    ours = vlm_config(cfg.to_dict(), config_of(student))
+    assert (ours.latent_dim,ours.n_latents,ours.spatial_width,ours.spatial_patch,ours.fusion)==(768,256,518,14,'cross')
+    model = fill_vlm(ours, state)
+    assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
+    assert {k:v.shape for k,v in model.state_dict().items() if k!='lm_head.weight'}=={k:v.shape for k,v in state.items()}
+    assert sum(p.numel() for p in model.parameters())==3_754_622_976+28_857_344
+
+@pytest.mark.parametrize('how,said', [('unknown','no tensor of the official'), ('renamed','does not fit'), ('missing','does not fit'), ('shape','does not fit'), ('encoder','is missing')])
+def test_vlm_at_full_size_is_strict(full_size, how, said):
+    cfg,base,adapter,spatial = full_size
+    t = base|adapter|spatial
+    if how=='unknown': t['geometry_norm.weight'] = t['ln.weight']
+    if how=='renamed': t['geometry_gate.1.weight'] = t.pop('geometry_gate.0.weight')
+    if how=='missing': t.pop('visual.blocks.31.attn.qkv.bias')
+    if how=='shape': t['ln.bias'] = torch.empty(7, device='meta')
+    if how=='encoder': t.pop('geometry_encoder.spa3r.query_embed.weight')
+    with pytest.raises(UserError, match=said):
+        state,student = vlm_states(t)
+        fill_vlm(vlm_config(cfg.to_dict(), config_of(student)), state)
+
+@pytest.fixture
+def official_vlm(tmp_path, tensors):
+    "A small Spa3-VLM under the official names, in two pieces: the recorded adapter, student and VGGT, and a Qwen of their width"
+    from tiny_qwen import base,images,tokenizer
+    from safetensors.torch import save_file
+    folder,tok = tmp_path/'spa3_vlm',tokenizer()
+    net = base('qwen2_5_vl', tok)
+    net.config.save_pretrained(folder)
+    for o in (tok,images()): o.save_pretrained(folder)
+    adapter = {k.removeprefix('w.'):v for k,v in load('g_vlm_adapter')[0].items() if k.startswith('w.')}
+    spatial = {k.replace('model.', 'geometry_encoder.spa3r.', 1):v for k,v in tensors.items()}
+    save_file({k:v.clone() for k,v in old_names(net.state_dict()).items()}, folder/'model-00001-of-00002.safetensors', metadata={'format':'pt'})
+    save_file({k:v.clone() for k,v in (adapter|spatial).items()}, folder/'model-00002-of-00002.safetensors', metadata={'format':'pt'})
+    return folder,net
+
+def test_convert_vlm(tmp_path, official_vlm, capsys):
+    "The converted model gives the recorded fusion, from pictures to fused tokens, and the Qwen in it is untouched"
+    from test_parity import check,recorded_vggt
+    from transformers import AutoModelForImageTextToText
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+    from spa3r.chat import Chat
+    from spa3r.vlm import SpatialEncoder
+    from tiny_qwen import picture
+    folder,net = official_vlm
+    out = convert(str(folder), str(tmp_path/'out'))
+    said = capsys.readouterr().out
+    assert 'of aggregator' in said and '1 of dino' in said and '24' not in said.split('left')[1]
+    m = AutoModelForImageTextToText.from_pretrained(out).eval()
+    assert all(torch.equal(v, m.state_dict()[k]) for k,v in net.state_dict().items())
+    recorded_vggt('layer')[0].save_pretrained(tmp_path/'vggt')
+    with pytest.warns(UserWarning, match='k_norm.bias'): encoder = SpatialEncoder.from_pretrained(str(out/'spatial'), teacher=str(tmp_path/'vggt'))
+    assert (encoder.cfg.teacher_norm,encoder.cfg.asymmetric,encoder.teacher.vggt.cfg.global_qk_norm)==('rms',False,'rms')
+    assert json.loads((out/'spatial/config.json').read_text()).items()>=(OFFICIAL|dict(teacher='facebook/VGGT-1B')).items()
+    assert not any(k.startswith(('decoder','heads','aggregator')) for k in load_file(out/'spatial/model.safetensors'))
+    m.model.attach(encoder)
+    ts,_ = load('g_vlm_adapter')
+    tokens = (ts['image_embeds'],ts['image_embeds_b1'])
+    seen = BaseModelOutputWithPooling(last_hidden_state=torch.zeros(4*88, 1), pooler_output=tokens)
+    with torch.no_grad(): got = m.model.see(seen, list(ts['images']), None, [1,1]).pooler_output
+    check('fused', got[0], ts['fused'])
+    check('fused in a batch', torch.cat(got), ts['fused_batch2_per_sample'])
+    c = Chat.from_pretrained(str(out), tokens=4)
+    c.model.model.attach(encoder)
+    c.processor.view = (56,14)
+    pics = [picture(0),picture(1)]
+    assert c.ask(c.watch(pics), ['Chairs?'])==[c.answer(pics, 'Chairs?')]
+
+def test_vlm_folders_that_are_none(tmp_path, official_vlm):
+    folder,_ = official_vlm
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(UserError, match='No .safetensors'): convert(str(tmp_path/'empty'), str(tmp_path/'out'))
+    (folder/'model-00002-of-00002.safetensors').write_bytes(b'x'*20)
+    with pytest.raises(UserError, match='cannot be read'): convert(str(folder), str(tmp_path/'out'))
+    (folder/'config.json').unlink()
+    (folder/'model-00002-of-00002.safetensors').unlink()
+    with pytest.raises(UserError, match='no state_dict'): convert(str(folder), str(tmp_path/'out'))
+    assert not (tmp_path/'out').exists()

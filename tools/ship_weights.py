@@ -22,9 +22,15 @@ def curve(logs, points=200):
     steps = torch.tensor([len(p) for p in pieces]).cumsum(0)
     return dict(step=steps.tolist(), loss=[round(p.mean().item(), 4) for p in pieces])
 
-def measures(name, scenes, seeds):
-    "The probe's tables for cameras on a path and for cameras far apart"
-    return {spread:probe(name, scenes=scenes, seeds=seeds, spread=spread) for spread in ('video', 'wide')}
+def measure_card(name, card, scenes, seeds):
+    "The card with the probe's tables for cameras on a path and for cameras far apart"
+    tables = {spread:probe(name, scenes=scenes, seeds=seeds, spread=spread) for spread in ('video', 'wide')}
+    return card | dict(measures=tables, worth_showing=worth(tables['video']))
+
+def write_card(name, card):
+    "For programs, and for people"
+    atomic_write(ROOT/name/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
+    atomic_write(ROOT/name/'README.md', lambda f: f.write_text(card_text(name, card)))
 
 def card_text(name, c):
     "The card as Markdown"
@@ -80,9 +86,6 @@ def main():
     c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
     if a.teacher_run: c['teacher_curve'] = curve([a.teacher_run/'log.jsonl'])
-    c['measures'] = measures(a.name, a.scenes, a.seeds)
-    c['worth_showing'] = worth(c['measures']['video'])
-    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(c, indent=1)))
-    atomic_write(out/'README.md', lambda f: f.write_text(card_text(a.name, c)))
+    write_card(a.name, measure_card(a.name, c, a.scenes, a.seeds))
 
 if __name__ == '__main__': main()

@@ -1,0 +1,62 @@
+"Every benchmark runs at its smallest size and prints its lines; none of the numbers is judged by how fast it is"
+import re,runpy,sys
+from pathlib import Path
+import pytest
+
+HERE = Path(__file__).parent.parent/'benchmarks'
+NUMBER = r'-?\d[\d.,]*(?:e[-+]?\d+)?'
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    "What a benchmark prints; it runs in this process, which has torch already, apart from rows that start their own"
+    def f(name, *args):
+        monkeypatch.syspath_prepend(HERE)
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *args])
+        runpy.run_path(str(HERE/f'{name}.py'), run_name='__main__')
+        return capfd.readouterr().out
+    return f
+
+def rows(out, start, n):
+    "The `n` numbers at the end of each line that begins with `start`"
+    got = [re.search(rf'((?:\s{NUMBER}){{{n}}})\s*$', re.sub(' +', ' ', l)) for l in out.splitlines() if re.match(rf'\s*{start}', l)]
+    assert got and all(got), out
+    return [[float(x.replace(',','')) for x in m[1].split()] for m in got]
+
+def test_aggregation_forms_agree(run):
+    out = run('aggregation', '--views', '2', '--repeats', '1')
+    (n,dense),(m,two) = re.findall(r'^ +2 +(\d+) (dense|two calls)', out, re.M)
+    assert (n,m,dense,two)==('658','658','dense','two calls')
+    assert all(x>0 for r in rows(out, r'2 +658', 3) for x in r)
+    diff,size = map(float, re.search(r'largest difference (\S+) of tokens up to (\S+)', out).groups())
+    assert diff<1e-5<size
+
+def test_student_step_rows(run):
+    out = run('student_step', '--repeats', '1', '--dim', '64')
+    times = {k:rows(out, f'{k}  ', 4)[0] for k in ('targets','all','all, checkpointing')}
+    assert all(median>=best>0 and peak>added for median,best,peak,added in times.values())
+    assert re.search(r'official .*2\.8-3\.3 +1\.03', out) and 'of the official' not in out  # figures of another size are not compared
+    assert len(re.findall(r'of the time of all, \S+ of its peak', out))==3
+
+def test_pretrain_step_counts_operations(run):
+    out = run('pretrain_step', '--nano', '--views', '2', '--repeats', '1')
+    assert re.search(r'12 images, 2 views', out) and re.search(rf'{NUMBER} images a CPU-second', out) and 'matmul rate of' in out
+    parts = rows(out, '(?:teacher|student|backward)', 4)
+    assert len(parts)==6 and all(x>0 for p in parts for x in p)
+    assert sum(p[1] for p in parts)==pytest.approx(1, abs=.04) and sum(p[2] for p in parts)==pytest.approx(1, abs=.04)
+    assert len(rows(out, 'aten::', 2))>=5
+
+def test_loader_rows(run):
+    out = run('loader', '--batches', '3', '--images', '4', '--views', '2', '--scenes', '2', '--photos', '3', '--width', '160', '--view', '56')
+    for kind in ('JPEG','rooms'):
+        got = rows(out, f'{kind}.*[^e] +\\d+ +\\S+ +\\S+ +\\S+$', 4)
+        assert [g[0] for g in got]==[0,2] and all(g[1]>0 and g[2]>0 and 0<=g[3]<=1 for g in got)
+        assert re.search(rf'{kind}.*: 2 workers / none {NUMBER}', out)
+
+@pytest.mark.parametrize('name,args,says', [
+    ('rooms_rate', ['--views','2','--size','28','--batch','1','--seconds','.05'], 'scenes/s by the clock'),
+    ('questions_rate', ['--seconds','.05'], 'questions')])
+def test_rates(run, name, args, says): assert re.search(rf'{NUMBER} .*{says}', run(name, *args))
+
+def test_full_size_needs_a_gpu(run, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(SystemExit, match='--nano'): run('pretrain_step')

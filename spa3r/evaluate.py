@@ -10,13 +10,12 @@ __all__ = ['FIELDS', 'SIMPLE', 'BESIDE', 'fault', 'read_questions', 'split_of', 
 
 # %% ../nbs/19_evaluate.ipynb #771894b6
 import hashlib,io,json,os,re,subprocess,time,zipfile
-from copy import deepcopy
 from pathlib import Path
 import numpy as np
 import spa3r,torch
 from fastcore.basics import patch
 from tqdm import tqdm
-from .core import UserError,atomic_write,command,pick_device,pick_dtype
+from .core import UserError,atomic_write,command,pick_device
 from .questions import debias,room_frames,room_questions
 from .rooms import HELD_OUT
 from .views import VIDEOS
@@ -214,56 +213,24 @@ def decided(
 
 # %% ../nbs/19_evaluate.ipynb #06eebbca
 class VLM:
-    "Any image-and-text model of transformers as an answerer"
+    "An image-and-text model as an answerer"
     def __init__(self,
-        model, # Has `generate`
-        processor, # Of the same model
-        frames:int=32, # Frames it is shown
-        tokens:int=16, # Tokens it may write
-        system:str='You are a helpful assistant.', # System prompt
-    ):
-        self.model,self.processor,self.frames,self.tokens,self.system = model.eval(),processor,frames,tokens,system
-        processor.tokenizer.padding_side = 'left'
+        chat, # A `Chat`, or whatever can `watch` frames and be asked
+    ): self.chat = chat
 
     @classmethod
     def from_pretrained(cls, name:str, device='cpu', **kw):
-        "Model and processor from a folder or the hub"
-        from transformers import AutoModelForImageTextToText,AutoProcessor
-        try: return cls(AutoModelForImageTextToText.from_pretrained(name, dtype=pick_dtype(device)).to(device), AutoProcessor.from_pretrained(name), **kw)
-        except (OSError, ValueError, ImportError, AttributeError) as e:
-            raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {' '.join(str(e).split())[:300]} (needs pip install 'spa3r[vlm]')") from e
+        "A model from a folder or the hub; a Spa3-VLM among others"
+        from spa3r.chat import load_chat
+        return cls(load_chat(name, device, **kw))
 
-    def _prompt(self, n, text):
-        "What stands before `text` and what stands after it, as the model's chat template has it"
-        user = dict(role='user', content=[dict(type='image')]*n+[dict(type='text', text=text)])
-        full = self.processor.apply_chat_template([dict(role='system', content=[dict(type='text', text=self.system)]),user], add_generation_prompt=True, tokenize=False)
-        head,_,tail = full.rpartition(text)
-        return head,tail
-
-    def _watch(self, scene):
-        "Tokens of everything before the question, and the model's memory of it"
-        from PIL import Image
-        imgs = [Image.fromarray(o) for o in scene.frames(self.frames)]
-        x = self.processor(text=[self._prompt(len(imgs), '?')[0]], images=imgs, return_tensors='pt').to(self.model.device)
-        past = self.model(**x, use_cache=True, logits_to_keep=1).past_key_values
-        return x['input_ids'],past,getattr(self.model.model, 'rope_deltas', None),len(imgs)
-
-    @torch.inference_mode()
     def answer(self,
         scene, # An `AskedScene`
         questions:list, # Questions about it
     )->list: # A text for each
         "Look once, then answer all the questions together"
-        ids,past,deltas,n = scene.once(('watched',id(self)), lambda: self._watch(scene))
-        k,past = len(questions),deepcopy(past)
-        past.batch_repeat_interleave(k)
-        if deltas is not None: self.model.model.rope_deltas = deltas  # where text goes on after the frames, in models that number them in 3D
-        tails = [t+self._prompt(n, t)[1] for t in map(prompt, questions)]
-        t = self.processor.tokenizer(tails, add_special_tokens=False, padding=True, return_tensors='pt').to(self.model.device)
-        ids = ids.expand(k, -1)
-        x = dict(input_ids=torch.cat([ids, t['input_ids']], 1), attention_mask=torch.cat([torch.ones_like(ids), t['attention_mask']], 1))
-        out = self.model.generate(**x, past_key_values=past, max_new_tokens=self.tokens, do_sample=False, num_beams=1)
-        return self.processor.tokenizer.batch_decode(out[:,x['input_ids'].shape[1]:], skip_special_tokens=True)
+        seen = scene.once(('watched',id(self)), lambda: self.chat.watch(scene.frames(self.chat.frames)))
+        return self.chat.ask(seen, [prompt(q) for q in questions])
 
 # %% ../nbs/19_evaluate.ipynb #fbafe3d7
 class AnswerFile:

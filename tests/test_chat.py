@@ -4,7 +4,7 @@ import numpy as np
 import pytest,torch
 from PIL import Image
 from tiny_qwen import BASES,base,folders,images,picture,strong,tokenizer,wake
-from spa3r.chat import Chat,pictures
+from spa3r.chat import Chat,OtherChat,load_chat,pictures
 from spa3r.core import UserError
 from spa3r.vlm import INPUTS,Processor,from_qwen,processor_fields
 
@@ -30,7 +30,7 @@ def logits_of(c, pics, q):
 def logits_together(c, pics, qs):
     "Logits of all answers when the pictures are read once"
     seen = c.watch(pics)
-    x,past = c._questions(seen, qs),deepcopy(seen.past)
+    x,past = c.continued(seen, qs),deepcopy(seen.past)
     past.batch_repeat_interleave(len(qs))
     out = c.model.generate(**x, past_key_values=past, max_new_tokens=c.tokens, do_sample=False, output_logits=True, return_dict_in_generate=True)
     return torch.stack(out.logits, 1),out.sequences[:,x['input_ids'].shape[1]:]
@@ -71,7 +71,7 @@ def test_where_a_scene_ends(there, kind):
     a = c.watch(SCENES[0])
     tok = c.processor.tokenizer
     assert tok.decode(a.ids[0,-1:])=='<|vision_end|>' and (a.ids==tok.convert_tokens_to_ids('<|vision_end|>')).sum()==2
-    x = c._questions(a, ASKED)
+    x = c.continued(a, ASKED)
     for i,q in enumerate(ASKED):
         w = c.processor([c.processor.chat(2, q, c.system)], [SCENES[0]])
         pos,_ = c.model.model.get_rope_index(**{k:w[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})
@@ -102,19 +102,27 @@ def test_bfloat16_agrees_mostly(there, kind):
 
 def test_a_plain_qwen(there):
     "The same helper without any adapter"
-    from transformers import AutoModelForImageTextToText
-    m = AutoModelForImageTextToText.from_pretrained(there/'qwen2_5_vl')
-    c = Chat(m, Processor.from_pretrained(str(there/'qwen2_5_vl')), tokens=6)
-    assert c.processor.view is None and c.ask(c.watch(SCENES[0]), ASKED)==[c.answer(SCENES[0], q) for q in ASKED]
+    c = load_chat(str(there/'qwen2_5_vl'), tokens=6)
+    assert type(c) is Chat and c.processor.view is None and c.ask(c.watch(SCENES[0]), ASKED)==[c.answer(SCENES[0], q) for q in ASKED]
 
 @kinds
-def test_from_pretrained(there, tmp_path, kind):
+def test_any_other_model(there, kind):
+    "With the processor of transformers, and with no word from us where tokens are"
+    from test_vlm import official
+    c = chat(there, kind, 'none')
+    o = OtherChat(c.model, official(kind, c.processor.tokenizer), tokens=c.tokens)
+    want = [c.answer(s, q) for s,q in zip(SCENES, ASKED)]
+    assert o.answer(SCENES, ASKED[:3])==want and [o.ask(o.watch(s), [q])[0] for s,q in zip(SCENES, ASKED)]==want
+    assert o.ask(o.watch(SCENES[0]), ASKED)==c.ask(c.watch(SCENES[0]), ASKED)
+
+@kinds
+def test_load_chat(there, tmp_path, kind):
     c = chat(there, kind, 'append')
     c.model.save_pretrained(tmp_path)
     c.processor.save_pretrained(tmp_path)
-    again = Chat.from_pretrained(str(tmp_path), tokens=8)
+    again = load_chat(str(tmp_path), tokens=8)
     assert again.answer(SCENES, ASKED[:3])==c.answer(SCENES, ASKED[:3])
-    with pytest.raises(UserError, match='cannot be loaded'): Chat.from_pretrained(str(there/'spatial'))
+    with pytest.raises(UserError, match='cannot be loaded as an image-and-text model'): load_chat(str(there/'spatial'))
 
 def test_what_shows_a_scene(tmp_path):
     "A folder, a video, a picture, arrays and tensors; upright, and at most so many"

@@ -250,7 +250,7 @@ def test_convert_vlm(tmp_path, official_vlm, capsys):
     from test_parity import check,recorded_vggt
     from transformers import AutoModelForImageTextToText
     from transformers.modeling_outputs import BaseModelOutputWithPooling
-    from spa3r.chat import Chat
+    from spa3r.chat import load_chat
     from spa3r.vlm import SpatialEncoder
     from tiny_qwen import picture
     folder,net = official_vlm
@@ -271,7 +271,7 @@ def test_convert_vlm(tmp_path, official_vlm, capsys):
     with torch.no_grad(): got = m.model.see(seen, list(ts['images']), None, [1,1]).pooler_output
     check('fused', got[0], ts['fused'])
     check('fused in a batch', torch.cat(got), ts['fused_batch2_per_sample'])
-    c = Chat.from_pretrained(str(out), tokens=4)
+    c = load_chat(str(out), tokens=4)
     c.model.model.attach(encoder)
     c.processor.view = (56,14)
     pics = [picture(0),picture(1)]

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from spa3r import evaluate as e, vsibench as v
+from spa3r.chat import OtherChat
 from spa3r.core import UserError
 
 def question(i, scene='s0', t='object_counting', truth='3', options=None, dataset='d', **kw):
@@ -439,7 +440,7 @@ def test_vlm_reads_frames_once_and_answers_as_if_it_had_not(qwen):
     pics = {s:np.random.default_rng(i).integers(0, 255, (5,*hw,3), dtype=np.uint8) for i,(s,hw) in enumerate(dict(s0=(84,112), s1=(56,84)).items())}
     looks = []
     hook = m.model.visual.register_forward_hook(lambda mod,x,out: looks.append(1))
-    vlm = e.VLM(m, p, frames=5, tokens=12)
+    vlm = e.VLM(OtherChat(m, p, frames=5, tokens=12))
     got = {}
     a,b = e.make_scenes(qs, lambda q,n: pics[q['scene_name']][:n])
     for i in range(0, 6, 2):  # the scenes take turns: each keeps what was read of it
@@ -449,12 +450,12 @@ def test_vlm_reads_frames_once_and_answers_as_if_it_had_not(qwen):
     want = {e.ask_id(q):plainly(m, p, pics[q['scene_name']], q, 12) for q in qs}
     assert got==want
     assert len(set(want.values()))>=6  # they differ, so agreeing means something
-    three = e.VLM(m, p, frames=3, tokens=8).answer(e.make_scenes(qs[:4], lambda q,n: pics['s0'][:n])[0], qs[:4])
+    three = e.VLM(OtherChat(m, p, frames=3, tokens=8)).answer(e.make_scenes(qs[:4], lambda q,n: pics['s0'][:n])[0], qs[:4])
     assert three==[plainly(m, p, pics['s0'][:3], q, 8) for q in qs[:4]]
 
 def test_vlm_through_the_loop(qwen, tmp_path):
     qs = questions(10, per=5)
-    vlm = e.VLM(*qwen, frames=2, tokens=4)
+    vlm = e.VLM(OtherChat(*qwen, frames=2, tokens=4))
     frames = lambda q,n: np.random.default_rng(int(q['scene_name'][1:])).integers(0, 255, (n,56,84,3), dtype=np.uint8)
     one,_ = e.ask(vlm.answer, e.make_scenes(qs, frames), tmp_path/'a', batch=1)
     all_,n = e.ask(vlm.answer, e.make_scenes(qs, frames), tmp_path/'b', batch=0)
@@ -462,3 +463,23 @@ def test_vlm_through_the_loop(qwen, tmp_path):
 
 def test_vlm_that_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(UserError, match='cannot be loaded as an image-and-text model'): e.VLM.from_pretrained(str(tmp_path))
+
+@pytest.mark.parametrize('fusion', ['cross','append'])
+def test_command_with_a_spa3_vlm(tmp_path, capsys, monkeypatch, fusion):
+    "A folder with a Spa3-VLM on rooms: watched once a room, and what it says is what it says alone"
+    from tiny_qwen import folders,wake
+    from spa3r.chat import Chat,load_chat
+    from spa3r.vlm import Processor,from_qwen
+    there = folders(tmp_path/'base')
+    wake(from_qwen(str(there/'qwen2_5_vl'), str(there/'spatial'), fusion)).save_pretrained(tmp_path/'model')
+    Processor.from_pretrained(str(there/'qwen2_5_vl')).save_pretrained(tmp_path/'model')
+    watched,watch = [],Chat.watch
+    monkeypatch.setattr(Chat, 'watch', lambda self,x: watched.append(1) or watch(self, x))
+    r = e.evaluate('rooms', model=str(tmp_path/'model'), frames=3, rooms=2, limit=12, batch=4, out=str(tmp_path/'o.json'), device='cpu')
+    capsys.readouterr()
+    qs,films = e.room_data(range(e.HELD_OUT, e.HELD_OUT+2))
+    rows,by = next(iter(r['rows'].values())),{(e.scene_of(q),q['id']):q for q in qs}
+    c = load_chat(str(tmp_path/'model'), frames=3)
+    assert len(rows)==12 and len(watched)==len({o['scene'] for o in rows})
+    alone = [c.answer(films.film(q, 3), v.prompt(q)) for q in (by[o['scene'],o['id']] for o in rows)]
+    assert [o['answer'] for o in rows]==alone and len(set(alone))>1

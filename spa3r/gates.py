@@ -226,5 +226,5 @@ def probe(
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_parts(result) + '\n\n' + format_table(result))
-    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1, allow_nan=False)))
+    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
     return result

@@ -200,6 +200,9 @@ def test_ranges_of_distance(known):
     far,x = torch.tensor([0.,.5,.6,9.]),torch.tensor([1.,2.,4.,8.])
     d = by_distance(far, {'a':x, 'b':-x})
     assert [(o['above'], o['below'], o['cosine']['a']['mean'], o['cosine']['b']['n']) for o in d]==[(0.,.5,1.,1),(.5,1.,3.,2),(2.,None,8.,1)]
+    near = torch.cat([camera_distance(r.cams, r.obs.is_tgt).min(-1).values.flatten() for r in held_rooms(ExactTeacher(GRID), SEEDS)])
+    count = lambda o: int((near>=o['above']).sum() if o['below'] is None else ((near>=o['above'])&(near<o['below'])).sum())
+    assert all(o['cosine']['prediction']['n']==count(o) for o in known['distance'])
     cos = [o['cosine']['nearest view']['mean'] for o in known['distance']]
     assert cos[0]>cos[-1] and all(o['cosine']['prediction']['mean']==pytest.approx(1, abs=1e-5) for o in known['distance'])
 

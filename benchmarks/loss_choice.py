@@ -13,7 +13,8 @@ from spa3r.teachers import ExactTeacher
 from spa3r.probes import evaluate_field, fit_prior
 from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
 from spa3r.rooms import HELD_OUT
-from spa3r.training import TrainConfig, fit, masked, observe
+from spa3r.loop import TrainConfig, fit
+from spa3r.training import masked, observe
 from spa3r.views import RoomSource
 from spa3r.core import set_seed
 

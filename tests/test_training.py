@@ -12,7 +12,8 @@ from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT
 from spa3r.teachers import ExactTeacher
 from spa3r.teaching import Lesson,teach
-from spa3r.training import Log,TrainConfig,accelerator,fit,locked,masked,newest,observe,param_groups,pretrain
+from spa3r.loop import Feed,Log,Run,TrainConfig,accelerator,fit,locked,newest,param_groups,what_happened
+from spa3r.training import masked,observe,pretrain
 from spa3r.views import RoomSource,seeded
 from small_run import SIZE,small
 
@@ -144,14 +145,14 @@ def test_one_process_goes_on_where_two_were(two, way, tmp_path):
     last = newest(d/way)
     state,cfg = torch.load(last/'state.pt', weights_only=True),TrainConfig(**SIZE)
     shutil.copytree(last, tmp_path/'b'/last.name)
-    run = t.Run(Spa3R.from_pretrained(last), None, cfg, tmp_path/'b', accelerator())
+    run = Run(Spa3R.from_pretrained(last), None, cfg, tmp_path/'b', accelerator())
     assert run.step==cfg.steps
     for a,b in zip(run.opt.state_dict()['state'].values(), state['opt']['state'].values(), strict=True): assert all(torch.equal(a[k], b[k]) for k in a)
 
 def test_processes_share_evenly_or_not_at_all(tmp_path):
     class Three:
         num_processes,process_index = 3,0
-    with pytest.raises(UserError, match='4 micro-batches a step cannot be shared evenly by 3'): t.Run(Toy(3,1), loss, config(images=8), tmp_path, Three)
+    with pytest.raises(UserError, match='4 micro-batches a step cannot be shared evenly by 3'): Run(Toy(3,1), loss, config(images=8), tmp_path, Three)
     with pytest.raises(UserError, match='torchrun'): run(tmp_path, fsdp=True)
 
 @pytest.mark.parametrize('world', [1,2,4])
@@ -159,7 +160,7 @@ def test_ranks_divide_the_micro_batches_among_them(world):
     seen = []
     for r in range(world):
         class Acc: num_processes,process_index,device = world,r,torch.device('cpu')
-        f = t.Feed(lambda s,m: (s,m), 3, config(steps=5, images=8), Acc)
+        f = Feed(lambda s,m: (s,m), 3, config(steps=5, images=8), Acc)
         seen += [f.next() for _ in range(8//world)]
     assert sorted(seen)==[(s,m) for s in (3,4) for m in range(4)]
 
@@ -227,7 +228,7 @@ def test_nan_stops_with_a_word(tmp_path):
     with pytest.raises(UserError, match='lower the learning rate.*goes on from step-0000009'): run(tmp_path, lambda s,m: batch(s,m)*(math.nan if s==9 else 1))
     clean = run(tmp_path/'clean', steps=17)
     m = Toy(3,1)
-    r = t.Run(m, loss, config(), tmp_path, accelerator())
+    r = Run(m, loss, config(), tmp_path, accelerator())
     assert r.step==9 and m.weight.isfinite().all() and len(log(tmp_path))==9
     assert log(tmp_path)==log(tmp_path/'clean')[:9]
 
@@ -282,8 +283,8 @@ def test_full_disk_while_writing_the_log(tmp_path, monkeypatch):
     assert log(tmp_path)==log(tmp_path/'whole')
 
 def test_a_process_that_is_lost_is_told_from_a_bug():
-    assert 'process of this run was lost' in t.what_happened(RuntimeError('[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711'))
-    assert t.what_happened(RuntimeError('mat1 and mat2 shapes cannot be multiplied')) is None
+    assert 'process of this run was lost' in what_happened(RuntimeError('[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711'))
+    assert what_happened(RuntimeError('mat1 and mat2 shapes cannot be multiplied')) is None
 
 def test_folder_in_use_is_refused(tmp_path):
     with locked(tmp_path):
@@ -368,7 +369,7 @@ def photos(tmp_path):
     return str(tmp_path/'photos')
 
 def test_pretrain_and_teach_end_to_end(tmp_path):
-    teach(out=str(tmp_path/'teacher'), steps=1, images=2, images_device=2, v_min=2, v_max=2, quiet=True)
+    teach(out=str(tmp_path/'teacher'), steps=1, images=6, images_device=6, quiet=True)
     s = pretrain(out=str(tmp_path/'student'), teacher=str(tmp_path/'teacher'), grid=3, **TINY)
     assert (tmp_path/'student'/'teacher'/'model.safetensors').read_bytes()==(tmp_path/'teacher'/'model.safetensors').read_bytes()  # the two travel together
     again = Spa3R.from_pretrained(tmp_path/'student')

@@ -154,6 +154,23 @@ def test_command_with_a_teacher_that_looks(tmp_path, capsys):
     assert r['config']['grid']==[4,4] and r['config']['hw']==[28,28] and not r['cameras']['given'] and r['teacher_depth']['depth head']['n']==2
     assert len(r['aims'])==5 and 'not to be called unposed' in text and 'see 25% or more of each other' in text
 
+def test_command_for_the_semantic_head(tmp_path):
+    "The semantic teacher is loaded where it is asked for, and only there"
+    from transformers import Dinov2Config,Dinov2Model
+    torch.manual_seed(0)
+    Dinov2Model(Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)).save_pretrained(tmp_path/'dino')
+    net = VGGT(VGGTConfig.nano(dim=32, img_size=28, patch=7))
+    with torch.no_grad(): net.camera_head.pose_branch.fc2.bias[7:] += 1
+    net.save_pretrained(tmp_path/'teacher')
+    Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64, sem_channels=24, teacher='teacher', grid=0,
+        semantic=str(tmp_path/'dino'))).save_pretrained(tmp_path)
+    kw = dict(scenes=2, views=3, n_ctx=2, device='cpu')
+    sem,geo = [probe(str(tmp_path), head=h, **kw) for h in ('sem','geo')]
+    assert sem['config']['head']=='sem' and sem['rows']['nearest view']!=geo['rows']['nearest view'] and sem['teacher_depth']==geo['teacher_depth']
+    (tmp_path/'dino'/'config.json').unlink()
+    assert probe(str(tmp_path), **kw)['rows']==geo['rows']
+    with pytest.raises(UserError, match='semantic teacher'): probe(str(tmp_path), head='sem', **kw)
+
 @pytest.mark.parametrize('kw', [dict(weights='nowhere'), dict(scenes=1), dict(seeds=0), dict(n_ctx=6), dict(n_ctx=0), dict(spread='narrow'), dict(weights='tests'), dict(batch=0),
     dict(head='sem'), dict(size=-1)])
 def test_command_says_what_is_wrong(weights, kw):

@@ -6,7 +6,7 @@
 __all__ = ['DECODER', 'INPUTS', 'OLD_NAMES', 'BASES', 'SPECIAL', 'CHAT', 'VISION', 'SpatialEncoder', 'SpatialConfig',
            'Spa3Qwen2_5VLConfig', 'Spa3Qwen3VLConfig', 'SpatialModel', 'spatial_folder', 'SpatialLM',
            'Spa3Qwen2_5VLModel', 'Spa3Qwen2_5VL', 'Spa3Qwen3VLModel', 'Spa3Qwen3VL', 'from_qwen', 'spatial_fields',
-           'make_tokenizer', 'Processor', 'processor_fields']
+           'make_tokenizer', 'nano_config', 'Processor', 'processor_fields']
 
 # %% ../nbs/15_vlm.ipynb #531567d8
 import json,re
@@ -312,6 +312,19 @@ def make_tokenizer(
     tk.decoder = decoders.ByteLevel()
     tk.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size-len(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     return Qwen2TokenizerFast(tokenizer_object=tk, eos_token='<|im_end|>', pad_token='<|endoftext|>', additional_special_tokens=SPECIAL, chat_template=CHAT)
+
+# %% ../nbs/15_vlm.ipynb #1c50dd6e
+def nano_config(
+    tokenizer, # From `make_tokenizer`
+    **changes, # To fields, such as `fusion` or those of `spatial_fields`
+)->Spa3Qwen2_5VLConfig:
+    "Sizes of a Spa3-VLM that learns on a laptop: about four million weights"
+    ids = tokenizer.convert_tokens_to_ids
+    text = dict(vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=2,
+        rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=[4,6,6]), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    vision = dict(depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=192, window_size=56, fullatt_block_indexes=[1,3])
+    return Spa3Qwen2_5VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ids('<|image_pad|>'),
+        video_token_id=ids('<|video_pad|>'), vision_start_token_id=ids('<|vision_start|>'), vision_end_token_id=ids('<|vision_end|>'), **changes)
 
 # %% ../nbs/15_vlm.ipynb #0b77227c
 class Processor:

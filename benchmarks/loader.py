@@ -16,7 +16,6 @@ from spa3r.loop import Feed, TrainConfig, accelerator
 from spa3r.patch_encoder import VGGT, VGGTConfig
 from spa3r.psfm import Spa3R, Spa3RConfig, psfm_loss
 from spa3r.teachers import VGGTTeacher
-from spa3r.loop import Feed, TrainConfig, accelerator
 from spa3r.training import masked, observe
 from spa3r.views import RoomSource, open_scenes
 

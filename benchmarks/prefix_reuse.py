@@ -8,7 +8,7 @@ import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from spa3r.chat import Chat
 from spa3r.core import command,pick_device,pick_dtype,set_seed
-from spa3r.questions import room_frames
+from spa3r.watching import room_frames
 from spa3r.rooms import HELD_OUT
 from spa3r.vlm import Processor,SpatialEncoder,Spa3Qwen2_5VL,make_tokenizer,nano_config,processor_fields,spatial_fields
 

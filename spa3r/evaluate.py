@@ -16,11 +16,13 @@ import spa3r,torch
 from fastcore.basics import patch
 from tqdm import tqdm
 from .core import UserError,atomic_write,command,pick_device
-from .questions import debias,room_frames,room_questions
+from .blind import debias
+from .questions import room_questions
 from .rooms import HELD_OUT
 from .views import VIDEOS
 from .vsibench import (NUMERIC,PARSERS,REPORTED,TASKS,TITLES,TYPES,blind_answers,chance_answers,compare,format_table,frequency_answers,grade,
     letters,prompt,scene_of,summarise)
+from .watching import room_frames
 
 # %% ../nbs/19_evaluate.ipynb #371037fb
 FIELDS = ('id','dataset','scene_name','question_type','question','options','ground_truth')

@@ -80,6 +80,12 @@ def test_steps_computed_again_are_compared_with_the_log(tmp_path, capsys):
     assert '17 steps were computed again and differ' in capsys.readouterr().out and (tmp_path/'log.jsonl').read_text()==before
 
 def lines(p): return p.read_bytes().count(b'\n') if p.exists() else 0
+def children(pid):
+    p = Path(f'/proc/{pid}/task/{pid}/children')
+    return p.read_text().split() if p.exists() else []
+def alive(pid):
+    p = Path(f'/proc/{pid}/stat')
+    return p.exists() and p.read_text().rsplit(')', 1)[1].split()[0]!='Z'
 
 @pytest.mark.parametrize('workers', [0,2])
 def test_kill_9(tmp_path, workers):
@@ -93,9 +99,14 @@ def test_kill_9(tmp_path, workers):
     for at in (0,3,6):
         p = start()
         while lines(out/'log.jsonl')<at and p.is_alive(): time.sleep(.01)
+        helpers = children(p.pid)
         os.kill(p.pid, signal.SIGKILL)
         p.join()
         assert p.exitcode==-signal.SIGKILL
+        for _ in range(500):  # they go, too
+            if not any(map(alive, helpers)): break
+            time.sleep(.02)
+        else: raise AssertionError('workers were left behind')
         before = (out/'log.jsonl').read_bytes() if at else b''
     p = start()  # at once: the lock of a killed process is no lock
     p.join()
@@ -170,7 +181,20 @@ def test_accumulation_is_one_large_batch(tmp_path):
     torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-5)
     assert alike(tmp_path/'a', tmp_path/'b')<1e-5
 
+def test_gradients_travel_once_a_step(tmp_path, monkeypatch):
+    from accelerate import Accelerator
+    quiet,real = [],Accelerator.no_sync
+    monkeypatch.setattr(Accelerator, 'no_sync', lambda self, m: quiet.append(1) or real(self, m))
+    run(tmp_path, images=8, steps=3)
+    assert len(quiet)==3*3
+
 # --- what else a run can be asked
+
+def test_gradients_are_clipped(tmp_path):
+    run(tmp_path/'a', clip=1e-3)
+    run(tmp_path/'b', clip=100.)
+    a,b = log(tmp_path/'a'),log(tmp_path/'b')
+    assert a[0]==b[0] and a[5]['loss']!=b[5]['loss']  # AdamW takes the first step at any size
 
 def test_reworked_blocks_learn_the_same_and_leave_no_trace(tmp_path):
     plain,_ = small(tmp_path/'a', TrainConfig(**SIZE))

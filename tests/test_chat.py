@@ -4,7 +4,8 @@ import numpy as np
 import pytest,torch
 from PIL import Image
 from tiny_qwen import BASES,base,folders,images,picture,strong,tokenizer,wake
-from spa3r.chat import Chat,OtherChat,load_chat,pictures
+from spa3r.chat import Chat,OtherChat,load_chat
+from spa3r.pictures import pictures
 from spa3r.core import UserError
 from spa3r.vlm import INPUTS,Processor,from_qwen,processor_fields
 

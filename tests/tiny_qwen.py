@@ -3,7 +3,8 @@ import torch
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.teachers import VGGTTeacher
-from spa3r.vlm import SPECIAL,SpatialEncoder,make_tokenizer
+from spa3r.pictures import SPECIAL,make_tokenizer
+from spa3r.vlm import SpatialEncoder
 
 def tokenizer(): return make_tokenizer(['How many chairs are there in this room?'], 256+20+len(SPECIAL))
 

@@ -76,7 +76,7 @@ def compare(views, repeats, full):
     for form, r in zip(FORMS, rows):
         print(f"{views:5} {r['n']:7} {form:10} {r['time']:10.3f} {r['attention']:13.3f} {r['peak']:8.2f} {r['added']:12.3f}")
     a, b = rows
-    ratios = ', '.join(f"{k} {b[k]/a[k]:.2f}" for k in ('time', 'attention', 'peak', 'added'))
+    ratios = ', '.join(f"{k} {b[k]/a[k] if a[k] else float('nan'):.2f}" for k in ('time', 'attention', 'peak', 'added'))
     print(f"      two calls / dense: {ratios}; largest difference {abs(x-y).max():.1e} of tokens up to {abs(x).max():.1f}", flush=True)
 
 if __name__ == '__main__':

@@ -53,6 +53,13 @@ class TrainConfig:
     checkpointing:bool=False # Keep no activations inside blocks, compute them again: less memory, more time
     tensorboard:bool=False # Write TensorBoard's files into the folder of the run, too
 
+    def __post_init__(self):
+        if min(self.steps, self.images_device, self.save_every)<1 or self.eval_every<0 or not 0<self.ratio<1:
+            raise UserError(f"steps {self.steps}, images_device {self.images_device}, save_every {self.save_every}: at least 1 each; "
+                            f"eval_every {self.eval_every}: at least 0; ratio {self.ratio}: between 0 and 1")
+        for k,known in (('precision',('bf16','float32')), ('on',('targets','all'))):
+            if getattr(self, k) not in known: raise UserError(f"{k} {getattr(self, k)!r}: {' or '.join(known)}")
+
     @classmethod
     def nano(cls, **kw):
         "A run for a laptop's CPU; `kw` overrides fields"

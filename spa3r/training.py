@@ -18,7 +18,7 @@ from .teachers import ExactTeacher,ObservationCache,load_teacher
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from .rooms import HELD_OUT
 from .probes import evaluate_field,fit_prior
-from .loop import TrainConfig,accelerator,fit
+from .loop import TrainConfig,accelerator,fit,newest
 
 # %% ../nbs/12_training.ipynb #f2072c56
 MASKS = 4  # what is drawn here; `views` and `loop` draw 0 to 3
@@ -48,7 +48,7 @@ def observe(
 def new_student(
     teacher:nn.Module, # Its channels decide the student's
     cfg:Spa3RConfig, # Sizes; channels are the teacher's
-    examples:list, # Observations from which the standardisation is fitted
+    examples:list, # Observations from which the standardisation is fitted; none where it is known or not wanted
     init:str='', # Folder of a student to start from
 )->Spa3R: # Ready to learn
     "A student that fits the teacher"
@@ -58,7 +58,7 @@ def new_student(
         student.load_state_dict(old.state_dict())
         return student
     student = Spa3R(replace(cfg, geo_channels=teacher.channels['geo'], sem_channels=teacher.channels.get('sem', 0)))
-    if cfg.standardise: fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
+    if examples: fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
     return student
 
 # %% ../nbs/12_training.ipynb #96738746
@@ -168,7 +168,8 @@ def pretrain(
         batch_fn,look = kept(ObservationCache(cache, key, n, device=acc.device, tell=print if acc.is_main_process else len), cfg, batch_fn, look)
     beside = nano and Path(teacher).is_dir()
     size = size(teacher='teacher' if beside else teacher, semantic=semantic, grid=grid if teacher=='exact' else 0)
-    student = new_student(t, size, [look(batch_fn(s, 0)) for s in range(4*size.standardise)], init)
+    known = init or newest(out)  # a run that goes on has its standardisation in its checkpoint
+    student = new_student(t, size, [] if known else [look(batch_fn(s, 0)) for s in range(4*size.standardise)], init)
     report.clear()
     evaluate = HeldRooms(t, hw=(side,side), device=acc.device) if data=='rooms' else None
     if eval_data: evaluate = HeldViews(lambda s, m, b=cfg.batches(_source(eval_data, side, width, True)): observe(t, *send_to_device(masked(b, cfg, s, m), acc.device)))

@@ -12,7 +12,7 @@ from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT
 from spa3r.teachers import ExactTeacher
 from spa3r.teaching import Lesson,teach
-from spa3r.loop import Feed,Log,Run,TrainConfig,accelerator,fit,locked,newest,param_groups,what_happened
+from spa3r.loop import Feed,Log,Run,Task,TrainConfig,accelerator,fit,locked,newest,param_groups,what_happened
 from spa3r.training import masked,observe,pretrain
 from spa3r.views import RoomSource,seeded
 from small_run import SIZE,small
@@ -180,6 +180,7 @@ def test_accumulation_is_one_large_batch(tmp_path):
     a,b = run(tmp_path/'a', images=8),run(tmp_path/'b', part, images=4)
     torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-5)
     assert alike(tmp_path/'a', tmp_path/'b')<1e-5
+    for x,y in zip(log(tmp_path/'a'), log(tmp_path/'b')): assert abs(x['norm']/y['norm']-1)<1e-4  # AdamW would not notice another size
 
 def test_gradients_travel_once_a_step(tmp_path, monkeypatch):
     from accelerate import Accelerator
@@ -270,6 +271,15 @@ def test_a_worker_that_is_lost(tmp_path):
     run(tmp_path/'whole')
     assert log(tmp_path)==log(tmp_path/'whole')
 
+@pytest.mark.skipif(not Path('/proc').exists(), reason='needs /proc')
+def test_a_worker_that_is_lost_while_nobody_waits(tmp_path):
+    def each_step(step):
+        if step==2:
+            for p in children(os.getpid()): os.kill(int(p), signal.SIGKILL)
+            time.sleep(.3)  # torch would raise here, in the middle of whatever this is
+    with pytest.raises(UserError, match='prepares data was lost'): run(tmp_path, each_step=each_step, workers=1)
+    assert steps(tmp_path)==list(range(len(log(tmp_path)))) and len(log(tmp_path))>=3
+
 def test_what_a_user_can_mend_keeps_its_words_in_a_worker(tmp_path):
     with pytest.raises(UserError, match=r'^no pictures. The run in \S+ goes on from step-0000005'): run(tmp_path, breaks(5, UserError('no pictures')), workers=1)
 
@@ -321,6 +331,20 @@ def test_other_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match='other settings'): run(tmp_path, settings=dict(data='b'))
     run(tmp_path, settings=dict(data='a'), save_every=5, workers=1, checkpointing=True)  # these change no number
 
+@pytest.mark.parametrize('kw', [dict(steps=0), dict(save_every=0), dict(images_device=0), dict(eval_every=-1), dict(ratio=1.), dict(precision='fp16'), dict(on='some')])
+def test_settings_that_cannot_be_meant(kw):
+    with pytest.raises(UserError, match=next(iter(kw))): TrainConfig(**kw)
+
+def test_products_in_bf16_leave_the_loss_in_float32():
+    c,teacher = TrainConfig(**SIZE),ExactTeacher((3,3))
+    student = Spa3R(Spa3RConfig.nano(dim=16, nh=2, enc_depth=1, dec_depth=1, n_latents=4))
+    b = masked(c.batches(RoomSource((42,42), images=False)), c, 0, 0)
+    loss = lambda m,b: t.psfm_loss(m, observe(teacher, *b))
+    low,high = (Task(student, loss, bf16)(b)['loss'] for bf16 in (True,False))
+    assert low.dtype==torch.float32 and 0<abs(low/high-1)<.02
+    low.backward()
+    assert all(p.grad.dtype==torch.float32 for p in student.parameters())
+
 # --- schedule and groups
 
 def test_schedule():
@@ -352,9 +376,11 @@ def test_masks_belong_to_seed_step_and_micro_batch():
     look = lambda s,m,c=c: masked(bs, c, s, m)
     (a,x),(b,y) = look(4,1),look(4,1)
     assert torch.equal(x, y) and torch.equal(a.cams.w2c, b.cams.w2c)
-    masks = [look(s,m)[1].flatten().tolist() for s in range(4) for m in range(2)]
-    assert len({tuple(o) for o in masks})>3
-    assert any(not torch.equal(look(s,m)[1], look(s,m,replace(c, seed=1))[1]) for s in range(4) for m in range(2))
+    one = replace(c, v_min=6)  # six views always, so that only the masks differ
+    bs = one.batches(RoomSource(images=False))
+    masks = lambda **kw: {k:tuple(masked(bs, replace(one, **kw), *k)[1].flatten().tolist()) for k in ((s,m) for s in range(4) for m in range(2))}
+    assert len({v for (s,m),v in masks().items() if m==0})>2 and len({v for (s,m),v in masks().items() if s==0})==2
+    assert sum(a!=b for a,b in zip(masks().values(), masks(seed=1).values()))>4
 
 def test_training_never_sees_held_out_rooms():
     c = TrainConfig.nano(images=16, images_device=16, v_min=2, v_max=2)
@@ -407,6 +433,14 @@ def test_pretrain_judges_itself_on_held_out_rooms(tmp_path, monkeypatch):
     assert [json.loads(l)['score'] for l in open(tmp_path/'eval.jsonl')]==[.5,.5] and (tmp_path/'best'/'config.json').exists()
     assert all(s>=HELD_OUT+10**6 for o in seen for s in o)
 
+def test_going_on_needs_no_examples(tmp_path, monkeypatch):
+    asked,real = [],t.observe
+    monkeypatch.setattr(t, 'observe', lambda *a: asked.append(1) or real(*a))
+    a = pretrain(out=str(tmp_path), grid=2, **TINY)
+    assert len(asked)==4+4*2
+    b = pretrain(out=str(tmp_path), grid=2, **TINY)
+    assert len(asked)==4+4*2 and all(torch.equal(v, b.state_dict()[k]) for k,v in a.state_dict().items())  # the standardisation among them
+
 def test_pretrain_on_photos(tmp_path, photos, vggt, capsys):
     kw = dict(data=photos, teacher=vggt, width=56, eval_data=photos, **TINY|dict(eval_every=2, steps=5))
     pretrain(out=str(tmp_path/'a'), max_broken=.5, **kw)
@@ -429,6 +463,17 @@ def test_cached_teacher_is_asked_once(tmp_path, vggt, monkeypatch):
     a,b = log(tmp_path/'a'),log(tmp_path/'plain')
     assert all(abs(x['loss']-y['loss'])<.02 for x,y in zip(a[:4], b)) and abs(a[4]['loss']-b[4]['loss'])>1e-4  # then come the first two steps again
     with pytest.raises(UserError, match='other conditions'): pretrain(out=str(tmp_path/'c'), cache=str(tmp_path/'cache'), cache_samples=8, **kw|dict(seed=1))
+
+def test_a_cache_is_walked_round_and_round(tmp_path):
+    class Cache:
+        n,folder = 8,tmp_path
+        def get(self, i, make): return i,make()
+    batch,look = t.kept(Cache(), config(images=4), lambda *key: key, lambda key: key)
+    got = [look(batch(s, m)) for s in range(6) for m in range(2)]
+    assert got==[(i%8, divmod(i%8, 2)) for i in range(12)]
+    (tmp_path/'00000003.safetensors').touch()
+    assert batch(1, 1)==(3, None) and batch(1, 0)==(2, (1,0))  # what is there is not made again, unless it turns out to be damaged
+    assert look((3, None))==(3, (1,1))
 
 def test_exact_teacher_knows_rooms_alone(tmp_path, photos):
     with pytest.raises(UserError, match='the exact teacher knows rooms'): pretrain(out=str(tmp_path), data=photos, **TINY)

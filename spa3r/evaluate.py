@@ -20,8 +20,8 @@ from .blind import debias
 from .questions import room_questions
 from .rooms import HELD_OUT
 from .views import VIDEOS
-from .vsibench import (NUMERIC,PARSERS,REPORTED,TASKS,TITLES,TYPES,blind_answers,chance_answers,compare,format_table,frequency_answers,grade,
-    letters,prompt,scene_of,summarise)
+from .vsibench import NUMERIC,PARSERS,TASKS,TITLES,TYPES,grade,letters,prompt,scene_of
+from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise
 from .watching import room_frames
 
 # %% ../nbs/19_evaluate.ipynb #371037fb

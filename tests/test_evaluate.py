@@ -306,7 +306,9 @@ def test_real_processes_one_of_them_killed(tmp_path):
 # --- runs, tables, the command
 
 def test_a_folder_holds_one_run(tmp_path):
+    e.same_run(tmp_path, dict(model='slip of the pen', frames=8))  # nothing has been answered: no harm done
     e.same_run(tmp_path, dict(model='a', frames=8))
+    e.ask(Dummy(), scenes(questions(3)), tmp_path)
     e.same_run(tmp_path, dict(model='a', frames=8))
     with pytest.raises(UserError, match="frames 8, not 32"): e.same_run(tmp_path, dict(model='a', frames=32))
 
@@ -326,13 +328,13 @@ def test_command_on_a_file(tmp_path, capsys):
     assert [len(o) for o in r['rows'].values()]==[120]*4 and not (tmp_path/'o.answers').exists()
 
 def test_command_on_rooms(tmp_path, capsys, monkeypatch):
-    r = e.evaluate(rooms=2, seed=5, out=str(tmp_path/'o.json'))
+    r = e.evaluate(rooms=2, seed=5, model='none', out=str(tmp_path/'o.json'))
     assert r['about']['data']=='rooms' and r['about']['scenes']==2 and r['runs']['oracle']['scores']['overall']==100
     qs,films = e.room_data(range(10**9+5, 10**9+7))
     assert [q['id'] for q in e.choose(qs)]==[o['id'] for o in r['rows']['chance']] and not any(map(e.fault, qs))
     assert films.find(qs[0]) and films.film(qs[0], 2).shape==(2,240,320,3) and (films.film(qs[-1], 1)!=films.film(qs[0], 1)).any()
     monkeypatch.setattr(e, 'debias', lambda qs: ([dict(q, pruned=i%3==0) for i,q in enumerate(qs)],None))
-    split = {s:e.evaluate(rooms=2, seed=5, split=s, out=str(tmp_path/'o.json'))['about']['questions'] for s in ('debiased','pruned')}
+    split = {s:e.evaluate(rooms=2, seed=5, split=s, model='none', out=str(tmp_path/'o.json'))['about']['questions'] for s in ('debiased','pruned')}
     assert split['pruned']==-(-len(qs)//3) and sum(split.values())==len(qs) and 'split debiased' in capsys.readouterr().out
 
 class Tiny:
@@ -387,7 +389,7 @@ def test_missing_videos_are_named_before_anything_is_asked(tmp_path, filmed):
 
 def test_options_are_checked(tmp_path):
     q = str(write(tmp_path/'q.json', questions(4)))
-    for kw,why in ((dict(parser='mine'),'lmms_eval'), (dict(frames=0),'frames'), (dict(limit=-1),'limit'), (dict(batch=-1),'batch'), (dict(tasks='x'),'no task x')):
+    for kw,why in ((dict(parser='mine'),'lmms_eval'), (dict(frames=-1),'frames'), (dict(rooms=0),'rooms'), (dict(limit=-1),'limit'), (dict(batch=-1),'batch'), (dict(tasks='x'),'no task x')):
         with pytest.raises(UserError, match=why): e.evaluate(q, out=str(tmp_path/'o.json'), **kw)
 
 # --- a model of transformers

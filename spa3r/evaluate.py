@@ -498,7 +498,7 @@ def weights_id(
     if not Path(model).is_dir():
         from transformers import PretrainedConfig
         try: return (PretrainedConfig.get_config_dict(model)[0].get('_commit_hash') or '')[:12]
-        except OSError: return ''  # loading it will say why
+        except OSError as e: raise UserError(f"{model!r} is no folder here, and cannot be had from the hub either: {' '.join(str(e).split())[:160]}") from e
     h = hashlib.sha1()
     for p in sorted(o for o in Path(model).rglob('*') if o.suffix in ('.json','.jinja','.safetensors','.bin')):
         h.update(f'{p.relative_to(model)} {(size := p.stat().st_size)}'.encode())

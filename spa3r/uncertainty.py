@@ -83,7 +83,7 @@ def sparsification_gain(
 )->Tensor: # 1 the oracle, 0 chance, below 0 worse than chance, (...)
     "How much of what an oracle would win is won"
     mine,best = [sparsification(x, err).mean(-1) for x in (u,err)]
-    chance = err.mean(-1).double()
+    chance = err.double().mean(-1)
     return (chance-mine)/(chance-best).clamp_min(1e-12)
 
 # %% ../nbs/12c_uncertainty.ipynb #167cb93b

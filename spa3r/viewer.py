@@ -18,6 +18,7 @@ from einops import rearrange,repeat
 from torch import Tensor
 from .cameras import Cameras,compose,interpolate,inv_se3,rigid,scale_intrinsics,unproject
 from .core import UserError,atomic_write,command,pick_device
+from .files import check_export,export_scene
 from .views import Views
 from .scenes import read_photos,read_video
 from .teachers import ExactTeacher
@@ -389,12 +390,16 @@ def demo(
     between:int=4, # Cameras nobody took, between each picture and the next
     rooms:int=16, # Unseen rooms to measure on, when there are no photos; 0 for no table
     device:str='auto', # auto, cpu, cuda, ...
+    export:str=None, # Also write points and cameras to this .ply or .glb file (needs the extra `files`)
+    export_colours:str='rgb', # What its points wear: rgb, prediction, teacher or error
+    export_bare:bool=False, # No cameras in it
 )->Path: # The page
     "Predict the feature fields of cameras nobody took, and write one page to look at them. Without arguments: a generated room"
     if images and video: raise UserError("Give --images or --video, not both")
     if views<2 or between<0: raise UserError(f"--views {views} --between {between}: at least 2 pictures and no negative number of cameras between them")
     if rooms==1 or rooms<0 or seed<0: raise UserError(f"--rooms {rooms} --seed {seed}: give 0 rooms or at least 2, and a seed from 0 up")
     if Path(out).is_dir(): raise UserError(f"{out} is a folder: give --out the name of a file")
+    if export: check_export(export, export_colours)
     device,real = pick_device(device),bool(images or video)
     if images and not Path(images).expanduser().is_dir(): raise UserError(f"No folder {images}: give a folder of photos to --images")
     if video and not Path(video).expanduser().is_file(): raise UserError(f"No video {video}: give a file to --video")
@@ -403,6 +408,7 @@ def demo(
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     make = _photos if real else _room
     scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device))
+    if export: print(f"\n{export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)}: points for other programs")
     try: path = write_html(out, scene, **words)
     except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk")

@@ -100,6 +100,44 @@ def test_every_notebook_is_in_the_sidebar_in_reading_order():
     numbered = [o for o in listed if o[0].isdigit()]
     assert numbered==sorted(numbered)
 
+# --- links
+
+def words(p): return '\n'.join(source(c) for c in cells(p) if c['cell_type']=='markdown')
+def anchors(p):
+    "What headings of a page are called in its address, as pandoc does it"
+    heads = re.findall(r'^#+ (.+?)\s*$', re.sub(r'```.*?```', '', words(p), flags=re.S), re.M)
+    return {re.sub(r'^[^a-z]+', '', re.sub(r'[^\w\-. ]', '', h.lower()).strip().replace(' ', '-')) for h in heads}
+def links(p): return re.findall(r'\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)', words(p))
+
+@pytest.mark.parametrize('p', nbs, ids=lambda p: p.stem)
+def test_links_lead_somewhere(p):
+    for f,a in links(p):
+        to = p if not f else p.parent/f.replace('.html', '.ipynb')
+        assert to.exists(), f'{p.name} links to {f}, which is not there'
+        assert not a or a in anchors(to), f'{p.name} links to {f}#{a}; there are {sorted(anchors(to))}'
+
+deviations = root/'nbs/deviations.ipynb'
+
+def test_deviations_name_tests_that_exist():
+    named = re.findall(r'`(test_\w+)::(\w+)`', words(deviations))
+    assert len(named)>80
+    for f,fn in named:
+        tree = ast.parse((root/f'tests/{f}.py').read_text(encoding='utf8'))
+        assert any(isinstance(n, ast.FunctionDef) and n.name==fn for n in tree.body), f'there is no {fn} in tests/{f}.py'
+
+def test_equations_have_their_line():
+    rows = re.findall(r'\| `([^`]+)` \(`spa3r/(\w+)\.py`\) \|', words(deviations))
+    assert len(rows)>10
+    for line,mod in rows: assert line in (root/f'spa3r/{mod}.py').read_text(encoding='utf8'), f'spa3r/{mod}.py has no line {line!r}'
+
+def test_deviations_and_notebooks_link_each_other():
+    for section in re.split(r'^## ', words(deviations), flags=re.M)[1:]:
+        here = next(iter(re.findall(r'^(.+)$', section, re.M))).lower().replace(' ', '-')
+        for f in set(re.findall(r'\((\d\w+\.ipynb)#', section)) if here in ('equations','parts','language','judgement') else ():
+            assert (deviations.name,here) in links(root/'nbs'/f), f'{f} does not link back to deviations.ipynb#{here}'
+    for f in set(re.findall(r'\((\d\w+\.ipynb)#', words(deviations))):
+        assert any(o==deviations.name for o,_ in links(root/'nbs'/f)), f'{f} does not link back'
+
 # --- README and settings
 
 def test_readme_is_in_step(): run(sys.executable, root/'tools/readme.py', '--check')

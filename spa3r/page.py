@@ -77,7 +77,7 @@ def _as_bytes(y):
     step = y.reshape(-1, y.shape[-1]).abs().amax(0).clamp(min=1e-9)/127
     return (y/step).round().to(torch.int8),step
 
-# %% ../nbs/13h_page.ipynb #b1d799e9
+# %% ../nbs/13h_page.ipynb #12fe3425
 # for each kind of camera: under the picture, under the prediction, under the teacher, beside the name
 SAID = dict(context=['the model was given this picture','the context pictures include this one','computed from that picture','context view'],
             target=['held back: the model never saw this picture','from the other pictures alone','computed from that picture','target view'],
@@ -88,7 +88,7 @@ SAID = dict(context=['the model was given this picture','the context pictures in
 CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a pyramid or a thumbnail to go to that camera, a point to ask what is like it; drag to turn, scroll to zoom.",
                 teacher="Each point in the colour of its patch's feature, as the teacher computes it from a picture. One colour, one kind of feature.",
                 prediction="Each point in the colour of the feature that was predicted for its patch: the same colours mean the same features.",
-                number="One number for each patch, dark is small, yellow is large; the same scale as in the panel. Grey: not known.",
+                number="One number for each patch, dark is small, yellow is large; the same scale as in the panel. Places where it is not known are left out.",
                 similarity="Cosine between each predicted feature and that of the chosen point or patch: yellow is alike.",
                 choose="Click a point of the scene, or a patch in a panel: what is like it lights up.",
                 still="Above: the points in the colours of the pictures. Below: in the colours of the predicted features.")

@@ -263,14 +263,14 @@ def data_uri(
     Image.fromarray((to_img(img)*255).round().astype(np.uint8)).save(f, kind, quality=88)
     return f'data:image/{kind.lower()};base64,'+base64.b64encode(f.getvalue()).decode()
 
-# %% ../nbs/13_viewer.ipynb #9371c504
+# %% ../nbs/13_viewer.ipynb #fe65e01d
 def field_figure(
     scene:FieldScene, # A scene
     point:tuple=None, # (stop, row, column) for colours by similarity; None: no such button
     n:int=3000, # Points to show, at most
     by:str='prediction', # Colour to begin with
     pca:FeaturePCA=None, # Colours of features; fitted on all that the teacher says, if None
-    height:int=420, # Pixels
+    height:int=460, # Pixels
 ): # Plotly figure
     "A scene to turn, a slider along its cameras, and target, prediction and difference beside it"
     import plotly.graph_objects as go
@@ -281,7 +281,7 @@ def field_figure(
     low = p['keep'] & (p['xyz'][:,2]<=_below_ceiling(p['xyz']))
     p = {k:v[low] for k,v in p.items()}
     far = .055*float(np.ptp(p['xyz'], axis=0).max())
-    fig = make_subplots(3, 2, specs=[[dict(type='scene', rowspan=3),{}],[None,{}],[None,{}]], column_widths=[.76,.24],
+    fig = make_subplots(3, 2, specs=[[dict(type='scene', rowspan=3),{}],[None,{}],[None,{}]], column_widths=[.74,.26],
                         horizontal_spacing=.01, vertical_spacing=.06, subplot_titles=['','target','prediction','difference'])
     line = lambda cams,col,w: go.Scatter3d(**dict(zip('xyz', _pyramids(cams, far).T)), mode='lines', line=dict(color=col, width=w), hoverinfo='skip', showlegend=False)
     names = ['rgb','teacher','prediction','error']+['similarity']*(point is not None)
@@ -306,9 +306,9 @@ def field_figure(
     steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
     buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b] for a,b in style(k).items()}, [0]]) for k in names]
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    fig.update_layout(height=height, margin=dict(l=0,r=0,t=24,b=0), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8))],
-        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.08, xanchor='left', buttons=buttons, active=names.index(by))],
-        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', _stand(cams).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
+    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8))],
+        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left', pad=dict(t=0), buttons=buttons, active=names.index(by))],
+        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
     return fig
 
 def _maps(scene, pca):

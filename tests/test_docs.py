@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 import pytest
-from browser import Browser,chromium,no_chromium,serve
+from browser import CHROMIUM,browser,serve
 from spa3r.docs import docs,page_markdown
 
 root = Path(__file__).resolve().parents[1]
@@ -28,9 +28,9 @@ def address(site):
     with serve(site) as url: yield url
 
 @pytest.fixture(scope='module')
-def browser():
-    if not chromium: pytest.skip(no_chromium)
-    with Browser() as b: yield b
+def tab():
+    if not CHROMIUM: pytest.skip('no Chromium on this machine (apt-get install chromium)')
+    with browser() as p: yield p
 
 LOOK = r'''(() => {
     const text = document.querySelector('main, body').cloneNode(true)
@@ -46,15 +46,19 @@ LOOK = r'''(() => {
 @cache
 def ids(f): return set(re.findall(r'''\bid=["']?([^"'\s>]+)''', f.read_text(encoding='utf8')))
 
-def problems(b, url, site):
+def visit(tab, url):
+    for o in (tab.errors, tab.fetched, tab.failed): o.clear()
+    tab.open(url)
+
+def problems(tab, url, site):
     "What is wrong with the page at `url`, whose files are in `site`, as text"
     host = '/'.join(url.split('/')[:3])+'/'
-    b.open(url)
-    for i in range(b.js("document.querySelectorAll('.plotly-figure').length")):
-        b.js(f"document.querySelectorAll('.plotly-figure')[{i}].scrollIntoView()")
-        b.wait(f"document.querySelectorAll('.plotly-figure')[{i}].querySelector('.main-svg')!==null")
-    r = b.js(LOOK)
-    bad = [f'error: {o}' for o in b.errors]+[f'asks elsewhere: {o}' for o in b.requests if not o.startswith(host)]
+    visit(tab, url)
+    for i in range(tab.eval("document.querySelectorAll('.plotly-figure').length")):
+        tab.eval(f"document.querySelectorAll('.plotly-figure')[{i}].scrollIntoView()")
+        tab.wait(f"document.querySelectorAll('.plotly-figure')[{i}].querySelector('.main-svg')!==null")
+    r = tab.eval(LOOK)
+    bad = [f'error: {o}' for o in tab.errors+tab.failed]+[f'asks elsewhere: {o}' for o in tab.fetched if not o.startswith((host,'data:'))]
     bad += [f'raw TeX: {o}' for o in r['tex']]+[f'no picture: {o}' for o in r['pictures']]+[f'no alt text: {o}' for o in r['mute']]
     bad += [f"{r[k]} {what}" for k,what in (('flags','code blocks with #|'), ('formulas','formulas not set')) if r[k]]
     for link in sorted(set(r['links'])):
@@ -65,40 +69,40 @@ def problems(b, url, site):
     return bad
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.stem)
-def test_page_is_whole(p, browser, address, site):
-    assert not problems(browser, f'{address}/{page_of(p)}', site)
-    assert browser.js("document.querySelectorAll('.md-nav--primary > .md-nav__list > .md-nav__item--section').length")>=6, 'the parts are in the sidebar'
+def test_page_is_whole(p, tab, address, site):
+    assert not problems(tab, f'{address}/{page_of(p)}', site)
+    assert tab.eval("document.querySelectorAll('.md-nav--primary > .md-nav__list > .md-nav__item--section').length")>=6, 'the parts are in the sidebar'
 
-def test_problems_are_seen(browser, tmp_path):
+def test_problems_are_seen(tab, tmp_path):
     (tmp_path/'bad.html').write_text(r'''<main><p id=a>A price of $5, $x_1$ and \(y\)</p><pre>#| hide</pre><img src=none.png><a href=none.html>x</a><a href=#b>y</a>
         <script src=http://example.invalid/x.js></script><script>nobody()</script><span class=arithmatex></span></main>''')
-    with serve(tmp_path) as url: bad = '\n'.join(problems(browser, url+'/bad.html', tmp_path))
+    with serve(tmp_path) as url: bad = '\n'.join(problems(tab, url+'/bad.html', tmp_path))
     for o in ('error: ReferenceError: nobody', 'asks elsewhere: http://example.invalid', 'raw TeX: $x_1$', r'raw TeX: \(', 'no picture', 'no alt text', '1 code blocks with #|',
               '1 formulas', 'leads nowhere', 'no such place'): assert o in bad, f'{o!r} is not in\n{bad}'
     assert '$5' not in bad
 
-def test_code_is_folded_where_it_should_be(browser, address):
+def test_code_is_folded_where_it_should_be(tab, address):
     p = next(p for p in nbs if sum(''.join(c['source']).startswith('#| code-fold: true') for c in cells(p)))
     n = sum('#| code-fold: true' in ''.join(c['source']) for c in cells(p))
-    browser.open(f'{address}/{page_of(p)}')
-    assert browser.js("[...document.querySelectorAll('details.example')].map(o => o.open)")==[False]*n
+    visit(tab, f'{address}/{page_of(p)}')
+    assert tab.eval("[...document.querySelectorAll('details.example')].map(o => o.open)")==[False]*n
 
 @pytest.mark.parametrize('where', ['served','from the disk'])
-def test_search_finds_a_function(browser, address, site, where):
-    browser.open((address if where=='served' else site.as_uri())+'/index.html')
-    browser.js("document.querySelector('[data-md-component=search-query]').focus()")
-    browser.cmd('Input.insertText', text='patch_rays')
-    found = browser.wait("(o => o && o.href)(document.querySelector('.md-search-result__link'))")
-    assert '/cameras.html' in found and not browser.errors
+def test_search_finds_a_function(tab, address, site, where):
+    visit(tab, (address if where=='served' else site.as_uri())+'/index.html')
+    tab.eval("document.querySelector('[data-md-component=search-query]').focus()")
+    tab.send('Input.insertText', text='patch_rays')
+    found = tab.wait("(o => o && o.href)(document.querySelector('.md-search-result__link'))")
+    assert '/cameras.html' in found and not tab.errors
 
-def test_a_plotly_figure_is_drawn(browser, site):
+def test_a_plotly_figure_is_drawn(tab, site):
     fig = dict(data=[dict(type='scatter', y=[1,3,2])], layout=dict(height=200))
     from spa3r.docs import PLOTLY,plotly_div
     cell = dict(outputs=[dict(output_type='display_data', data={PLOTLY:fig})])
     plotly_div(cell)
     (site/'fig.html').write_text(f"<main>{cell['outputs'][0]['data']['text/markdown'][0]}</main><script src=assets/site.js></script>")
-    with serve(site) as url: assert not problems(browser, url+'/fig.html', site)
-    assert browser.js("document.querySelectorAll('.scatterlayer .trace').length")==1
+    with serve(site) as url: assert not problems(tab, url+'/fig.html', site)
+    assert tab.eval("document.querySelectorAll('.scatterlayer .trace').length")==1
     (site/'fig.html').unlink()
 
 def test_what_a_cell_shows():

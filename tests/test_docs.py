@@ -12,10 +12,7 @@ root = Path(__file__).resolve().parents[1]
 nbs = sorted((root/'nbs').glob('*.ipynb'))
 cells = lambda p: json.loads(p.read_text(encoding='utf8'))['cells']
 
-def page_of(p):
-    "Name of a notebook's page"
-    m = re.search(r'#\s*\|\s*default_exp (\w+)', ''.join(''.join(c['source'])+'\n' for c in cells(p)))
-    return f'{m[1] if m else p.stem}.html'
+def page_of(p): return re.sub(r'^\d+[a-z]*_', '', p.stem)+'.html'  # nbdev's rule
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):

@@ -99,7 +99,7 @@ def test_a_plotly_figure_is_drawn(tab, site):
     plotly_div(cell)
     (site/'fig.html').write_text(f"<main>{cell['outputs'][0]['data']['text/markdown'][0]}</main><script src=assets/site.js></script>")
     with serve(site) as url: assert not problems(tab, url+'/fig.html', site)
-    assert tab.eval("document.querySelectorAll('.scatterlayer .trace').length")==1
+    tab.wait("document.querySelectorAll('.scatterlayer .trace').length==1")
     (site/'fig.html').unlink()
 
 def test_what_a_cell_shows():

@@ -70,6 +70,12 @@ def test_page_is_whole(p, tab, address, site):
     assert not problems(tab, f'{address}/{page_of(p)}', site)
     assert tab.eval("document.querySelectorAll('.md-nav--primary > .md-nav__list > .md-nav__item--section').length")>=6, 'the parts are in the sidebar'
 
+def test_every_definition_has_its_place(site):
+    from spa3r._modidx import d
+    for sym,(place,_) in [o for mod in d['syms'].values() for o in mod.items()]:
+        file,_,frag = place.partition('#')
+        assert frag in ids(site/file), f'{sym} should be at {place}'
+
 def test_problems_are_seen(tab, tmp_path):
     (tmp_path/'bad.html').write_text(r'''<main><p id=a>A price of $5, $x_1$ and \(y\)</p><pre>#| hide</pre><img src=none.png><a href=none.html>x</a><a href=#b>y</a>
         <script src=http://example.invalid/x.js></script><script>nobody()</script><span class=arithmatex></span></main>''')
@@ -104,9 +110,11 @@ def test_a_plotly_figure_is_drawn(tab, site):
 
 def test_what_a_cell_shows():
     def page(src, **data): return page_markdown(dict(cells=[dict(cell_type='raw', source='---\ntitle: T\n---'),
-        dict(cell_type='code', source=src, outputs=[dict(output_type='display_data', data=data|{'text/plain':'plain'})])]), 't')
+        dict(cell_type='code', source=src, outputs=[dict(output_type='display_data', data={'text/plain':'plain'}|data)])]), 't')
     assert '1+1' in page('1+1')[0] and 'plain' in page('1+1')[0]
     assert '1+1' not in page('#| echo: false\n1+1')[0]
     md,pics = page('#| fig-alt: "A room"\ndraw()', **{'image/png':'AAAA'})
     assert '![A room](pictures/t-1.png)' in md and list(pics)==['pictures/t-1.png'] and '#|' not in md
+    inside = page("print('~~~')", **{'text/plain':'~~~~\nx\n~~~~'})[0]
+    assert '\n~~~~\n' in inside and '~~~~~ {' in inside, 'a fence is longer than what it holds'
     assert '<b>x</b>' in page('x', **{'text/html':'<b>x</b>'})[0]

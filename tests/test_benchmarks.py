@@ -2,6 +2,7 @@
 import re,runpy,sys
 from pathlib import Path
 import pytest
+from browser import CHROMIUM
 
 HERE = Path(__file__).parent.parent/'benchmarks'
 NUMBER = r'-?\d[\d.,]*(?:e[-+]?\d+)?'
@@ -60,3 +61,9 @@ def test_rates(run, name, args, says): assert re.search(rf'{NUMBER} .*{says}', r
 def test_full_size_needs_a_gpu(run, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(SystemExit, match='--nano'): run('pretrain_step')
+
+@pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (apt-get install chromium)')
+def test_page_latency_rows(run):
+    pytest.importorskip('websocket', reason='websocket-client, of the extra `dev`, is not installed')
+    out = run('page_latency', '--cameras', '2')
+    assert len(re.findall(rf'^nano, with(?:out)? 3D view: best {NUMBER}, median {NUMBER}, .* off by {NUMBER}; load', out, re.M))==2

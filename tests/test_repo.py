@@ -150,6 +150,16 @@ def test_readme_has_both_commands():
     assert any("pip install -e '.[dev]' && nbdev_test" in l and '&& pytest' in l for l in lines), 'the line that sets up and passes the tests'
     for a in re.findall(r'\]\((?![a-z]+:|#)([^)#]+)', md): assert (root/a).exists(), f'README links to {a}, which is not there'
 
+def test_readme_maps_every_notebook_and_command():
+    md = (root/'README.md').read_text()
+    for p in nbs: assert p.stem=='index' or f'(nbs/{p.name})' in md, f'README does not link to {p.name}: run nbs/index.ipynb again, then python tools/readme.py'
+    for c in commands: assert f'`{c}`' in md, f'README does not name {c}: run nbs/index.ipynb again, then python tools/readme.py'
+
+def test_pictures_have_an_alt_text():
+    for p in [root/'README.md', *nbs]:
+        text = p.read_text() if p.suffix=='.md' else '\n'.join(source(c) for c in cells(p) if c['cell_type']=='markdown')
+        assert not re.search(r'!\[\s*\]\(|<img(?![^>]*alt=")', text), f'a picture of {p.name} has no alt text'
+
 def test_version_has_one_place():
     import spa3r
     assert spa3r.__version__==cfg['version']==version('spa3r')

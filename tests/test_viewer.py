@@ -12,8 +12,9 @@ from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,sample_scenes
-from spa3r.viewer import (FieldScene,demo,ask,data_uri,field_error,page_data,photo_scene,room_scene,
-                          scene_points,still,upright,walk,write_html)
+from spa3r.viewer import (FieldScene,ask,data_uri,field_error,field_figure,on_demand,photo_scene,point_colours,ramp,room_scene,
+                          scene_points,similarity,upright,walk)
+from spa3r.page import demo,few_directions,page_data,still,write_html
 from spa3r.viz import FeaturePCA
 
 def scene(v=5, grid=(3,4), c=6, hw=(30,40), dgrid=(6,8), known=None, seed=0, up=(0.,0.,1.)):
@@ -59,7 +60,7 @@ def photos(tmp_path_factory):
 def run(*args, **env):
     "The installed command, as a user calls it"
     t = time.time()
-    code = 'import sys; from spa3r.viewer import demo; sys.argv[0]="spa3r_demo"; sys.exit(demo())\n'
+    code = 'import sys; from spa3r.page import demo; sys.argv[0]="spa3r_demo"; sys.exit(demo())\n'
     path = env.pop('script')
     path.write_text(code)
     r = subprocess.run([sys.executable, path, *map(str, args)], capture_output=True, text=True, env=os.environ|env, timeout=120)
@@ -139,13 +140,14 @@ def test_page_is_whole(tmp_path):
     path = write_html(tmp_path/'a.html', s, title='</script><script>alert(1)', remarks=['<b>'], measures=[['','cosine'],['prediction','1']])
     text = path.read_text(encoding='utf8')
     assert path.stat().st_size<15e6 and '<script>alert' not in text
-    head = text[:text.index('/**')]  # before plotly
-    assert not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', head) and '@import' not in head and '<link' not in head
+    own = re.sub(r'<script>var THREE=.*?</script>', '', text, flags=re.S)  # without other people's programs
+    assert len(own)<len(text) and not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', own) and '@import' not in own and '<link' not in own
+    assert not re.search(r'/\*[A-Z]+\*/', own), 'a place for data was left empty'
     d = page_json(path)
     assert d['title']=='</script><script>alert(1)' and len(d['stops'])==5 and d['grid']==[3,4]
     n = len(unpack(d['cloud']['stop'], np.uint16, -1))
     assert unpack(d['cloud']['xyz'], np.float32, -1, 3).shape==(n,3) and len(unpack(d['cloud']['patch'], np.uint16, -1))==n
-    assert unpack(d['frusta'], np.float32, 5,5,3).shape[0]==5
+    assert unpack(d['c2w'], np.float32, 5,3,4).shape[0]==5 and unpack(d['lens'], np.float32, 5,4).shape[0]==5 and d['live'] is None
     assert all(k in text for k in ('id="slide"','id="shot"','id="reset"','id="still"','webgl'))
 
 @pytest.mark.parametrize('grid,hw', [((14,8),(196,112)), ((2,9),(28,126))])
@@ -159,6 +161,71 @@ def test_script_parses(tmp_path):
     text = write_html(tmp_path/'a.html', scene()).read_text(encoding='utf8')
     (tmp_path/'a.js').write_text(text[text.rindex('<script>')+8:text.rindex('</script>')])
     assert subprocess.run([node, '--check', tmp_path/'a.js'], capture_output=True).returncode==0
+
+def test_numbers_of_patches_reach_the_page():
+    s = scene(known=[True,False,True,False,True])
+    s.numbers = dict(doubt=torch.linspace(0, 1, 60).view(5,3,4))
+    d = page_data(s)
+    assert d['colours']==['rgb','teacher','prediction','error','doubt','similarity'] and d['threshold']=='doubt'
+    err,doubt = (unpack(d['numbers'][k]['data'], np.uint8, 5,3,4) for k in ('error','doubt'))
+    assert (err[[1,3]]==255).all() and (err[[0,2,4]]<255).all()
+    assert doubt.max()==254 and doubt.min()==0 and (np.diff(doubt.ravel().astype(int))>=0).all()
+
+def test_few_directions_keep_cosines():
+    g = torch.Generator().manual_seed(0)
+    low = torch.randn(300,5, generator=g)@torch.randn(5,40, generator=g)+3  # far from the origin, and of rank 6
+    B = few_directions(low, 6)
+    assert torch.allclose(B.mT@B, torch.eye(6), atol=1e-4)
+    cos = lambda x: torch.cosine_similarity(x[:,None], x[None], dim=-1)
+    assert (cos(low@B)-cos(low)).abs().max()<1e-3
+
+def test_live_camera_at_a_stop_is_the_stop(exact):
+    s = room_scene(Spa3R.from_pretrained(exact).eval(), ExactTeacher(), HELD_OUT+1, views=3, between=1)
+    d = page_data(s, live=True)['live']
+    assert unpack(d['latents'], np.float32, 8,32).shape==(8,32) and abs(d['unit']-1)<1e-3
+    assert np.abs(unpack(d['w2c'], np.float32, -1,3,4)-s.seen.w2c[:,:3].numpy()).max()<1e-6
+    got = unpack(d['check'], np.float32, len(d['check_patches']),64)
+    assert np.allclose(got, s.pred[d['check_stop']].flatten(0,1)[d['check_patches']].numpy())
+    basis,mean = unpack(d['colours'], np.float32, 64,3),unpack(d['mean'], np.float32, 64)
+    rgb = ((got-mean)@basis-d['lo'])/(np.array(d['hi'])-d['lo'])  # what the page does with a decoded field
+    n = s.pred[0,...,0].numel()
+    stored = unpack(page_data(s)['pred'], np.uint8, -1,n,3)[d['check_stop'],d['check_patches']]
+    assert np.abs(rgb.clip(0, 1)*255-stored).max()<=1
+    with pytest.raises(ValueError, match='keeps no latents'): page_data(scene(), live=True)
+
+# ---- figures
+
+def test_colours_of_points():
+    s = scene(known=[True,False,True,False,True])
+    p,pca = scene_points(s),FeaturePCA(torch.stack([t for t in s.teacher if t is not None]))
+    got = {k:point_colours(s, p, k, pca, (2,1,1)) for k in ('rgb','teacher','prediction','error','similarity')}
+    unknown = np.isin(p['stop'], [1,3])
+    for k in ('teacher','error'): assert (got[k][unknown]==[190,196,205]).all() and not (got[k][~unknown]==[190,196,205]).all(-1).all()
+    i = 7
+    assert (got['prediction'][i]==(pca(s.pred).flatten(1,2)[p['stop'][i],p['patch'][i]]*255).round().numpy()).all()
+    assert ramp(np.linspace(0, 1, 9)).sum(-1).tolist()==sorted(ramp(np.linspace(0, 1, 9)).sum(-1).tolist())  # lighter is more
+    with pytest.raises(ValueError, match="colour by 'x'"): point_colours(s, p, 'x', pca)
+
+def test_similarity_is_to_the_teacher_of_the_point():
+    s = scene(known=[True,False,True,False,True])
+    s.pred[4,2,3] = s.teacher[2][1,1]*5
+    sim = similarity(s, (2,1,1))
+    assert sim.shape==(5,3,4) and abs(sim[4,2,3]-1)<1e-5 and sim.max()<=1+1e-5
+    assert abs(similarity(s, (1,0,2))[1,0,2]-1)<1e-5  # nobody was there: the prediction itself
+
+def test_figure_has_a_step_for_each_camera_and_all_colours():
+    s = scene(known=[True,False,True,False,True])
+    fig = field_figure(s, (2,1,1), n=200)
+    assert [f.name for f in fig.frames]==list('01234') and len(fig.layout.sliders[0].steps)==5
+    assert [b.label for b in fig.layout.updatemenus[0].buttons]==['rgb','teacher','prediction','error','similarity']
+    assert len({f.data[2].source for f in fig.frames})==5 and fig.frames[1].data[1].source==fig.frames[3].data[1].source!=fig.frames[0].data[1].source
+    assert [b.label for b in field_figure(s).layout.updatemenus[0].buttons]==['rgb','teacher','prediction','error']
+    assert len(fig.data[0].x)<=200
+
+def test_figures_on_demand_share_one_script(tmp_path):
+    cells = [on_demand(field_figure(scene(seed=i)), tmp_path/f'{i}.html', f'"{i}" <b>').data for i in range(3)]
+    assert sorted(p.name for p in tmp_path.iterdir())==['0.html','1.html','2.html','plotly.min.js']
+    assert all('<iframe' not in c.replace('&lt;','').split('ontoggle')[0] and '<b>' not in c and 'name="figures"' in c for c in cells)
 
 # ---- photos and videos
 
@@ -255,14 +322,14 @@ def test_photos_know_only_photos(nano):
 # ---- the command
 
 def test_demo_writes_a_page(exact, tmp_path, capsys):
-    path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1)
+    path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1, live=False)
     d,said = page_json(path),capsys.readouterr().out
     assert 'shuffled latents' in said and 'true-depth warp' in said and 'missed' in said
     assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
-    assert d['colours']==['rgb','teacher','prediction','error'] and any('missed' in r for r in d['remarks'])
+    assert d['colours']==['rgb','teacher','prediction','error','similarity'] and d['live'] is None and any('missed' in r for r in d['remarks'])
 
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
-    path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1)
+    path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1, live=False)
     said = capsys.readouterr().out
     assert 'left out 3.jpg' in said and 'synthetic rooms' in said and 'median error of the relative rotation' in said
     assert any('3.jpg' in r for r in page_json(path)['remarks'])
@@ -275,7 +342,7 @@ def test_bad_arguments(exact, nano, photos, tmp_path):
                    (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'at least 2'),
                    (dict(seed=-1), 'from 0 up'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
                    (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
-        with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'))|kw))
+        with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'), live=False)|kw))
     (bad/'model.safetensors').write_bytes((exact/'model.safetensors').read_bytes())
     cfg = json.loads((bad/'config.json').read_text())
     (bad/'config.json').write_text(json.dumps(cfg|dict(dim=64)))

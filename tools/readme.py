@@ -7,7 +7,7 @@ pics = Path('nbs/images/index')
 
 def text(x): return ''.join(x)
 
-def output(o, name, files):
+def output(o, name, alt, files):
     "Markdown for one output of a code cell; a picture is put into `files`"
     if o['output_type']=='error': raise SystemExit(f"index.ipynb has a saved error: {o['ename']}: {o['evalue']}")
     if o['output_type']=='stream': return '' if o['name']=='stderr' else '```\n'+text(o['text']).rstrip()+'\n```'
@@ -15,8 +15,8 @@ def output(o, name, files):
     for mime,ext in (('image/png','png'), ('image/jpeg','jpg'), ('image/svg+xml','svg')):
         if mime not in d: continue
         files[pics/f'{name}.{ext}'] = text(d[mime]).encode() if ext=='svg' else base64.b64decode(text(d[mime]))
-        return f'![]({pics.as_posix()}/{name}.{ext})'
-    if 'text/markdown' in d: return text(d['text/markdown']).strip()
+        return f'![{alt}]({pics.as_posix()}/{name}.{ext})'
+    if 'text/markdown' in d: return links(text(d['text/markdown']).strip())
     return '```\n'+text(d['text/plain']).rstrip()+'\n```'
 
 def links(md):
@@ -33,7 +33,8 @@ def convert(nb):
         if c['cell_type']!='code' or any(f.split()[0] in ('hide','default_exp') for f in flags): continue
         code = re.sub(r'^#\s*\|.*\n?', '', src, flags=re.M).strip()
         if code and 'echo: false' not in flags: parts.append(f'```python\n{code}\n```')
-        for o in c.get('outputs', []): parts.append(output(o, f'fig-{len(files)+1}', files))
+        alt = next((f.split(':', 1)[1].strip().strip('"') for f in flags if f.startswith('fig-alt:')), '')
+        for o in c.get('outputs', []): parts.append(output(o, f'fig-{len(files)+1}', alt, files))
     return '\n\n'.join(p for p in parts if p)+'\n',files
 
 def main(check=False):

@@ -2,7 +2,7 @@
 
     python tools/ship_weights.py runs/exact exact --hours 1.5 --hardware "1 CPU core" --command "spa3r_pretrain --nano ..."
 
-Writes spa3r/weights/NAME/: config.json, model.safetensors, card.json (everything measured) and README.md (the same for people). A student that was
+Writes spa3r/weights/NAME/: config.json, model.safetensors, decoder.onnx, card.json (everything measured) and README.md (the same for people). A student that was
 trained on a patch encoder of its own brings it along as NAME/teacher.
 """
 import argparse, json, subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from spa3r.core import atomic_write
 from spa3r.gates import format_parts, format_table, probe, worth
+from spa3r.onnx_decoder import export_decoder
 from spa3r.patch_encoder import VGGT
 from spa3r.psfm import Spa3R
 
@@ -82,6 +83,7 @@ def main():
     student = Spa3R.from_pretrained(a.run)
     student.half().save_pretrained(out)
     if student.cfg.teacher == 'teacher': VGGT.from_pretrained(a.run/'teacher').half().save_pretrained(out/'teacher')
+    export_decoder(Spa3R.from_pretrained(out), out/'decoder.onnx')
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))

@@ -194,9 +194,10 @@ def views(self:Scenes, seed:int, ks, v:int)->Views:
 class BrokenReport:
     "Counts what could not be read; belongs into the process that trains"
     def __init__(self,
-        max_broken:float=0.01, # Share of the images read that may be broken
+        max_broken:float=0.01, # Share of what is read that may be broken
+        what:str='images', # What is counted
     ):
-        self.max_broken = max_broken
+        self.max_broken,self.what = max_broken,what
         self.clear()
     def clear(self):
         "Forget everything: an epoch begins"
@@ -216,19 +217,19 @@ class BrokenReport:
         self.broken += other.broken
         self.dropped += other.dropped
     def __str__(self):
-        if not self.broken: return f"{self.read} images read, none broken"
-        lines = [f"{self.broken.total()} of {self.read} images read were broken and left out:"]
+        if not self.broken: return f"{self.read} {self.what} read, none broken"
+        lines = [f"{self.broken.total()} of {self.read} {self.what} read were broken and left out:"]
         lines += [f"  {p}"+f" ({k} times)"*(k>1) for p,k in sorted(self.broken.items(), key=lambda o: natural(o[0]))]
         lines += [f"  scene {s} dropped: too many of its images are broken" for s in sorted(self.dropped, key=natural)]
         return '\n'.join(lines)
     def check(self,
-        at_least:int=1000, # Images that must have been read before a share means something
+        at_least:int=1000, # How many must have been read before a share means something
     ):
-        "Stop the run when too many images are broken"
+        "Stop the run when too many are broken"
         n = self.broken.total()
         if self.read<at_least or n<=self.max_broken*self.read: return
         some = ', '.join(list(self.broken)[:3])
-        raise UserError(f"{n} of {self.read} images read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
+        raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
     def end_epoch(self)->str:
         "What happened in the epoch, as text; too much of it is a `UserError`. The next epoch begins at 0"
         text = str(self)

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['NUMERIC', 'DIRECTIONS', 'CHOICE', 'TYPES', 'TASKS', 'TITLES', 'PRE', 'POST_CHOICE', 'POST_NUMBER', 'PARSERS',
-           'THRESHOLDS', 'REPORTED', 'prompt', 'first_word', 'first_word_number', 'words_value', 'extracted_number',
-           'mra', 'score', 'averages', 'scene_of', 'grade', 'totals', 'letters', 'chance_answers', 'frequency_answers',
-           'alike', 'scene_folds', 'blind_answers', 'bootstrap', 'compare', 'summarise', 'format_table']
+           'THRESHOLDS', 'prompt', 'letters', 'first_word', 'first_word_number', 'words_value', 'extracted_number',
+           'mra', 'score', 'averages', 'scene_of', 'grade', 'totals']
 
 # %% ../nbs/18_vsibench.ipynb #f8419987
-import random,re
-from collections import Counter,defaultdict
+import re
+from collections import defaultdict
 
 # %% ../nbs/18_vsibench.ipynb #8b5e8a14
 NUMERIC = ('object_counting','object_abs_distance','object_size_estimation','room_size_estimation')
@@ -38,6 +37,11 @@ def prompt(
     if q['question_type'] in NUMERIC: return f"{pre}\n{q['question']}\n{number}"
     if q['question_type'] in CHOICE: return '\n'.join([pre, q['question'], 'Options:', *q['options'], POST_CHOICE])
     raise ValueError(f"question {q.get('id')} is of type {q['question_type']!r}: known are {', '.join(TYPES)}")
+
+# %% ../nbs/18_vsibench.ipynb #4c03cc82
+def letters(q:dict)->list:
+    "The letters of a question's options"
+    return [o.split('.')[0].strip() for o in q['options']]
 
 # %% ../nbs/18_vsibench.ipynb #b23ba4b1
 def first_word(
@@ -154,178 +158,3 @@ def totals(
 )->dict: # 'overall', tasks and question types, each 0 to 1
     "The averages that are published"
     return averages({t:s/n for t,(n,s) in _sums(rows).items()})
-
-# %% ../nbs/18_vsibench.ipynb #a3132059
-def letters(q:dict)->list:
-    "The letters of a question's options"
-    return [o.split('.')[0].strip() for o in q['options']]
-
-def chance_answers(
-    questions:list, # All questions
-    seed:int=0, # Which guesses
-)->list: # A text for each
-    "Random guesses: any option, or the answer to any question of the same type"
-    r,pool = random.Random(f'chance {seed}'),defaultdict(list)
-    for q in questions: pool[q['question_type']].append(str(q['ground_truth']))
-    return [r.choice(letters(q) if q['question_type'] in CHOICE else pool[q['question_type']]) for q in questions]
-
-# %% ../nbs/18_vsibench.ipynb #25259d1b
-def frequency_answers(
-    questions:list, # All questions
-    parser:str='lmms_eval', # How numbers are read
-)->list: # A text for each
-    "Of each question type the one ground truth that scores best when it is always given"
-    of = defaultdict(list)
-    for q in questions: of[q['question_type']].append(q)
-    def best(qs):
-        truths = Counter(str(q['ground_truth']) for q in qs)  # score each distinct truth once, by how often it occurs
-        asked = [({**qs[0], 'ground_truth':t}, n) for t,n in truths.items()]
-        return max(sorted(truths), key=lambda a: (sum(n*score(q, a, parser) for q,n in asked), truths[a]))
-    const = {t:best(qs) for t,qs in of.items()}
-    return [const[q['question_type']] for q in questions]
-
-# %% ../nbs/18_vsibench.ipynb #7a1741da
-def _words(q): return frozenset(re.findall(r'[a-z]+', ' '.join([q['question'],*(q['options'] or [])]).lower()))
-
-def alike(
-    a:frozenset, # Words of a question
-    b:frozenset, # Words of another
-)->float: # 0 to 1
-    "Share of words that two questions have in common"
-    return len(a&b)/(len(a|b) or 1)
-
-# %% ../nbs/18_vsibench.ipynb #7ed73597
-def _right(q): return q['options'][letters(q).index(q['ground_truth'])].partition('.')[2].strip()
-
-def scene_folds(
-    questions:list, # All questions
-    folds:int=5, # How many parts
-    seed:int=0, # How they are cut
-)->list: # Number of the fold of each question; all questions of a scene are in the same
-    "Cut the scenes into parts"
-    scenes = sorted({scene_of(q) for q in questions})
-    random.Random(f'folds {seed}').shuffle(scenes)
-    part = {s:i%folds for i,s in enumerate(scenes)}
-    return [part[scene_of(q)] for q in questions]
-
-def blind_answers(
-    questions:list, # All questions
-    folds:int=5, # Parts; each is answered from the others
-    k:int=15, # Neighbours that have a say
-    parser:str='lmms_eval', # How numbers are read
-    seed:int=0, # How the scenes are cut
-)->list: # A text for each
-    "Answer each question as the questions most like it were answered in other scenes; nothing is looked at"
-    fold,words,known = scene_folds(questions, folds, seed),[_words(q) for q in questions],defaultdict(list)
-    for i,q in enumerate(questions): known[q['question_type']].append(i)
-    def answer(i):
-        q,near = questions[i],[(alike(words[i], words[j]), -j) for j in known[questions[i]['question_type']] if fold[j]!=fold[i]]
-        near = [(s,questions[-j]) for s,j in sorted(near, reverse=True)]
-        if q['question_type'] in NUMERIC: return frequency_answers([o for _,o in near[:k]], parser)[0] if near else ''
-        options = [o.partition('.')[2].strip() for o in q['options']]
-        vote = dict.fromkeys(options, 0.)
-        for s,text in [(s,t) for s,o in near if (t := _right(o)) in vote][:k]: vote[text] += s
-        return letters(q)[max(range(len(options)), key=lambda n: vote[options[n]])]
-    return [answer(i) for i in range(len(questions))]
-
-# %% ../nbs/18_vsibench.ipynb #012368c7
-_TINS,_GEOVR,_CAMP = 'Thinking in Space, arXiv 2412.14171','GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1'
-def _as_reported(source, overall, *scores): return dict(source=source, scores={'overall':overall, **dict(zip(TASKS, scores))} if scores else {'overall':overall})
-
-REPORTED = {
-    'chance (random)': _as_reported(_TINS, None, None, None, None, None, 25.0, 36.1, 28.3, 25.0),
-    'chance (frequency)': _as_reported(_TINS, 34.0, 62.1, 32.0, 29.9, 33.1, 25.1, 47.9, 28.4, 25.2),
-    'human (400 questions)': _as_reported(_TINS, 79.2, 94.3, 47.0, 60.4, 45.9, 94.7, 95.8, 95.8, 100.0),
-    'blind Qwen2-7B, k-fold': _as_reported('arXiv 2511.04655; mean over all questions', 42.7),
-    'GPT-4o': _as_reported(_TINS, 34.0, 46.2, 5.3, 43.8, 38.2, 37.0, 41.3, 31.5, 28.5),
-    'Gemini-1.5-Pro': _as_reported(_TINS, 45.4, 56.2, 30.9, 64.1, 43.6, 51.3, 46.3, 36.0, 34.6),
-    'Qwen2.5-VL-3B': _as_reported(f'{_GEOVR}; {_CAMP}', 29.0, 24.3, 24.7, 31.7, 22.6, 38.3, 42.6, 26.3, 21.2),
-    'Spatial-MLLM-4B': _as_reported(f'{_GEOVR}; {_CAMP}', 48.4, 65.3, 34.8, 63.1, 45.1, 41.3, 46.2, 33.5, 46.3),
-    'VG-LLM-8B': _as_reported(f'{_GEOVR}; {_CAMP}', 50.7, 67.9, 37.7, 58.6, 62.0, 46.6, 40.7, 32.4, 59.2),
-    'Cambrian-S-3B': _as_reported(f'{_GEOVR}; {_CAMP}', 57.3, 70.7, 40.6, 68.0, 46.3, 64.8, 61.9, 27.3, 78.8),
-    'Spa3-VLM-4B': _as_reported('Spa3R, table 1', 58.6),
-} # In percent, as their sources report them; None where nothing is reported
-
-# %% ../nbs/18_vsibench.ipynb #4db3db69
-def _by_scene(*runs):
-    "{scene: {question type: [questions, sum of scores of each run]}}"
-    d = defaultdict(lambda: defaultdict(lambda: [0]+[0.]*len(runs)))
-    for i,rows in enumerate(runs):
-        for t,scene,s in ((r['question_type'],r['scene'],r['score']) for r in rows):
-            d[scene][t][0] += i==0
-            d[scene][t][i+1] += s
-    return d
-
-def _draws(*runs, n, seed):
-    "`averages` of each run for `n` draws of as many scenes as there are, the same scenes for all runs"
-    scenes,r = [list(d.items()) for d in _by_scene(*runs).values()],random.Random(f'bootstrap {seed}')
-    for _ in range(n):
-        sums = defaultdict(lambda: [0]+[0.]*len(runs))
-        for s in r.choices(scenes, k=len(scenes)):
-            for t,x in s:
-                y = sums[t]
-                for i,o in enumerate(x): y[i] += o
-        yield [averages({t:x[i]/x[0] for t,x in sums.items()}) for i in range(1, len(runs)+1)]
-
-def _quantiles(xs, level):
-    xs = sorted(xs)
-    return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in ((1-level)/2, (1+level)/2))
-
-# %% ../nbs/18_vsibench.ipynb #ab402556
-def bootstrap(
-    rows:list, # From `grade`
-    n:int=1000, # Draws
-    level:float=.95, # Share of the draws inside the interval
-    seed:int=0, # Which draws
-)->dict: # (low, high) of everything that `totals` gives
-    "Confidence intervals of the averages: scenes are drawn with replacement"
-    draws = [d for d, in _draws(rows, n=n, seed=seed)]
-    return {k:_quantiles([d[k] for d in draws if k in d], level) for k in totals(rows)}
-
-# %% ../nbs/18_vsibench.ipynb #6b0a833c
-def compare(
-    a:list, # Rows of one run
-    b:list, # Rows of another over the same questions
-    n:int=1000, # Draws
-    level:float=.95, # Share of the draws inside the interval
-    seed:int=0, # Which draws
-)->dict: # For everything that `totals` gives: difference, low, high, p
-    "How much better `a` is than `b`: the same scenes are drawn for both"
-    ids = [{(r['scene'],r['id']) for r in o} for o in (a,b)]
-    if ids[0]!=ids[1]: raise ValueError(f"{len(ids[0]-ids[1])} questions only in the first run and {len(ids[1]-ids[0])} only in the second: compare runs over the same questions")
-    ta,tb,draws = totals(a),totals(b),list(_draws(a, b, n=n, seed=seed))
-    def one(k):
-        d = [x[k]-y[k] for x,y in draws if k in x]
-        low,high = _quantiles(d, level)
-        p = 2*min(sum(o<=0 for o in d), sum(o>=0 for o in d))/len(d)
-        return dict(difference=ta[k]-tb[k], low=low, high=high, p=min(1., max(p, 1/len(d))))
-    return {k:one(k) for k in ta}
-
-# %% ../nbs/18_vsibench.ipynb #472e865d
-def summarise(
-    rows:list, # From `grade`
-    n:int=1000, # Draws for the intervals
-)->dict: # scores and intervals in percent, questions of each type, micro: the plain mean
-    "Everything a table shows of one run, ready for JSON"
-    pct = lambda x: round(100*x, 4)
-    return dict(scores={k:pct(v) for k,v in totals(rows).items()},
-                intervals={k:[pct(o) for o in v] for k,v in bootstrap(rows, n).items()},
-                micro=pct(sum(r['score'] for r in rows)/len(rows)) if rows else None,
-                questions=dict(sorted(Counter(r['question_type'] for r in rows).items(), key=lambda o: TYPES.index(o[0]))),
-                scenes=len({r['scene'] for r in rows}))
-
-def format_table(
-    runs:dict, # Name -> what `summarise` gives, or an entry of `REPORTED`
-    note:str='', # Last line
-)->str: # Lines of text
-    "Scores as a table, tasks down and runs across"
-    def cell(v, k):
-        s,i = v['scores'].get(k),v.get('intervals',{}).get(k)
-        return '-' if s is None else f'{s:.1f}'+(f' [{i[0]:.1f}, {i[1]:.1f}]' if i else '')
-    keys = [k for k in TITLES if any(k in v['scores'] for v in runs.values())]
-    rows = [['',*runs]]+[[TITLES[k],*(cell(v, k) for v in runs.values())] for k in keys]
-    wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    lines = [('  '.join([r[0].ljust(wide[0]), *(c.rjust(w) for c,w in zip(r[1:], wide[1:]))])).rstrip() for r in rows]
-    missing = [TITLES[t].strip() for t in TASKS if any('intervals' in v and t not in v['scores'] for v in runs.values())]
-    if missing: lines.append(f"not asked, and not in the overall mean: {', '.join(missing)}")
-    return '\n'.join(lines+[note]*bool(note))

@@ -4,7 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from spa3r.blind import blind_scores,debias
-from spa3r.vsibench import blind_answers,grade,totals
+from spa3r.baselines import blind_answers
+from spa3r.vsibench import grade,totals
 from rooms_again import SEEDS,asked
 
 def made(n=400, seed=0):

@@ -1,5 +1,5 @@
 "The loop: data as published, a scene watched once, a question asked once whatever happens, several processes, a model of transformers"
-import json,multiprocessing,os,random,signal,sys,time,zipfile
+import json,multiprocessing,os,random,shutil,signal,sys,time,zipfile
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
@@ -50,6 +50,35 @@ def test_questions_from_files(tmp_path, monkeypatch, suffix):
         monkeypatch.setitem(sys.modules, 'pyarrow', SimpleNamespace(parquet=SimpleNamespace(read_table=table)))
         monkeypatch.setitem(sys.modules, 'pyarrow.parquet', SimpleNamespace(read_table=table))
     assert e.read_questions(path)==qs and e.open_data(str(path))[0]==qs and e.open_data(str(tmp_path) if suffix!='.json' else str(path))[0]==qs
+
+def test_published_tables(tmp_path, monkeypatch):
+    "Two tables in place of one file, as the hub has them; and one of them alone"
+    qs = [dict(q, pruned=q['id']%4==0) for q in questions()]
+    out,left = [q for q in qs if q['pruned']],[q for q in qs if not q['pruned']]
+    for n,o in (('debiased',left),('pruned',out)): write(tmp_path/f'test_{n}.parquet', o)
+    monkeypatch.setattr(e, '_table', lambda p: json.loads(p.read_text()))
+    assert e.open_data(str(tmp_path))[0]==left+out
+    for n,o in (('debiased',left),('pruned',out)): assert e.open_data(str(tmp_path), n)[0]==o
+    (tmp_path/'test_pruned.parquet').unlink()
+    assert e.open_data(str(tmp_path), 'debiased')[0]==left
+    with pytest.raises(UserError, match='no questions in'): e.open_data(str(tmp_path))
+
+def test_arrow_files(tmp_path):
+    "As `datasets` writes them (streams, a folder for the split) and as others do"
+    pa = pytest.importorskip('pyarrow')
+    qs = questions()
+    table = pa.Table.from_pylist(qs)
+    (tmp_path/'set/test').mkdir(parents=True)
+    for path,new in ((tmp_path/'set/test/data-00000-of-00001.arrow',pa.ipc.new_stream), (tmp_path/'a.arrow',pa.ipc.new_file)):
+        with pa.OSFile(str(path), 'wb') as f, new(f, table.schema) as w: w.write_table(table)
+    assert e.open_data(str(tmp_path/'set'))[0]==e.read_questions(tmp_path/'a.arrow')==qs
+    (tmp_path/'b.arrow').write_bytes((tmp_path/'a.arrow').read_bytes()[:300])
+    with pytest.raises(UserError, match='b.arrow cannot be read'): e.read_questions(tmp_path/'b.arrow')
+
+def test_lines_end_at_line_ends_alone(tmp_path):
+    q = question(0, question='How\u2028many\u0085 chairs\x0c?')
+    (tmp_path/'a.jsonl').write_text('\ufeff'+json.dumps(q, ensure_ascii=False)+'\r\n'+json.dumps(question(1)), encoding='utf8')
+    assert e.read_questions(tmp_path/'a.jsonl')==[q,question(1)]
 
 bad = {"no dataset, scene_name, question_type, question, ground_truth":dict(id=1), 'smell':question(1, question_type='smell'), "'two' is no number":question(1, truth='two'),
        "None is no number":question(1, truth=None), "'nan' is no number":question(1, truth='nan'), "'C' is none of the options' letters A, B":question(1, t='route_planning', letter='C'),
@@ -119,6 +148,15 @@ def test_videos_in_folders_and_zips(tmp_path):
     with pytest.raises(UserError, match='no video of d/s3: looked for d/s3.mp4 and d.zip'): videos.film(question(0, 's3'), 4)
     (tmp_path/'d/s4.mp4').write_bytes(b'0'*999)
     with pytest.raises(UserError, match='d/s4 cannot be read as a video'): videos.film(question(0, 's4'), 4)
+
+def test_damaged_zips_are_named(tmp_path):
+    (tmp_path/'d.zip').write_bytes(b'PK, or not')
+    with pytest.raises(UserError, match='d.zip cannot be read as a zip'): e.Videos(tmp_path).find(question(0))
+    with zipfile.ZipFile(tmp_path/'c.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.write(film(tmp_path/'x/s0.mp4', codec='libx264'), 's0.mp4')
+    b = bytearray((tmp_path/'c.zip').read_bytes())
+    b[200:260] = bytes(60)
+    (tmp_path/'c.zip').write_bytes(b)
+    with pytest.raises(UserError, match='s0.mp4 in .*c.zip is damaged'): e.Videos(tmp_path).open(question(0, dataset='c'))
 
 def test_choosing():
     qs = questions()
@@ -306,7 +344,9 @@ def test_real_processes_one_of_them_killed(tmp_path):
 # --- runs, tables, the command
 
 def test_a_folder_holds_one_run(tmp_path):
+    e.same_run(tmp_path, dict(model='slip of the pen', frames=8))  # nothing has been answered: no harm done
     e.same_run(tmp_path, dict(model='a', frames=8))
+    e.ask(Dummy(), scenes(questions(3)), tmp_path)
     e.same_run(tmp_path, dict(model='a', frames=8))
     with pytest.raises(UserError, match="frames 8, not 32"): e.same_run(tmp_path, dict(model='a', frames=32))
 
@@ -326,13 +366,13 @@ def test_command_on_a_file(tmp_path, capsys):
     assert [len(o) for o in r['rows'].values()]==[120]*4 and not (tmp_path/'o.answers').exists()
 
 def test_command_on_rooms(tmp_path, capsys, monkeypatch):
-    r = e.evaluate(rooms=2, seed=5, out=str(tmp_path/'o.json'))
+    r = e.evaluate(rooms=2, seed=5, model='none', out=str(tmp_path/'o.json'))
     assert r['about']['data']=='rooms' and r['about']['scenes']==2 and r['runs']['oracle']['scores']['overall']==100
     qs,films = e.room_data(range(10**9+5, 10**9+7))
     assert [q['id'] for q in e.choose(qs)]==[o['id'] for o in r['rows']['chance']] and not any(map(e.fault, qs))
     assert films.find(qs[0]) and films.film(qs[0], 2).shape==(2,240,320,3) and (films.film(qs[-1], 1)!=films.film(qs[0], 1)).any()
     monkeypatch.setattr(e, 'debias', lambda qs: ([dict(q, pruned=i%3==0) for i,q in enumerate(qs)],None))
-    split = {s:e.evaluate(rooms=2, seed=5, split=s, out=str(tmp_path/'o.json'))['about']['questions'] for s in ('debiased','pruned')}
+    split = {s:e.evaluate(rooms=2, seed=5, split=s, model='none', out=str(tmp_path/'o.json'))['about']['questions'] for s in ('debiased','pruned')}
     assert split['pruned']==-(-len(qs)//3) and sum(split.values())==len(qs) and 'split debiased' in capsys.readouterr().out
 
 class Tiny:
@@ -366,6 +406,39 @@ def test_command_with_a_model(tmp_path, filmed, capsys):
     assert r['minus']['tiny (o.json)']['overall']==dict(difference=0, low=0, high=0, p=1) and 'other minus tiny (o.json): +0.0' in capsys.readouterr().out
     with pytest.raises(UserError, match='is not the result of a run'): e.evaluate(str(filmed), out=out, against=str(filmed))
 
+def test_any_function_can_be_judged(tmp_path, filmed, capsys):
+    def looks(scene, qs): return [str(len(scene.frames(3))) for q in qs]
+    r = e.evaluate(str(tmp_path), model=looks, out=str(tmp_path/'o.json'), limit=7)
+    assert next(iter(r['runs']))=='looks' and {o['answer'] for o in r['rows']['looks']}=={'3'}
+
+def test_weights_that_changed_are_another_model(tmp_path, filmed, monkeypatch):
+    m = tmp_path/'m'
+    m.mkdir()
+    (m/'model.safetensors').write_bytes(bytes(200_000))
+    kw = dict(model=str(m), out=str(tmp_path/'o.json'), frames=4, limit=7)
+    r = e.evaluate(str(tmp_path), **kw)
+    assert r['about']['weights']==e.weights_id(str(m)) and next(iter(r['runs']))==r['about']['model']=='m'  # not the whole path
+    e.evaluate(str(tmp_path), **kw)
+    (m/'model.safetensors').write_bytes(bytes(150_000)+b'1'+bytes(49_999))
+    with pytest.raises(UserError, match="holds answers of another run, with weights"): e.evaluate(str(tmp_path), **kw)
+    shutil.copytree(m, tmp_path/'blind')
+    r = e.evaluate(str(tmp_path), **kw|dict(model=str(tmp_path/'blind'), out=str(tmp_path/'p.json')))
+    assert list(r['runs'])==['blind (model)',*e.SIMPLE]  # a name that is taken
+
+def test_the_shipped_model_is_asked_about_rooms(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(e, 'VLM', Tiny)
+    monkeypatch.setattr(e, 'SHIPPED', tmp_path/'vlm')
+    kw = dict(rooms=1, out=str(tmp_path/'o.json'))
+    assert list(e.evaluate(**kw)['runs'])==list(e.SIMPLE) and 'only ways of guessing are judged' in capsys.readouterr().out  # said, and gone on
+    with pytest.raises(UserError, match='nano VLM is not here'): e.evaluate(model='nano', **kw)
+    (tmp_path/'vlm').mkdir()
+    (tmp_path/'vlm/config.json').write_text('{}')
+    r = e.evaluate(**kw)
+    assert list(r['runs'])==['nano',*e.SIMPLE] and r['about']['frames']==8 and 'nano minus blind' in capsys.readouterr().out
+    assert list(e.evaluate(model='none', **kw)['runs'])==list(e.SIMPLE)
+    q = str(write(tmp_path/'q.json', questions(10)))
+    assert list(e.evaluate(q, **kw)['runs'])==list(e.SIMPLE)  # other data only if it is asked for
+
 def test_command_in_several_processes(tmp_path, filmed, capsys, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     kw = dict(model='tiny', out=str(tmp_path/'o.json'), frames=4)
@@ -387,7 +460,7 @@ def test_missing_videos_are_named_before_anything_is_asked(tmp_path, filmed):
 
 def test_options_are_checked(tmp_path):
     q = str(write(tmp_path/'q.json', questions(4)))
-    for kw,why in ((dict(parser='mine'),'lmms_eval'), (dict(frames=0),'frames'), (dict(limit=-1),'limit'), (dict(batch=-1),'batch'), (dict(tasks='x'),'no task x')):
+    for kw,why in ((dict(parser='mine'),'lmms_eval'), (dict(frames=-1),'frames'), (dict(rooms=0),'rooms'), (dict(limit=-1),'limit'), (dict(batch=-1),'batch'), (dict(tasks='x'),'no task x')):
         with pytest.raises(UserError, match=why): e.evaluate(q, out=str(tmp_path/'o.json'), **kw)
 
 # --- a model of transformers

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np, pytest
 from golden_io import golden_dir
-from spa3r import vsibench as v
+from spa3r import baselines as b, vsibench as v
 
 spec = json.loads((Path(__file__).parent/'golden/vsibench_spec.json').read_text())
 recorded = json.loads((golden_dir()/'vsibench_scores.json').read_text())
@@ -134,7 +134,7 @@ def test_first_word_is_pythons_float():
 
 def test_macro_not_micro():
     rows = [row('object_counting', 1.)]*9+[row('route_planning', 0.)]
-    assert v.totals(rows)['overall']==.5 and v.summarise(rows, 10)['micro']==90.
+    assert v.totals(rows)['overall']==.5 and b.summarise(rows, 10)['micro']==90.
 
 def test_direction_is_the_mean_of_its_parts():
     rows = [row(v.DIRECTIONS[0], 1.)]*8+[row(v.DIRECTIONS[1], 0.)]+[row(v.DIRECTIONS[2], .5)]*3+[row('object_counting', .2)]
@@ -150,10 +150,10 @@ def test_overall_of_all_tasks():
     assert list(v.totals(rows))==list(v.TITLES)
 
 def test_parts_of_the_benchmark():
-    assert v.totals([])=={} and v.summarise([], 5)['scores']=={}
-    s = v.summarise([row('object_counting', .4)], 5)
+    assert v.totals([])=={} and b.summarise([], 5)['scores']=={}
+    s = b.summarise([row('object_counting', .4)], 5)
     assert s['scores']=={'overall':40., 'object_counting':40.}
-    assert 'not asked, and not in the overall mean: absolute distance' in v.format_table(dict(one=s))
+    assert 'not asked, and not in the overall mean: absolute distance' in b.format_table(dict(one=s))
 
 # --- guessing
 
@@ -169,44 +169,44 @@ def many(n=300, seed=0):
 @pytest.mark.parametrize('parser', v.PARSERS)
 def test_frequency_is_the_best_constant(parser):
     qs = many()
-    got = dict(zip((q['question_type'] for q in qs), v.frequency_answers(qs, parser)))
+    got = dict(zip((q['question_type'] for q in qs), b.frequency_answers(qs, parser)))
     for t in v.TYPES:
         of = [q for q in qs if q['question_type']==t]
         worth = {a:sum(v.score(q, a, parser) for q in of) for a in {q['ground_truth'] for q in of}}
         assert worth[got[t]]==pytest.approx(max(worth.values()))
         if t in v.CHOICE: assert Counter(q['ground_truth'] for q in of)[got[t]]==Counter(q['ground_truth'] for q in of).most_common(1)[0][1]
-    assert len(set(zip((q['question_type'] for q in qs), v.frequency_answers(qs, parser))))==len(v.TYPES)
+    assert len(set(zip((q['question_type'] for q in qs), b.frequency_answers(qs, parser))))==len(v.TYPES)
 
 def test_frequency_is_not_the_mode():
     qs = [question('object_counting', str(t), i) for i,t in enumerate([1]*30+[2]*28+[3]*20+[4]*10)]
-    assert set(v.frequency_answers(qs))=={'2'} and v.totals(v.grade(qs, ['2']*88))['overall']==pytest.approx((28+.4*20+.1*10)/88)
+    assert set(b.frequency_answers(qs))=={'2'} and v.totals(v.grade(qs, ['2']*88))['overall']==pytest.approx((28+.4*20+.1*10)/88)
 
 def test_chance():
     q = question('object_rel_direction_medium', 'A', options=['A. left','B. right','C. back'])
-    got = Counter(v.chance_answers([q]*6000))
+    got = Counter(b.chance_answers([q]*6000))
     assert set(got)==set('ABC') and all(abs(n-2000)<150 for n in got.values())
-    assert v.chance_answers([q]*50, 1)==v.chance_answers([q]*50, 1)!=v.chance_answers([q]*50, 2)
-    number = v.chance_answers([question('object_counting', str(i%3)) for i in range(300)])
+    assert b.chance_answers([q]*50, 1)==b.chance_answers([q]*50, 1)!=b.chance_answers([q]*50, 2)
+    number = b.chance_answers([question('object_counting', str(i%3)) for i in range(300)])
     assert set(number)==set('012')
 
 def test_blind_looks_at_other_scenes_only():
     qs = many()
-    fold = v.scene_folds(qs, 5)
+    fold = b.scene_folds(qs, 5)
     for s in {q['scene_name'] for q in qs}: assert len({f for f,q in zip(fold, qs) if q['scene_name']==s})==1
     assert len(set(fold))==5
-    before = v.blind_answers(qs)
+    before = b.blind_answers(qs)
     for f in range(5):  # other truths in a fold change nothing in its own answers
         lied = [dict(q, ground_truth='777' if q['question_type'] in v.NUMERIC else q['options'][0][0]) if o==f else q for q,o in zip(qs, fold)]
-        after = v.blind_answers(lied)
+        after = b.blind_answers(lied)
         assert [a for a,o in zip(before, fold) if o==f]==[a for a,o in zip(after, fold) if o==f]
         assert after!=before
 
 def test_blind_learns_what_the_text_gives_away():
     qs = [question('object_size_estimation', str(100*(i%4+1)), i, f's{i}', question=f'How long is the {"sofa bed lamp desk".split()[i%4]}?') for i in range(80)]
     qs += [question('route_planning', 'AB'[i%2], 80+i, f's{i}', options=(['A. back','B. left'],['A. left','B. back'])[i%2]) for i in range(40)]
-    t = v.totals(v.grade(qs, v.blind_answers(qs)))
+    t = v.totals(v.grade(qs, b.blind_answers(qs)))
     assert t['object_size_estimation']==1 and t['route_planning']==1
-    assert v.totals(v.grade(qs, v.frequency_answers(qs)))['object_size_estimation']<.6
+    assert v.totals(v.grade(qs, b.frequency_answers(qs)))['object_size_estimation']<.6
 
 def test_oracle_and_silence():
     qs = many()
@@ -226,7 +226,7 @@ def test_bootstrap_is_numpys():
         w = Counter(r.choice(names, len(names)).tolist())
         m = {t:np.average([o['score'] for o in rows if o['question_type']==t], weights=[w[o['scene']]+1e-12 for o in rows if o['question_type']==t]) for t in v.TYPES}
         out.append(np.mean([np.mean([m[p] for p in ps]) for ps in v.TASKS.values()]))
-    lo,hi = v.bootstrap(rows, 1500)['overall']
+    lo,hi = b.bootstrap(rows, 1500)['overall']
     assert (lo,hi)==pytest.approx(np.quantile(out, [.025,.975]), abs=.012) and hi-lo>.05
 
 def test_bootstrap_covers():
@@ -236,50 +236,50 @@ def test_bootstrap_covers():
         r = random.Random(seed)
         rows = [row('object_counting', m, f's{s}', 5*s+i) for s in range(40) for m in [r.random()] for i in range(5)]
         for k,o in dict(scene=rows, question=[dict(o, scene=str(o['id'])) for o in rows]).items():
-            lo,hi = v.bootstrap(o, 200, seed=seed)['overall']
+            lo,hi = b.bootstrap(o, 200, seed=seed)['overall']
             hit[k] += lo<=.5<=hi
     assert hit['scene']>=88 and hit['question']<=75, hit
 
 def test_bootstrap_depends_on_seed_alone():
     rows = clustered()
-    assert v.bootstrap(rows, 50)==v.bootstrap(rows, 50)!=v.bootstrap(rows, 50, seed=1)
-    for k,(lo,hi) in v.bootstrap(rows, 300).items(): assert lo<=v.totals(rows)[k]<=hi, k
+    assert b.bootstrap(rows, 50)==b.bootstrap(rows, 50)!=b.bootstrap(rows, 50, seed=1)
+    for k,(lo,hi) in b.bootstrap(rows, 300).items(): assert lo<=v.totals(rows)[k]<=hi, k
 
 def test_paired_comparison():
     rows = clustered()
     up = [dict(o, score=o['score']+.02) for o in rows]
-    c = v.compare(up, rows, 300)
+    c = b.compare(up, rows, 300)
     assert set(c)==set(v.TITLES)
     for k,d in c.items(): assert (d['difference'],d['low'],d['high'])==pytest.approx((.02,.02,.02)) and d['p']<.01, k
-    back = v.compare(rows, up, 300)['overall']
+    back = b.compare(rows, up, 300)['overall']
     assert back['difference']==pytest.approx(-.02) and back['high']<0
-    assert v.compare(rows, rows[::-1], 50)['overall']['p']==1  # the order of questions does not matter
+    assert b.compare(rows, rows[::-1], 50)['overall']['p']==1  # the order of questions does not matter
     r = random.Random(1)
-    noise = v.compare([dict(o, score=o['score']+r.gauss(0,.05)) for o in rows], rows, 300)['overall']
+    noise = b.compare([dict(o, score=o['score']+r.gauss(0,.05)) for o in rows], rows, 300)['overall']
     assert noise['low']<0<noise['high'] and noise['p']>.02
-    with pytest.raises(ValueError, match='9 questions only in the first run and 0 only'): v.compare(rows, rows[:-9])
+    with pytest.raises(ValueError, match='9 questions only in the first run and 0 only'): b.compare(rows, rows[:-9])
 
 # --- tables
 
 def test_reported_figures():
-    freq = v.REPORTED['chance (frequency)']['scores']
+    freq = b.REPORTED['chance (frequency)']['scores']
     assert [freq[t] for t in v.TASKS]==[62.1,32.0,29.9,33.1,25.1,47.9,28.4,25.2] and freq['overall']==34.0
     assert abs(np.mean([freq[t] for t in v.TASKS])-freq['overall'])>1  # as published; it does not follow from its columns
-    for k,o in v.REPORTED.items(): assert o['source'] and set(o['scores'])<={'overall',*v.TASKS}, k
+    for k,o in b.REPORTED.items(): assert o['source'] and set(o['scores'])<={'overall',*v.TASKS}, k
     for k in ('human (400 questions)','GPT-4o','Gemini-1.5-Pro','Qwen2.5-VL-3B','VG-LLM-8B','Cambrian-S-3B'):  # rows of one piece
-        s = v.REPORTED[k]['scores']
+        s = b.REPORTED[k]['scores']
         assert np.mean([s[t] for t in v.TASKS])==pytest.approx(s['overall'], abs=.12), k
 
 def test_table():
     qs = many()
-    t = v.format_table({'a':v.summarise(v.grade(qs, v.chance_answers(qs)), 20), 'human':v.REPORTED['human (400 questions)']}, 'read by lmms_eval')
+    t = b.format_table({'a':b.summarise(v.grade(qs, b.chance_answers(qs)), 20), 'human':b.REPORTED['human (400 questions)']}, 'read by lmms_eval')
     lines = t.splitlines()
     assert lines[0].split()==['a','human'] and lines[-1]=='read by lmms_eval' and len(lines)==2+len(v.TITLES)
     assert re.search(r'overall +\d+\.\d \[\d+\.\d, \d+\.\d\] +79\.2$', lines[1])
     assert lines[8].startswith('  easy') and lines[8].endswith(' -')
-    json.dumps(v.summarise(v.grade(qs, ['']*len(qs)), 5))
+    json.dumps(b.summarise(v.grade(qs, ['']*len(qs)), 5))
 
 def test_plain_python():
-    out = subprocess.run([sys.executable, '-c', "import sys,spa3r.vsibench; print([m for m in ('torch','numpy','transformers','spa3r.core') if m in sys.modules])"],
+    out = subprocess.run([sys.executable, '-c', "import sys,spa3r.vsibench,spa3r.baselines; print([m for m in ('torch','numpy','transformers','spa3r.core') if m in sys.modules])"],
                          capture_output=True, text=True, check=True).stdout
     assert out.strip()=='[]'

@@ -14,7 +14,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=(here/'README.md').read_text(encoding='utf8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['spa3r', 'spa3r.*']), include_package_data=True,
-    package_data={'spa3r': ['weights/**/*.json', 'weights/**/*.safetensors', 'weights/**/*.md', 'weights/**/*.onnx', 'web/*', '*.js', '*.html', '*.css']},
+    package_data={'spa3r': ['weights/**/*.json', 'weights/**/*.safetensors', 'weights/**/*.md', 'weights/**/*.onnx', 'web/*', '*.js', '*.json', '*.html', '*.css']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['spa3r=spa3r._modidx:d'],
                   'lmms_eval.models': ['spa3r=spa3r.lmms:manifest']},

@@ -7,10 +7,11 @@ __all__ = ['FIELDS', 'SIMPLE', 'BESIDE', 'SHIPPED', 'SHIPPED_FRAMES', 'fault', '
            'frame_numbers', 'video_frames', 'AskedScene', 'make_scenes', 'choose', 'ask_id', 'decided', 'VLM',
            'AnswerFile', 'read_answers', 'ask', 'same_run', 'commit', 'judge', 'result_text', 'plot_result',
            'hub_folder', 'open_data', 'RoomFilms', 'room_data', 'against_run', 'find_model', 'model_name', 'weights_id',
-           'process_device', 'ask_model', 'evaluate']
+           'process_device', 'one_thread', 'ask_model', 'evaluate']
 
 # %% ../nbs/19_evaluate.ipynb #771894b6
 import hashlib,io,json,os,re,subprocess,time,zipfile,zlib
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import spa3r,torch
@@ -516,6 +517,14 @@ def process_device(
     d,n = pick_device(name),int(os.environ.get('LOCAL_RANK', 0))
     return torch.device('cuda', n%torch.cuda.device_count()) if d.type=='cuda' and d.index is None else d
 
+@contextmanager
+def one_thread(on:bool=True):
+    "Compute on one thread for a while: small models gain little from a second one, and lose much where cores are busy"
+    n = torch.get_num_threads()
+    if on: torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(n)
+
 def ask_model(
     model, # From `find_model`
     questions:list, # About scenes that `films` has
@@ -550,7 +559,7 @@ def evaluate(
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
-    rooms:int=24, # How many rooms, where `data` is rooms
+    rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
     against:str='', # JSON of another run over the same questions, to be compared with
     out:str='vsibench.json', # Where the result goes; a picture and the answers go beside it
@@ -560,14 +569,15 @@ def evaluate(
     if parser not in PARSERS: raise UserError(f"--parser {parser}: there are {', '.join(PARSERS)}")
     if rooms<1 or min(frames, limit, batch)<0: raise UserError(f"--rooms {rooms}, --frames {frames}, --limit {limit}, --batch {batch}: none may be negative, rooms at least 1")
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
-    questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
-    questions = choose(questions, tasks, limit)
     model,name = find_model(model, data),''
-    if model:
-        name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
-        texts,asked = ask_model(model, questions, films, out.with_suffix('.answers'), frames, batch, device, rank, world)
-        if texts is None: return {}
-        runs[name] = texts
+    with one_thread(model in ('',str(SHIPPED))):
+        questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
+        questions = choose(questions, tasks, limit)
+        if model:
+            name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
+            texts,asked = ask_model(model, questions, films, out.with_suffix('.answers'), frames, batch, device, rank, world)
+            if texts is None: return {}
+            runs[name] = texts
     if rank and not asked: return {}
     if against: runs |= [against_run(against, questions)]
     runs |= {k:f(questions) for k,f in SIMPLE.items()}

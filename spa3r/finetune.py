@@ -272,7 +272,7 @@ class TuneConfig:
     lr:float=1e-5 # Highest learning rate
     batch:int=1 # Conversations at a time on one device
     accumulate:int=8 # Batches added up to a step
-    epochs:float=1. # How often each conversation comes up
+    epochs:float=1. # How often each conversation comes up; each room, with other questions every time
     steps:int=0 # Optimiser steps, if not as many as the epochs have
     warmup:float=.03 # Share of the steps in which the learning rate rises
     weight_decay:float=0. # AdamW's decay
@@ -478,7 +478,7 @@ def finetune(
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')})
-    args = training_args(cfg, out, device)  # starts the other processes, if there are any
+    args = training_args(replace(cfg, epochs=1.) if data=='rooms' else cfg, out, device)  # `RoomTalks` counts its passes itself; starts the other processes, if there are any
     with ExitStack() as stack:
         if args.process_index==0:
             stack.enter_context(locked(out))

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
-from .core import atomic_write,pick_device
-from .evaluate import VLM,AskedScene,room_data,video_frames
+from .core import atomic_write
+from .evaluate import VLM,AskedScene,process_device,room_data,video_frames
 from .rooms import HELD_OUT
 from .vsibench import prompt
 
@@ -107,12 +107,13 @@ def _model():
         "An answerer of spa3r in lmms-eval"
         def __init__(self, pretrained, frames=32, batch_size=8, device='auto', **kwargs):
             super().__init__()
-            self.vlm,self.batch = VLM.from_pretrained(pretrained, pick_device(device or 'auto'), frames=int(frames)),int(batch_size)
+            self.device = process_device(device or 'auto')  # lmms-eval asks for it where there are several processes
+            self.vlm,self.batch = VLM.from_pretrained(pretrained, self.device, frames=int(frames)),int(batch_size)
         def generate_until(self, requests):
             rows = []
             for text,_,doc_to_visual,doc_id,task,split in (r.args for r in requests):
                 q = self.task_dict[task][split][doc_id]
-                if 'question_type' not in q or text!=prompt(q): raise ValueError(f"task {task} does not ask as VSI-Bench does: this model answers vsibench, vsibench_debiased and spa3r_rooms")
+                if 'question_type' not in q or text!=prompt(q): raise ValueError(f"task {task} does not ask as VSI-Bench does: this model answers vsibench, its debiased and pruned parts, and spa3r_rooms")
                 rows.append((q, doc_to_visual(q)[0]))
             return answer_requests(self.vlm, rows, self.batch)
         def loglikelihood(self, requests): raise NotImplementedError('answers are generated, not ranked')

@@ -184,7 +184,6 @@ def _answer(scene, facing, things, straight):
 # %% ../nbs/16_questions.ipynb #b2770a1e
 _TURNS = ('Turn Left','Turn Right','Turn Back')
 
-
 def _route(scene, r, tries=60):
     spots,ends = [o for o in scene.unique if o.on==0 or o.cls=='door'],set()
     if len(scene.unique)<3: return

@@ -23,7 +23,7 @@ from .gates import aims,camera_errors,format_table,judge,unposed
 from .psfm import Spa3R
 from .rooms import HELD_OUT
 from .viz import FeaturePCA,cosine_map
-from .viewer import FieldScene,_below_ceiling,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
+from .viewer import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
 from .files import check_export,export_scene
 from .onnx_decoder import find_decoder
 
@@ -141,14 +141,6 @@ def _lens(cams):
     "Focal lengths and centre in widths and heights of the image, (v, 4)"
     K = scale_intrinsics(cams.K, cams.hw, (1,1))
     return torch.stack([K[:,0,0],K[:,1,1],K[:,0,2],K[:,1,2]], -1).cpu()
-
-def _box(xyz, cams):
-    "Corners of the box that holds nearly all points and all cameras"
-    c = cams.positions.numpy()
-    lo,hi = np.percentile(xyz, [.5,99.5], axis=0)
-    lo,hi = np.minimum(lo, c.min(0)),np.maximum(hi, c.max(0))
-    pad = .02*(hi-lo).max()
-    return lo-pad,hi+pad
 
 # %% ../nbs/13h_page.ipynb #eb4ace56
 def _live(scene, cams, pca, B, first):

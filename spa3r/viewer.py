@@ -323,6 +323,14 @@ def _below_ceiling(xyz):
     top = np.percentile(xyz[:,2], 99.5)
     return top-.04*np.ptp(np.percentile(xyz[:,2], [.5,99.5]))
 
+def _box(xyz, cams):
+    "Corners of the box that holds nearly all points and all cameras"
+    c = cams.positions.numpy()
+    lo,hi = np.percentile(xyz, [.5,99.5], axis=0)
+    lo,hi = np.minimum(lo, c.min(0)),np.maximum(hi, c.max(0))
+    pad = .02*(hi-lo).max()
+    return lo-pad,hi+pad
+
 def _stand(cams):
     "Where to look from, in half boxes: behind the cameras and above"
     ahead = cams.c2w[...,:3,2].mean(0).numpy()*[1,1,0]

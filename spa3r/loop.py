@@ -298,6 +298,7 @@ class Feed:
         self.waiting = True
         try: batch = next(self.it)
         except (RuntimeError,OSError,EOFError) as e:
+            self.waiting = False  # the news of its end may come only now, and must not interrupt this
             if all(w.join(.2) or w.is_alive() for w in getattr(self.it, '_workers', [])): raise
             raise UserError("a process that prepares data was lost, perhaps for want of memory: start again, perhaps with fewer --workers") from e
         finally: self.waiting = False

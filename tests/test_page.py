@@ -83,7 +83,7 @@ def test_free_camera_is_in_the_address(page, field):
     page.key('a')
     settled(page, k)
     pose,seen = page.eval('Array.from(S.pose)'),picture(page, 2)
-    page.wait('location.hash.includes("pose=")')
+    page.wait('location.hash.includes("pose="+Array.from(S.pose, x => +x.toFixed(4)).join(","))')  # and no earlier one
     hash = page.eval('location.hash')
     open_page(page, field, hash)
     settled(page, 0)

@@ -60,6 +60,7 @@ def scene_folds(
     part = {s:i%folds for i,s in enumerate(scenes)}
     return [part[scene_of(q)] for q in questions]
 
+# %% ../nbs/18c_baselines.ipynb #d1de7413
 def blind_answers(
     questions:list, # All questions
     folds:int=5, # Parts; each is answered from the others
@@ -108,6 +109,7 @@ def _by_scene(*runs):
             d[scene][t][i+1] += s
     return d
 
+# %% ../nbs/18c_baselines.ipynb #0d31bebc
 def _draws(*runs, n, seed):
     "`averages` of each run for `n` draws of as many scenes as there are, the same scenes for all runs"
     scenes,r = [list(d.items()) for d in _by_scene(*runs).values()],random.Random(f'bootstrap {seed}')
@@ -166,6 +168,7 @@ def summarise(
                 questions=dict(sorted(Counter(r['question_type'] for r in rows).items(), key=lambda o: TYPES.index(o[0]))),
                 scenes=len({r['scene'] for r in rows}))
 
+# %% ../nbs/18c_baselines.ipynb #5ff1d19d
 def format_table(
     runs:dict, # Name -> what `summarise` gives, or an entry of `REPORTED`
     note:str='', # Last line

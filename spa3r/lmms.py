@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
 from .core import atomic_write
-from .evaluate import VLM,AskedScene,process_device,room_data,video_frames
+from .benchmark import room_data,video_frames
+from .evaluate import VLM,AskedScene,process_device
 from .rooms import HELD_OUT
 from .vsibench import prompt
 

@@ -145,6 +145,7 @@ def grade(
     return [dict(id=q['id'], scene=scene_of(q), question_type=q['question_type'], answer=a, score=score(q, a, parser))
             for q,a in zip(questions, answers)]
 
+# %% ../nbs/18_vsibench.ipynb #9e3f611a
 def _sums(rows):
     "Number of rows and sum of scores of each question type"
     d = defaultdict(lambda: [0,0.])

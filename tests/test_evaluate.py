@@ -3,7 +3,7 @@ import json,multiprocessing,os,random,shutil,signal,sys,time,zipfile
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from spa3r import evaluate as e, vsibench as v
+from spa3r import benchmark as bm, evaluate as e, vsibench as v
 from spa3r.chat import OtherChat
 from spa3r.core import UserError
 
@@ -45,23 +45,23 @@ def test_questions_from_files(tmp_path, monkeypatch, suffix):
     write(path, qs)
     if suffix=='.parquet':
         monkeypatch.setitem(sys.modules, 'pyarrow', None)
-        with pytest.raises(UserError, match='pip install pyarrow'): e.read_questions(path)
+        with pytest.raises(UserError, match='pip install pyarrow'): bm.read_questions(path)
         table = lambda p: SimpleNamespace(to_pylist=lambda: json.loads(Path(p).read_text()))  # pyarrow, as far as it is used
         monkeypatch.setitem(sys.modules, 'pyarrow', SimpleNamespace(parquet=SimpleNamespace(read_table=table)))
         monkeypatch.setitem(sys.modules, 'pyarrow.parquet', SimpleNamespace(read_table=table))
-    assert e.read_questions(path)==qs and e.open_data(str(path))[0]==qs and e.open_data(str(tmp_path) if suffix!='.json' else str(path))[0]==qs
+    assert bm.read_questions(path)==qs and bm.open_data(str(path))[0]==qs and bm.open_data(str(tmp_path) if suffix!='.json' else str(path))[0]==qs
 
 def test_published_tables(tmp_path, monkeypatch):
     "Two tables in place of one file, as the hub has them; and one of them alone"
     qs = [dict(q, pruned=q['id']%4==0) for q in questions()]
     out,left = [q for q in qs if q['pruned']],[q for q in qs if not q['pruned']]
     for n,o in (('debiased',left),('pruned',out)): write(tmp_path/f'test_{n}.parquet', o)
-    monkeypatch.setattr(e, '_table', lambda p: json.loads(p.read_text()))
-    assert e.open_data(str(tmp_path))[0]==left+out
-    for n,o in (('debiased',left),('pruned',out)): assert e.open_data(str(tmp_path), n)[0]==o
+    monkeypatch.setattr(bm, '_table', lambda p: json.loads(p.read_text()))
+    assert bm.open_data(str(tmp_path))[0]==left+out
+    for n,o in (('debiased',left),('pruned',out)): assert bm.open_data(str(tmp_path), n)[0]==o
     (tmp_path/'test_pruned.parquet').unlink()
-    assert e.open_data(str(tmp_path), 'debiased')[0]==left
-    with pytest.raises(UserError, match='no questions in'): e.open_data(str(tmp_path))
+    assert bm.open_data(str(tmp_path), 'debiased')[0]==left
+    with pytest.raises(UserError, match='no questions in'): bm.open_data(str(tmp_path))
 
 def test_arrow_files(tmp_path):
     "As `datasets` writes them (streams, a folder for the split) and as others do"
@@ -71,14 +71,14 @@ def test_arrow_files(tmp_path):
     (tmp_path/'set/test').mkdir(parents=True)
     for path,new in ((tmp_path/'set/test/data-00000-of-00001.arrow',pa.ipc.new_stream), (tmp_path/'a.arrow',pa.ipc.new_file)):
         with pa.OSFile(str(path), 'wb') as f, new(f, table.schema) as w: w.write_table(table)
-    assert e.open_data(str(tmp_path/'set'))[0]==e.read_questions(tmp_path/'a.arrow')==qs
+    assert bm.open_data(str(tmp_path/'set'))[0]==bm.read_questions(tmp_path/'a.arrow')==qs
     (tmp_path/'b.arrow').write_bytes((tmp_path/'a.arrow').read_bytes()[:300])
-    with pytest.raises(UserError, match='b.arrow cannot be read'): e.read_questions(tmp_path/'b.arrow')
+    with pytest.raises(UserError, match='b.arrow cannot be read'): bm.read_questions(tmp_path/'b.arrow')
 
 def test_lines_end_at_line_ends_alone(tmp_path):
     q = question(0, question='How\u2028many\u0085 chairs\x0c?')
     (tmp_path/'a.jsonl').write_text('\ufeff'+json.dumps(q, ensure_ascii=False)+'\r\n'+json.dumps(question(1)), encoding='utf8')
-    assert e.read_questions(tmp_path/'a.jsonl')==[q,question(1)]
+    assert bm.read_questions(tmp_path/'a.jsonl')==[q,question(1)]
 
 bad = {"no dataset, scene_name, question_type, question, ground_truth":dict(id=1), 'smell':question(1, question_type='smell'), "'two' is no number":question(1, truth='two'),
        "None is no number":question(1, truth=None), "'nan' is no number":question(1, truth='nan'), "'C' is none of the options' letters A, B":question(1, t='route_planning', letter='C'),
@@ -86,28 +86,28 @@ bad = {"no dataset, scene_name, question_type, question, ground_truth":dict(id=1
        'not a question but list':[1], 'not a question but NoneType':None}
 @pytest.mark.parametrize('why', bad)
 def test_malformed_rows_are_named(tmp_path, why):
-    with pytest.raises(UserError) as err: e.read_questions(write(tmp_path/'a.jsonl', [question(0), bad[why], question(2)]))
+    with pytest.raises(UserError) as err: bm.read_questions(write(tmp_path/'a.jsonl', [question(0), bad[why], question(2)]))
     assert f'line 2: ' in str(err.value) and why in str(err.value) and 'a.jsonl' in str(err.value) and '1 malformed questions of 3' in str(err.value)
-    with pytest.raises(UserError, match='entry 1: '): e.read_questions(write(tmp_path/'a.json', [question(0), bad[why]]))
+    with pytest.raises(UserError, match='entry 1: '): bm.read_questions(write(tmp_path/'a.json', [question(0), bad[why]]))
 
 def test_more_ways_to_be_malformed(tmp_path):
     (tmp_path/'a.jsonl').write_text(json.dumps(question(0))+'\n\n{"id": 1, "dat')
-    with pytest.raises(UserError, match='line 3: not a question'): e.read_questions(tmp_path/'a.jsonl')
-    with pytest.raises(UserError, match='line 2: the same scene and id as line 1'): e.read_questions(write(tmp_path/'b.jsonl', [question(0)]*2))
-    with pytest.raises(UserError, match='and 3 more'): e.read_questions(write(tmp_path/'c.jsonl', [{}]*8))
-    with pytest.raises(UserError, match='no questions in it'): e.read_questions(write(tmp_path/'d.json', []))
+    with pytest.raises(UserError, match='line 3: not a question'): bm.read_questions(tmp_path/'a.jsonl')
+    with pytest.raises(UserError, match='line 2: the same scene and id as line 1'): bm.read_questions(write(tmp_path/'b.jsonl', [question(0)]*2))
+    with pytest.raises(UserError, match='and 3 more'): bm.read_questions(write(tmp_path/'c.jsonl', [{}]*8))
+    with pytest.raises(UserError, match='no questions in it'): bm.read_questions(write(tmp_path/'d.json', []))
     for n,text in (('e.json','{'), ('f.json','7'), ('h.jsonl','\xff\xfe')):
         (tmp_path/n).write_bytes(text.encode('latin1'))
-        with pytest.raises(UserError, match=n): e.read_questions(tmp_path/n)
-    with pytest.raises(UserError, match='none.jsonl'): e.read_questions(tmp_path/'none.jsonl')
-    with pytest.raises(UserError, match='looked for test.jsonl'): e.open_data(str(tmp_path))
-    with pytest.raises(UserError, match='hub id'): e.open_data('nowhere')
+        with pytest.raises(UserError, match=n): bm.read_questions(tmp_path/n)
+    with pytest.raises(UserError, match='none.jsonl'): bm.read_questions(tmp_path/'none.jsonl')
+    with pytest.raises(UserError, match='looked for test.jsonl'): bm.open_data(str(tmp_path))
+    with pytest.raises(UserError, match='hub id'): bm.open_data('nowhere')
 
 def test_hub_that_cannot_be_reached_is_named(monkeypatch):
     import huggingface_hub
     def none(**kw): raise OSError('no way there')
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', none)
-    with pytest.raises(UserError, match='nyu-visionx/VSI-Bench is no file or folder here.*no way there'): e.open_data('nyu-visionx/VSI-Bench')
+    with pytest.raises(UserError, match='nyu-visionx/VSI-Bench is no file or folder here.*no way there'): bm.open_data('nyu-visionx/VSI-Bench')
 
 def test_hub_brings_questions_first_and_a_zip_when_it_is_wanted(tmp_path, monkeypatch):
     import huggingface_hub
@@ -120,22 +120,22 @@ def test_hub_brings_questions_first_and_a_zip_when_it_is_wanted(tmp_path, monkey
             with zipfile.ZipFile(tmp_path/'d.zip', 'w') as z: z.write(film(tmp_path/'made/s0.mp4'), 'd/s0.mp4')
         return str(tmp_path)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
-    qs,videos = e.open_data('nyu-visionx/VSI-Bench')
+    qs,videos = bm.open_data('nyu-visionx/VSI-Bench')
     assert len(qs)==8 and len(asked)==1
     assert videos.film(qs[0], 3).shape==(3,48,64,3) and asked[1:]==[['d.zip']]
     assert videos.find(qs[7]) is None and len(asked)==2
-    assert e.open_data('nyu-visionx/VSI-Bench')[1].find(qs[0]) and len(asked)==3  # the zip is there already
+    assert bm.open_data('nyu-visionx/VSI-Bench')[1].find(qs[0]) and len(asked)==3  # the zip is there already
 
 def test_splits(tmp_path):
     qs = questions(20)
     write(tmp_path/'test.jsonl', qs)
-    with pytest.raises(UserError, match='pruned_ids.txt'): e.open_data(str(tmp_path), 'debiased')
-    with pytest.raises(UserError, match='debiased'): e.open_data(str(tmp_path), 'biased')
+    with pytest.raises(UserError, match='pruned_ids.txt'): bm.open_data(str(tmp_path), 'debiased')
+    with pytest.raises(UserError, match='debiased'): bm.open_data(str(tmp_path), 'biased')
     (tmp_path/'pruned_ids.txt').write_text('\n'.join(str(i) for i in range(0, 20, 3)))
-    by_list = {s:[q['id'] for q in e.open_data(str(tmp_path), s)[0]] for s in ('full','debiased','pruned')}
+    by_list = {s:[q['id'] for q in bm.open_data(str(tmp_path), s)[0]] for s in ('full','debiased','pruned')}
     write(tmp_path/'test.jsonl', [dict(q, pruned=q['id']%3==0) for q in qs])
     (tmp_path/'pruned_ids.txt').unlink()
-    assert by_list=={s:[q['id'] for q in e.open_data(str(tmp_path), s)[0]] for s in ('full','debiased','pruned')}
+    assert by_list=={s:[q['id'] for q in bm.open_data(str(tmp_path), s)[0]] for s in ('full','debiased','pruned')}
     assert by_list['pruned']==list(range(0, 20, 3)) and sorted(by_list['pruned']+by_list['debiased'])==by_list['full']==list(range(20))
 
 def test_videos_in_folders_and_zips(tmp_path):
@@ -143,7 +143,7 @@ def test_videos_in_folders_and_zips(tmp_path):
     film(tmp_path/'s1.mkv', step=2)
     film(tmp_path/'x/s2.mp4', step=3)
     with zipfile.ZipFile(tmp_path/'d.zip', 'w') as z: z.write(tmp_path/'x/s2.mp4', 'any/where/s2.mp4')
-    videos = e.Videos(tmp_path)
+    videos = bm.Videos(tmp_path)
     for i in range(3): assert videos.film(question(0, f's{i}'), 20)[-1].mean()==pytest.approx(19*(i+1), abs=3)
     with pytest.raises(UserError, match='no video of d/s3: looked for d/s3.mp4 and d.zip'): videos.film(question(0, 's3'), 4)
     (tmp_path/'d/s4.mp4').write_bytes(b'0'*999)
@@ -151,12 +151,12 @@ def test_videos_in_folders_and_zips(tmp_path):
 
 def test_damaged_zips_are_named(tmp_path):
     (tmp_path/'d.zip').write_bytes(b'PK, or not')
-    with pytest.raises(UserError, match='d.zip cannot be read as a zip'): e.Videos(tmp_path).find(question(0))
+    with pytest.raises(UserError, match='d.zip cannot be read as a zip'): bm.Videos(tmp_path).find(question(0))
     with zipfile.ZipFile(tmp_path/'c.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.write(film(tmp_path/'x/s0.mp4', codec='libx264'), 's0.mp4')
     b = bytearray((tmp_path/'c.zip').read_bytes())
     b[200:260] = bytes(60)
     (tmp_path/'c.zip').write_bytes(b)
-    with pytest.raises(UserError, match='s0.mp4 in .*c.zip is damaged'): e.Videos(tmp_path).open(question(0, dataset='c'))
+    with pytest.raises(UserError, match='s0.mp4 in .*c.zip is damaged'): bm.Videos(tmp_path).open(question(0, dataset='c'))
 
 def test_choosing():
     qs = questions()
@@ -172,19 +172,19 @@ def test_choosing():
 
 @pytest.mark.parametrize('total', [1,2,31,32,33,100,4999])
 def test_frame_rule(total):
-    n = e.frame_numbers(total)
+    n = bm.frame_numbers(total)
     assert n.tolist()==np.linspace(0, total-1, min(32, total)).astype(int).tolist() and n[0]==0 and n[-1]==total-1 and len(set(n.tolist()))==len(n)
 
 @pytest.mark.parametrize('frames,n', [(20,32),(20,20),(20,7),(1,4),(25,2)])
 def test_the_right_frames(tmp_path, frames, n):
-    got = e.video_frames(film(tmp_path/'a.mp4', frames), n)
+    got = bm.video_frames(film(tmp_path/'a.mp4', frames), n)
     assert got.dtype==np.uint8 and got.shape==(min(n, frames),48,64,3)
-    assert got.mean((1,2,3))==pytest.approx(10*e.frame_numbers(frames, n), abs=4)
+    assert got.mean((1,2,3))==pytest.approx(10*bm.frame_numbers(frames, n), abs=4)
 
 def test_frames_of_a_film_that_was_cut(tmp_path):
     whole = film(tmp_path/'a.mkv', 25).read_bytes()
     (tmp_path/'b.mkv').write_bytes(whole[:len(whole)*2//3])
-    got = e.video_frames(tmp_path/'b.mkv', 4)
+    got = bm.video_frames(tmp_path/'b.mkv', 4)
     assert len(got)==4 and got[0].mean()<4 and 80<got[-1].mean()<230  # what is there, to its end
 
 def test_frames_that_cannot_be_decoded(tmp_path):
@@ -196,9 +196,9 @@ def test_frames_that_cannot_be_decoded(tmp_path):
             if i>0 and p.size:
                 p.stream = s
                 b.mux(p)
-    whole = e.video_frames(tmp_path/'b.mkv', 99).mean((1,2,3))
+    whole = bm.video_frames(tmp_path/'b.mkv', 99).mean((1,2,3))
     assert len(whole)==20
-    assert e.video_frames(tmp_path/'b.mkv', 7).mean((1,2,3))==pytest.approx(whole[e.frame_numbers(len(whole), 7)], abs=.1)
+    assert bm.video_frames(tmp_path/'b.mkv', 7).mean((1,2,3))==pytest.approx(whole[bm.frame_numbers(len(whole), 7)], abs=.1)
 
 # --- a scene is watched once
 
@@ -368,10 +368,10 @@ def test_command_on_a_file(tmp_path, capsys):
 def test_command_on_rooms(tmp_path, capsys, monkeypatch):
     r = e.evaluate(rooms=2, seed=5, model='none', out=str(tmp_path/'o.json'))
     assert r['about']['data']=='rooms' and r['about']['scenes']==2 and r['runs']['oracle']['scores']['overall']==100
-    qs,films = e.room_data(range(10**9+5, 10**9+7))
-    assert [q['id'] for q in e.choose(qs)]==[o['id'] for o in r['rows']['chance']] and not any(map(e.fault, qs))
+    qs,films = bm.room_data(range(10**9+5, 10**9+7))
+    assert [q['id'] for q in e.choose(qs)]==[o['id'] for o in r['rows']['chance']] and not any(map(bm.fault, qs))
     assert films.find(qs[0]) and films.film(qs[0], 2).shape==(2,240,320,3) and (films.film(qs[-1], 1)!=films.film(qs[0], 1)).any()
-    monkeypatch.setattr(e, 'debias', lambda qs: ([dict(q, pruned=i%3==0) for i,q in enumerate(qs)],None))
+    monkeypatch.setattr(bm, 'debias', lambda qs: ([dict(q, pruned=i%3==0) for i,q in enumerate(qs)],None))
     split = {s:e.evaluate(rooms=2, seed=5, split=s, model='none', out=str(tmp_path/'o.json'))['about']['questions'] for s in ('debiased','pruned')}
     assert split['pruned']==-(-len(qs)//3) and sum(split.values())==len(qs) and 'split debiased' in capsys.readouterr().out
 
@@ -550,7 +550,7 @@ def test_command_with_a_spa3_vlm(tmp_path, capsys, monkeypatch, fusion):
     monkeypatch.setattr(Chat, 'watch', lambda self,x: watched.append(1) or watch(self, x))
     r = e.evaluate('rooms', model=str(tmp_path/'model'), frames=3, rooms=2, limit=12, batch=4, out=str(tmp_path/'o.json'), device='cpu')
     capsys.readouterr()
-    qs,films = e.room_data(range(e.HELD_OUT, e.HELD_OUT+2))
+    qs,films = bm.room_data(range(e.HELD_OUT, e.HELD_OUT+2))
     rows,by = next(iter(r['rows'].values())),{(e.scene_of(q),q['id']):q for q in qs}
     c = load_chat(str(tmp_path/'model'), frames=3)
     assert len(rows)==12 and len(watched)==len({o['scene'] for o in rows})

@@ -2,7 +2,7 @@
 import ast,sys
 from types import ModuleType,SimpleNamespace
 import numpy as np, pytest
-from spa3r import evaluate as e, lmms, vsibench as v
+from spa3r import benchmark as bm, lmms, vsibench as v
 
 @pytest.fixture(scope='module')
 def task(tmp_path_factory):
@@ -32,9 +32,9 @@ class Fake:
         return [f'{q["id"]} {f:.0f}' for q in qs]
 
 def test_task_folder(task):
-    qs,videos = e.open_data(str(task))
+    qs,videos = bm.open_data(str(task))
     assert len(qs)>10 and videos.film(qs[0], 99).shape==(6,240,320,3)
-    frames = e.room_data([])[1].film(qs[0], 6)
+    frames = bm.room_data([])[1].film(qs[0], 6)
     assert np.abs(videos.film(qs[0], 99).astype(int)-frames).mean()<6  # the film is of this room
     text = (task/'spa3r_rooms.yaml').read_text()
     yaml = pytest.importorskip('yaml')
@@ -56,7 +56,7 @@ def test_model(task, harness, monkeypatch):
     Fake.films = []
     m = lmms.Spa3RModel(pretrained='x', frames='3', batch_size='4', device='cpu')
     assert isinstance(m, harness) and m.device.type=='cpu'  # which lmms-eval asks for where there are several processes
-    qs,_ = e.open_data(str(task))
+    qs,_ = bm.open_data(str(task))
     m.task_dict = {'spa3r_rooms':{'test':qs}}
     film = lambda q: [str(task/q['dataset']/f"{q['scene_name']}.mp4")]
     ask = lambda i: SimpleNamespace(args=(v.prompt(qs[i]), {}, film, i, 'spa3r_rooms', 'test'))

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from transformers import AutoConfig,AutoModelForImageTextToText,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
+from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from tqdm.auto import tqdm
 from .core import UserError,command,pick_device,set_seed,weights_folder,with_cfg
@@ -346,6 +346,11 @@ class Tuner(Trainer):
 
     def _get_train_sampler(self, dataset=None):
         return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.gradient_accumulation_steps, self.args.seed)
+
+    def _save(self, output_dir=None, state_dict=None):
+        "As Trainer does, under the names that the model has in memory: by others it would not find its weights again, and say nothing"
+        if not isinstance(self.model, PreTrainedModel): return super()._save(output_dir, state_dict)
+        if self.args.should_save: self.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The mean loss of the answers of a step; nothing, if all of them are broken"

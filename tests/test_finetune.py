@@ -169,16 +169,18 @@ def stopped(there, out, at, monkeypatch, **kw):
 def same(a, b):
     for k,v in a.state_dict().items(): assert torch.equal(v, b.state_dict()[k]), k
 
-def test_a_run_that_was_stopped_goes_on(there, tmp_path, monkeypatch):
-    whole = run(there, tmp_path/'a')
-    stopped(there, tmp_path/'b', 3, monkeypatch)
+@pytest.mark.parametrize('kw', [dict(), dict(fusion='none'), dict(model='nano', fusion='none')])
+def test_a_run_that_was_stopped_goes_on(there, tmp_path, monkeypatch, kw):
+    def once(there, out): return run(there, out, **kw)
+    whole = once(there, tmp_path/'a')
+    stopped(there, tmp_path/'b', 3, monkeypatch, **kw)
     half = tmp_path/'b'/'checkpoint-9'  # as if the next one had been torn
     half.mkdir()
     assert last_checkpoint(tmp_path/'b').name=='checkpoint-2'
-    again = run(there, tmp_path/'b')
+    again = once(there, tmp_path/'b')
     same(whole, again)
     assert log(tmp_path/'a')==log(tmp_path/'b') and [l['step'] for l in log(tmp_path/'b')]==[1,2,3,4]
-    same(again, run(there, tmp_path/'b'))  # finished: nothing more happens
+    same(again, once(there, tmp_path/'b'))  # finished: nothing more happens
     assert len(log(tmp_path/'b'))==4
 
 def test_what_learns(there, tmp_path):
@@ -252,7 +254,7 @@ def test_two_processes_are_one(there, tmp_path):
 
 # rooms
 
-def test_rooms_come_again_with_other_questions():
+def test_rooms_come_oncewith_other_questions():
     d = RoomTalks(2, turns=4, passes=2, frames=2, eye=lambda room,frames: torch.full((1,2), room))
     assert len(d)==4==len(d.lengths)
     a,b,c = d[0],d[2],d[1]

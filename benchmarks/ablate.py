@@ -1,0 +1,91 @@
+"""What if it were done otherwise? One row of the paper's comparisons, in miniature: little students that differ in one thing, judged on the same unseen rooms.
+
+    python benchmarks/ablate.py mask [--steps 400] [--seeds 3] [--scenes 32] [--out nbs/ablations]
+
+Rows: mask, camera, latents, loss (students of the exact teacher, 6 x 6 patches) and teacher (students of the shipped nano teacher, 8 x 8 patches:
+one pass or two, LayerNorm or the official RMSNorm). The students are tiny (width 64, 2 + 2 layers), so the absolute numbers are low; what is compared is the
+choice. Every variant of a seed starts from the same weights and sees the same rooms. Writes OUT/ROW.json, which the page of ablations draws.
+"""
+import argparse, json, platform, tempfile, time
+from functools import partial
+from pathlib import Path
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import nn
+from spa3r.cameras import rotate
+from spa3r.core import atomic_write, set_seed
+from spa3r.evaluate import commit
+from spa3r.loop import TrainConfig, fit
+from spa3r.probes import WEIGHTS, evaluate_field
+from spa3r.prope import Prope
+from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
+from spa3r.rooms import HELD_OUT
+from spa3r.teachers import ExactTeacher, load_teacher
+from spa3r.training import masked, observe
+from spa3r.views import RoomSource
+
+def world_rays(cams, grid): return rotate(cams.c2w[..., :3, :3], cams.rays(grid))  # (b, v, gh, gw, 3)
+
+def tokens_otherwise(field, kind):
+    "`FieldDecoder.tokens` with another way to say which camera is meant"
+    def tokens(latents, cams, grid, attend=F.scaled_dot_product_attention):
+        v, d = cams.shape[1], world_rays(cams, grid)
+        if kind == 'pluecker': d = torch.cat([d, torch.linalg.cross(cams.positions[..., None, None, :].expand_as(d), d)], -1)
+        x = field.pose_tokenizer(rearrange(d, 'b v gh gw c -> (b v) (gh gw) c'))
+        z = repeat(latents, 'b m d -> (b v) m d', v=v)
+        w2c, K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
+        if kind == 'pluecker': w2c, K = torch.eye(4).expand_as(w2c), None  # no camera in the attention, only the place in the image
+        pos = Prope(w2c, K, cams.hw, grid, field.e, n_special=field.n_registers+z.shape[1])
+        x = field.decoder(torch.cat([z, x], dim=1), pos, attend)
+        return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
+    if kind == 'pluecker': field.pose_tokenizer = nn.Linear(6, field.pose_tokenizer.out_features)
+    field.tokens = tokens
+
+ROWS = dict(
+    mask={f'{r:.0%} hidden': dict(ratio=r) for r in (.5, .25, .75)},
+    camera={'PRoPE, rays of the camera': {}, 'PRoPE, rays in the world': dict(camera='world'), 'Pluecker': dict(camera='pluecker')},
+    latents={f'{n} latents': dict(latents=n) for n in (32, 4, 8, 128)},
+    loss={f"{'smooth L1' if s else 'L1'}, {on}": dict(smooth=s, on=on) for on in ('targets', 'all') for s in (False, True)},
+    teacher={'one pass, LayerNorm': dict(teacher={}), 'two passes, LayerNorm': dict(teacher=dict(asymmetric=False)), 'one pass, RMSNorm': dict(teacher=dict(norm='rms'))})
+
+def train(teacher, seed, steps, grid, ratio=.5, latents=32, smooth=False, on='targets', camera=''):
+    "A little student"
+    cfg = TrainConfig.nano(steps=steps, seed=seed, smooth=smooth, on=on, ratio=ratio, save_every=steps)
+    set_seed(seed)
+    student = Spa3R(Spa3RConfig.nano(dim=64, nh=2, enc_depth=2, dec_depth=2, n_latents=latents, grid=grid, geo_channels=teacher.channels['geo']))
+    if camera: tokens_otherwise(student.field, camera)
+    exact = isinstance(teacher, ExactTeacher)
+    look = lambda b: observe(teacher, *b)
+    batch_fn = partial(masked, cfg.batches(RoomSource((42, 42) if exact else (7*grid, 7*grid), images=not exact)), cfg)
+    fit_standardisation(student, {'geo': torch.cat([look(batch_fn(i, 0)).feats['geo'].flatten(0, -2) for i in range(4)])})
+    with tempfile.TemporaryDirectory() as d:
+        return fit(student, batch_fn, lambda m, b: psfm_loss(m, look(b), on=on, smooth=smooth), cfg, d, progress=False)
+
+def run(row, steps, seeds, scenes):
+    "Each variant with each seed: {variant: [{measure: mean over rooms}]}"
+    got, grid = {k: [] for k in ROWS[row]}, 8 if row == 'teacher' else 6
+    for seed in range(seeds):
+        for k, kw in ROWS[row].items():
+            kw = dict(kw)
+            teacher = load_teacher('teacher', WEIGHTS/'nano', **kw.pop('teacher')) if row == 'teacher' else ExactTeacher((grid, grid))
+            student = train(teacher, seed, steps, grid, **kw)
+            r = evaluate_field(student, teacher, range(HELD_OUT, HELD_OUT+scenes), hw=(7*grid,)*2 if row == 'teacher' else (112, 112))['rows']
+            got[k].append({n: {m: r[n][m]['mean'] for m in ('cosine', 'l1', 'furniture')} for n in ('prediction', 'shuffled latents', 'nearest view')})
+            print(f'seed {seed} {k}:', {m: round(x, 3) for m, x in got[k][-1]['prediction'].items()}, flush=True)
+    return got
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('row', choices=ROWS)
+    p.add_argument('--steps', type=int, default=400)
+    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--scenes', type=int, default=32)
+    p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    start = time.process_time()
+    got = run(a.row, a.steps, a.seeds, a.scenes)
+    d = dict(row=a.row, command=f'python benchmarks/ablate.py {a.row} --steps {a.steps} --seeds {a.seeds} --scenes {a.scenes}', commit=commit(), hardware=f'1 core of a CPU ({platform.machine()}), no GPU',
+             cpu_minutes=round((time.process_time()-start)/60, 1), runs=got)
+    atomic_write(a.out/f'{a.row}.json', lambda f: f.write_text(json.dumps(d, indent=1)))

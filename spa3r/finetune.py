@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'RoomTalks', 'segments', 'side_by_side', 'layout',
-           'Collator', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner', 'Notes',
+           'Collator', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner', 'loudness', 'Notes',
            'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
 
 # %% ../nbs/18b_finetune.ipynb #e00f7157
@@ -26,6 +26,7 @@ from .scenes import resize_view,stack_views
 from .loop import FREE,Log,locked,same_run,what_happened
 from .rooms import HELD_OUT
 from .pictures import Processor,make_tokenizer,pictures
+from .adapter import ZeroLinear
 from .vlm import BASES,from_qwen,nano_config,processor_fields
 from .chat import END
 from .watching import room_frames
@@ -361,6 +362,15 @@ class Tuner(Trainer):
         n = None if num_items_in_batch is None else torch.as_tensor(num_items_in_batch).clamp(min=1)
         return super().compute_loss(model, inputs_apart(model, inputs), return_outputs, n)
 
+# %% ../nbs/18b_finetune.ipynb #a10d0002
+def loudness(
+    model, # A Qwen-VL or Spa3-VLM, perhaps wrapped
+)->dict: # adapter: norm of the adapter's last layer; empty where there is none, or only a shard of it
+    "How much an adapter has to say"
+    last = [m.weight.detach() for m in model.modules() if isinstance(m, ZeroLinear)]
+    if not last or any(hasattr(w, 'full_tensor') for w in last): return {}  # to gather shards, all processes would have to be here
+    return dict(adapter=max(w.float().norm().item() for w in last))  # PEFT keeps the one it replaced, which is silent
+
 # %% ../nbs/18b_finetune.ipynb #5e0a39bb
 class Notes(TrainerCallback):
     "Writes down how a tuning goes"
@@ -375,10 +385,10 @@ class Notes(TrainerCallback):
         self.log = Log(self.out/'log.jsonl')
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, disable=not self.progress, unit='step', mininterval=1)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if self.log is None or 'loss' not in logs: return
         if not math.isfinite(logs['loss']): raise UserError(f"the loss of step {state.global_step} is {logs['loss']}: start again with a lower --lr")
-        self.log.write(dict(step=state.global_step, loss=logs['loss'], lr=logs['learning_rate'], norm=logs['grad_norm']))
+        self.log.write(dict(step=state.global_step, loss=logs['loss'], lr=logs['learning_rate'], norm=logs['grad_norm'], **loudness(model)))
         self.bar.update(state.global_step-self.bar.n)
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
 

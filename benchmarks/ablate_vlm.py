@@ -1,0 +1,111 @@
+"""How should a language model be told of a scene? The same small Qwen, tuned with one way of telling or another, judged on questions about unseen rooms.
+
+    python benchmarks/ablate_vlm.py BASE [--rooms 300] [--passes 2] [--seeds 3] [--judged 40] [--out nbs/ablations]
+
+BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --out BASE. Every variant goes on from it with the same
+conversations: no geometry; the nano teacher's features of all views, asked directly; the nano student's latents, by cross-attention and appended; and latents
+of the exact student, which knows the true field of what the frames show. Judged by the eight tasks of VSI-Bench on rooms, beside chance, frequency and blind.
+Writes OUT/language.json.
+"""
+import argparse, json, platform, tempfile, time
+from pathlib import Path
+import torch
+from transformers import PrinterCallback
+from spa3r.benchmark import room_data
+from spa3r.cameras import Cameras
+from spa3r.chat import Chat
+from spa3r.core import atomic_write, set_seed
+from spa3r.evaluate import SIMPLE, VLM, commit, make_scenes
+from spa3r.finetune import Collator, RoomTalks, TuneConfig, Tuner, pupils, training_args
+from spa3r.pictures import Processor, pictures
+from spa3r.probes import load_student
+from spa3r.rooms import HELD_OUT, make_rooms
+from spa3r.scenes import resize_view, stack_views
+from spa3r.spatial_encoder import SpatialEncoder
+from spa3r.views import BrokenReport, Views
+from spa3r.vsibench import grade, totals
+from spa3r.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields
+from spa3r.watching import room_video
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+def eyes():
+    "Ways to look at a room: function of its number and its frames -> (m, c)"
+    nano, (student, teacher, _) = SpatialEncoder.from_pretrained('nano'), load_student('exact')
+    views = lambda frames: stack_views([resize_view(p, *nano.view) for p in pictures(frames)])
+    def direct(room, frames): return nano.teacher.context(Views(views(frames)[None]))[0][0].flatten(0, 1)
+    def latents(room, frames): return nano(views(frames))
+    @torch.no_grad()
+    def exact(room, frames):
+        cams = room_video(room, len(frames))[1]
+        h, w = cams.hw
+        K = cams.K.clone()
+        K[..., 0, 2] -= (w-h)/2  # the square in the middle, as the student was trained
+        return student.encode(*teacher.context(Views(rooms=make_rooms([room]), cams=Cameras(cams.w2c, K, (h, h))[None])))[0]
+    return dict(direct=direct, latents=latents, exact=exact)
+
+VARIANTS = {'no geometry': ('none', None), 'teacher, cross-attention': ('cross', 'direct'), 'latents, appended': ('append', 'latents'),
+            'latents, cross-attention': ('cross', 'latents'), 'exact latents, cross-attention': ('cross', 'exact')}
+
+def start(base, fusion, width, n):
+    "The base, and an adapter for latents that will be given"
+    if fusion == 'none': return AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    fields = {k: v for k, v in AutoConfig.from_pretrained(base).to_dict().items() if k != 'model_type'}
+    cfg = Spa3Qwen2_5VLConfig(**fields | dict(fusion=fusion, latent_dim=width, n_latents=n))
+    return Spa3Qwen2_5VL.from_pretrained(base, config=cfg, dtype=torch.float32)
+
+class Told(Chat):
+    "A chat that is given latents with the frames of a scene"
+    latents = None
+    def inputs(self, texts, pics): return self.move(self.processor(texts, pics, latents=None if self.latents is None else [self.latents]*len(texts)))
+
+def answerer(model, processor, eye, frames):
+    "Look at a room once, then answer all the questions about it"
+    vlm = VLM(Told(model, processor, frames=frames))
+    def answer(scene, questions):
+        if eye: vlm.chat.latents = scene.once('latents', lambda: eye(int(scene.name.rpartition('-')[2]), scene.frames(frames)))
+        return vlm.answer(scene, questions)
+    return answer
+
+def tune(base, fusion, eye, talks, cfg):
+    "A model, tuned with one way of telling"
+    set_seed(cfg.seed)
+    width, n = (eye(0, talks.scene(talks.number(0))[0]).shape[::-1] if eye else (0, 0))
+    model, p = start(base, fusion, width, n), Processor.from_pretrained(base)
+    p = Processor(p.tokenizer, p.images, **processor_fields(model.config))
+    with tempfile.TemporaryDirectory() as d:
+        t = Tuner(pupils(model, cfg), training_args(cfg, d, torch.device('cpu')), talks, Collator(p), BrokenReport())
+        t.remove_callback(PrinterCallback)
+        t.train()
+    return model.eval(), p
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('base', help='folder of a tuned nano Qwen without geometry')
+    p.add_argument('--rooms', type=int, default=300)
+    p.add_argument('--passes', type=int, default=2)
+    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--judged', type=int, default=40, help='unseen rooms')
+    p.add_argument('--lr', type=float, default=5e-4)
+    p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    begin, look = time.process_time(), eyes()
+    questions, films = room_data(range(HELD_OUT, HELD_OUT+a.judged))
+    scenes, got = make_scenes(questions, films.film), {k: [] for k in VARIANTS}
+    score = lambda texts: {k: round(100*x, 2) for k, x in totals(grade(questions, texts)).items()}
+    for seed in range(a.seeds):
+        cfg = TuneConfig.nano(lr=a.lr, turns=8, seed=seed, save_every=10**6)
+        for k, (fusion, e) in VARIANTS.items():
+            talks = RoomTalks(a.rooms, 8, a.passes, 8, 100+seed, look.get(e))
+            model, processor = tune(a.base, fusion, look.get(e), talks, cfg)
+            answer = answerer(model, processor, look.get(e), 8)
+            texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
+            for s in scenes: s.made.pop('latents', None)
+            got[k].append(score([texts[id(q)] for q in questions]))
+            print(f'seed {seed} {k}:', got[k][-1], flush=True)
+    d = dict(command=f'python benchmarks/ablate_vlm.py BASE --rooms {a.rooms} --passes {a.passes} --seeds {a.seeds} --judged {a.judged} --lr {a.lr}', commit=commit(),
+             hardware=f'1 core of a CPU ({platform.machine()}), no GPU', cpu_minutes=round((time.process_time()-begin)/60, 1), questions=len(questions),
+             beside={k: score(f(questions)) for k, f in SIMPLE.items()}, runs=got)
+    atomic_write(a.out/'language.json', lambda f: f.write_text(json.dumps(d, indent=1)))
+
+if __name__ == '__main__': main()

@@ -2,11 +2,12 @@
 
     python benchmarks/ablate.py mask [--steps 400] [--seeds 3] [--scenes 32] [--out nbs/ablations]
 
-Rows: mask, camera, latents, loss (students of the exact teacher, 6 x 6 patches) and teacher (students of the shipped nano teacher, 8 x 8 patches:
+Rows: mask, camera, latents, loss, targets (students of the exact teacher, 6 x 6 patches) and teacher (students of the shipped nano teacher, 8 x 8 patches:
 one pass or two, LayerNorm or the official RMSNorm). The students are tiny (width 64, 2 + 2 layers), so the absolute numbers are low; what is compared is the
 choice. Every variant of a seed starts from the same weights and sees the same rooms. Writes OUT/ROW.json, which the page of ablations draws.
 """
 import argparse, json, platform, tempfile, time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
@@ -19,11 +20,11 @@ from spa3r.evaluate import commit
 from spa3r.loop import TrainConfig, fit
 from spa3r.probes import WEIGHTS, evaluate_field
 from spa3r.prope import Prope
-from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
-from spa3r.rooms import HELD_OUT
+from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss, select_views
+from spa3r.rooms import CLASSES, FURNITURE, HELD_OUT, _ROT, render
 from spa3r.teachers import ExactTeacher, load_teacher
 from spa3r.training import masked, observe
-from spa3r.views import RoomSource
+from spa3r.views import RoomSource, rooms_as_views
 
 def world_rays(cams, grid): return rotate(cams.c2w[..., :3, :3], cams.rays(grid))  # (b, v, gh, gw, 3)
 
@@ -47,20 +48,48 @@ ROWS = dict(
     camera={'PRoPE, rays of the camera': {}, 'PRoPE, rays in the world': dict(camera='world'), 'Pluecker': dict(camera='pluecker')},
     latents={f'{n} latents': dict(latents=n) for n in (32, 4, 8, 128)},
     loss={f"{'smooth L1' if s else 'L1'}, {on}": dict(smooth=s, on=on) for on in ('targets', 'all') for s in (False, True)},
+    targets={'both': {}, 'geometry': dict(weights=dict(sem_l1=0., sem_cos=0.)), 'semantics': dict(weights=dict(geo_l1=0., geo_cos=0.))},
     teacher={'one pass, LayerNorm': dict(teacher={}), 'two passes, LayerNorm': dict(teacher=dict(asymmetric=False)), 'one pass, RMSNorm': dict(teacher=dict(norm='rms'))})
 
-def train(teacher, seed, steps, grid, ratio=.5, latents=32, smooth=False, on='targets', camera=''):
+class Halves(ExactTeacher):
+    "The exact teacher, its features told apart: where and which way ('geo'), and what ('sem'); the encoder sees both"
+    SPLIT = 42  # coordinates of position, normal and waves, before the field's rotation
+    def __init__(self, grid):
+        super().__init__(grid)
+        self.channels = {'geo': 64, 'sem': 64-self.SPLIT}
+    @torch.no_grad()
+    def observe(self, views, is_tgt):
+        obs = super().observe(views, is_tgt)
+        f = obs.feats['geo'].double()@_ROT.double()
+        where = F.pad(f[..., :self.SPLIT], (0, 64-self.SPLIT))@_ROT.double().T
+        return replace(obs, feats={'geo': where.float(), 'sem': f[..., self.SPLIT:].float()})
+
+@torch.no_grad()
+def read_off(student, teacher, seeds, weights=None):
+    "What a linear layer reads off the tokens of hidden rays: its weights, or with weights how often it finds the class of furniture, and its mean |error|/depth"
+    views = rooms_as_views(list(seeds), 6, (42, 42))
+    is_tgt = torch.tensor([[False, True]*3]*len(seeds))
+    obs = teacher.observe(views, is_tgt)
+    x = student.field.tokens(student.encode(obs.ctx, obs.grid), select_views(obs.cams, is_tgt), obs.grid).flatten(0, -2)
+    cls, z = (select_views(o, is_tgt).flatten() for o in (render(views.rooms, views.cams, grid=obs.grid)['cls'].flatten(2), obs.depth))
+    x, y = F.pad(x, (0, 1), value=1.).double(), torch.cat([F.one_hot(cls, len(CLASSES)), z.log()[:, None]], 1).double()
+    if weights is None: return torch.linalg.solve(x.T@x+1e-3*len(x)*torch.eye(x.shape[1]), x.T@y)
+    said, furn = x@weights, cls >= FURNITURE.start
+    return dict(furniture=(said[furn, :-1].argmax(1) == cls[furn]).double().mean().item(), depth=((said[:, -1].exp()-z).abs()/z).mean().item())
+
+def train(teacher, seed, steps, grid, ratio=.5, latents=32, smooth=False, on='targets', camera='', weights=None):
     "A little student"
     cfg = TrainConfig.nano(steps=steps, seed=seed, smooth=smooth, on=on, ratio=ratio, save_every=steps)
     set_seed(seed)
-    student = Spa3R(Spa3RConfig.nano(dim=64, nh=2, enc_depth=2, dec_depth=2, n_latents=latents, grid=grid, geo_channels=teacher.channels['geo']))
+    student = Spa3R(Spa3RConfig.nano(dim=64, nh=2, enc_depth=2, dec_depth=2, n_latents=latents, grid=grid, geo_channels=teacher.channels['geo'], sem_channels=teacher.channels.get('sem', 0)))
     if camera: tokens_otherwise(student.field, camera)
     exact = isinstance(teacher, ExactTeacher)
     look = lambda b: observe(teacher, *b)
     batch_fn = partial(masked, cfg.batches(RoomSource((42, 42) if exact else (7*grid, 7*grid), images=not exact)), cfg)
-    fit_standardisation(student, {'geo': torch.cat([look(batch_fn(i, 0)).feats['geo'].flatten(0, -2) for i in range(4)])})
+    seen = [look(batch_fn(i, 0)).feats for i in range(4)]
+    fit_standardisation(student, {k: torch.cat([f[k].flatten(0, -2) for f in seen]) for k in teacher.channels})
     with tempfile.TemporaryDirectory() as d:
-        return fit(student, batch_fn, lambda m, b: psfm_loss(m, look(b), on=on, smooth=smooth), cfg, d, progress=False)
+        return fit(student, batch_fn, lambda m, b: psfm_loss(m, look(b), on=on, smooth=smooth, weights=weights), cfg, d, progress=False)
 
 def run(row, steps, seeds, scenes):
     "Each variant with each seed: {variant: [{measure: mean over rooms}]}"
@@ -68,8 +97,12 @@ def run(row, steps, seeds, scenes):
     for seed in range(seeds):
         for k, kw in ROWS[row].items():
             kw = dict(kw)
-            teacher = load_teacher('teacher', WEIGHTS/'nano', **kw.pop('teacher')) if row == 'teacher' else ExactTeacher((grid, grid))
+            teacher = load_teacher('teacher', WEIGHTS/'nano', **kw.pop('teacher')) if row == 'teacher' else (Halves if row == 'targets' else ExactTeacher)((grid, grid))
             student = train(teacher, seed, steps, grid, **kw)
+            if row == 'targets':  # heads that were not asked know nothing, so all are judged by what their rays know
+                got[k].append({'prediction': read_off(student, teacher, range(HELD_OUT, HELD_OUT+scenes), read_off(student, teacher, range(256)))})
+                print(f'seed {seed} {k}:', got[k][-1]['prediction'], flush=True)
+                continue
             r = evaluate_field(student, teacher, range(HELD_OUT, HELD_OUT+scenes), hw=(7*grid,)*2 if row == 'teacher' else (112, 112))['rows']
             got[k].append({n: {m: r[n][m]['mean'] for m in ('cosine', 'l1', 'furniture')} for n in ('prediction', 'shuffled latents', 'nearest view')})
             print(f'seed {seed} {k}:', {m: round(x, 3) for m, x in got[k][-1]['prediction'].items()}, flush=True)

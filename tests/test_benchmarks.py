@@ -70,8 +70,8 @@ def test_page_latency_rows(run):
 
 @pytest.mark.parametrize('row,variants', [('camera', 3), ('targets', 3), ('teacher', 3)])
 def test_a_row_of_comparisons(run, tmp_path, row, variants):
-    run('ablate', row, '--steps', '2', '--seeds', '2', '--scenes', '2', '--out', str(tmp_path))
+    run('ablate', row, '--steps', '2', '--seeds', '1', '--scenes', '2', '--out', str(tmp_path))
     d = json.loads((tmp_path/f'{row}.json').read_text())
     assert d['row']==row and len(d['runs'])==variants and d['command'].startswith(f'python benchmarks/ablate.py {row} --steps 2')
     numbers = [[r['prediction']['furniture' if row=='targets' else 'cosine'] for r in v] for v in d['runs'].values()]
-    assert all(len(v)==2 for v in numbers) and (row=='targets' or len({x for v in numbers for x in v})==2*variants)  # each variant and each seed differs
+    assert all(len(v)==1 for v in numbers) and (row=='targets' or len({x for v in numbers for x in v})==variants)  # each variant differs

@@ -1,0 +1,66 @@
+"""Make a tuned nano VLM part of the package: weights as float16, judged on unseen rooms, with a card.
+
+    python tools/ship_vlm.py runs/vlm --before runs/base --hours 1.2 --hardware "1 CPU core" --command "spa3r_finetune --nano ..."
+
+Writes spa3r/weights/vlm/: what `load_chat` reads, card.json (everything measured) and README.md. Its spatial encoder is the shipped `nano`.
+"""
+import argparse, json, shutil, subprocess, tempfile
+from pathlib import Path
+import torch
+from transformers import AutoModelForImageTextToText
+from ship_weights import ROOT, curve
+from spa3r.core import atomic_write
+from spa3r.evaluate import evaluate, result_text
+from spa3r.pictures import Processor
+from spa3r.vlm import processor_fields  # gives `Processor.from_pretrained`
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('run', type=Path, help='folder that spa3r_finetune made')
+    p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
+    p.add_argument('--command', required=True, help='the command(s) that made it')
+    p.add_argument('--hours', type=float, required=True)
+    p.add_argument('--hardware', required=True)
+    p.add_argument('--rooms', type=int, default=40, help='unseen rooms to judge it on')
+    a = p.parse_args()
+    out = ROOT/'vlm'
+    shutil.rmtree(out, ignore_errors=True)
+    model = AutoModelForImageTextToText.from_pretrained(a.run, dtype=torch.float16)
+    model.config.spatial = 'nano'
+    model.save_pretrained(out)
+    Processor.from_pretrained(str(a.run)).save_pretrained(out)
+    with tempfile.TemporaryDirectory() as d: result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
+    loud = [json.loads(l).get('adapter') for l in open(a.run/'log.jsonl')]
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
+    card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from questions about procedural rooms, and was then told of the latents of the nano student.',
+                command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
+                parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (*a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
+                result={k: result[k] for k in ('about', 'runs', 'minus')})
+    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
+    atomic_write(out/'README.md', lambda f: f.write_text(f"""---
+license: apache-2.0
+library_name: spa3r
+---
+# vlm
+
+{card['about']}
+
+| | |
+|---|---|
+| made by | `{a.command}` |
+| seed | {card['seed']} |
+| commit | {commit} |
+| hardware | {a.hardware} |
+| time | {a.hours:.1f} hours |
+| parameters | {card['parameters']:,} (stored as float16) |
+
+Learnt on procedurally generated rooms and nothing else: about real places it knows nothing, and outside of these questions it cannot talk.
+
+## Judged on unseen rooms
+
+```
+{result_text(result)}
+```
+"""))
+
+if __name__ == '__main__': main()

@@ -95,7 +95,8 @@ CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a pyramid or a
                 still="Above: the points in the colours of the pictures. Below: in the colours of the predicted features.")
 
 # title, note and scale of each number that a patch can have
-NUMBERS = dict(error=['error','1 − cosine, patch by patch; the scale never changes',['0 same','.5','1 unrelated']])
+NUMBERS = dict(error=['error','1 − cosine, patch by patch; the scale never changes',['0 same','.5','1 unrelated']],
+    uncertainty=['uncertainty','by how much the prediction turns when one of the pictures is taken away; root, over the most in this scene',['0 surest','.5','1 least sure']])
 
 # %% ../nbs/13h_page.ipynb #97036957
 def page_data(

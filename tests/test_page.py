@@ -100,8 +100,8 @@ def test_every_colour_and_key(page):
     page.key('h')
     assert page.eval('document.getElementById("help").open')
     page.key('h')
-    page.eval('go({trust:Array.from(numbers.error.data).sort((a,b) => a-b)[n*V>>1]/254})')
-    assert 0<page.eval('ids.length')<page.eval('N'), 'only points that are known to be right'
+    page.eval('go({trust:Array.from(numbers[D.threshold].data).sort((a,b) => a-b)[n*V>>1]/254})')
+    assert 0<page.eval('ids.length')<page.eval('N'), 'only points that are sure'
 
 def test_similarity_to_a_patch(page):
     page.eval('refer("pred", S.cam, 5)')

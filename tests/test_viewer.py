@@ -10,6 +10,7 @@ from spa3r.scenes import natural,read_photos,read_video,resize_view as fit_pictu
 from spa3r.views import Views
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
+from spa3r.probes import load_student
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,sample_scenes
 from spa3r.viewer import (FieldScene,ask,data_uri,field_error,field_figure,on_demand,photo_scene,point_colours,ramp,room_scene,
@@ -326,7 +327,7 @@ def test_demo_writes_a_page(exact, tmp_path, capsys):
     d,said = page_json(path),capsys.readouterr().out
     assert 'shuffled latents' in said and 'true-depth warp' in said and 'missed' in said
     assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
-    assert d['colours']==['rgb','teacher','prediction','error','similarity'] and d['live'] is None and any('missed' in r for r in d['remarks'])
+    assert d['colours']==['rgb','teacher','prediction','error','uncertainty','similarity'] and d['live'] is None and any('missed' in r for r in d['remarks'])
 
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
     path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1, live=False)
@@ -353,3 +354,12 @@ def test_errors_end_in_one_line_and_2(tmp_path):
     assert r.returncode==2 and len(r.stderr.strip().splitlines())==1 and 'nobody/nothing' in r.stderr and t<90
     r,_ = run('--help', script=tmp_path/'spa3r_demo')
     assert r.returncode==0 and all(f'--{o}' in r.stdout for o in ('images','video','weights','out','seed'))
+
+def test_doubt_is_where_single_pictures_matter():
+    "0 to 1 over the scene, as `spread` says it in order; unknown with one picture"
+    student,teacher,_ = load_student('exact')
+    scene = room_scene(student, teacher, HELD_OUT+2, views=4, between=0)
+    u = scene.numbers['uncertainty']
+    assert u.shape==scene.pred.shape[:3] and u.min()>=0 and u.max()==1
+    one = room_scene(student, teacher, HELD_OUT+2, views=2, between=1).numbers['uncertainty']
+    assert one.isnan().all()

@@ -34,19 +34,19 @@ class Page:
         if 'exceptionDetails' in r: raise RuntimeError(r['exceptionDetails'].get('exception', {}).get('description', r))
         return r['result'].get('value')
 
-    def wait(self, js, seconds=60):
-        "Wait until an expression is true; the limit is there to end a broken test, not to judge speed"
+    def wait(self, js, seconds=60, heed=True):
+        "Wait until an expression is true, or (`heed`) a script fails; the limit is there to end a broken test, not to judge speed"
         end = time.time()+seconds
         while not (v:=self.eval(js)):
-            if self.errors or time.time()>end: raise TimeoutError(f"{js} did not come true; errors: {self.errors}")
+            if heed and self.errors or time.time()>end: raise TimeoutError(f"{js} did not come true; errors: {self.errors}")
             time.sleep(.05)
         return v
 
     def open(self, url, size=(1280,900), mobile=False):
-        "Go to a page"
+        "Go to a page; what its scripts say while it loads is for the caller to judge"
         self.send('Emulation.setDeviceMetricsOverride', width=size[0], height=size[1], deviceScaleFactor=1, mobile=mobile)
         self.send('Page.navigate', url=url)
-        self.wait('document.readyState=="complete"')
+        self.wait('document.readyState=="complete"', heed=False)
 
     def key(self, key, hold=0):
         "Press a key, for `hold` seconds"

@@ -1,11 +1,11 @@
 """How should a language model be told of a scene? The same small Qwen, tuned with one way of telling or another, judged on questions about unseen rooms.
 
-    python benchmarks/ablate_vlm.py BASE [--rooms 300] [--passes 2] [--seeds 3] [--judged 40] [--out nbs/ablations]
+    python benchmarks/ablate_vlm.py BASE [--rooms 300] [--passes 2] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
 
 BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --out BASE. Every variant goes on from it with the same
 conversations: no geometry; the nano teacher's features of all views, asked directly; the nano student's latents, by cross-attention and appended; and latents
 of the exact student, which knows the true field of what the frames show. Judged by the eight tasks of VSI-Bench on rooms, beside chance, frequency and blind.
-Writes OUT/language.json.
+Each run is kept in KEEP as it ends, so what was stopped goes on, and several processes may take a seed each. Writes OUT/language.json.
 """
 import argparse, json, platform, tempfile, time
 from pathlib import Path
@@ -83,29 +83,36 @@ def main():
     p.add_argument('base', help='folder of a tuned nano Qwen without geometry')
     p.add_argument('--rooms', type=int, default=300)
     p.add_argument('--passes', type=int, default=2)
-    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--judged', type=int, default=40, help='unseen rooms')
     p.add_argument('--lr', type=float, default=5e-4)
+    p.add_argument('--keep', type=Path, default=Path('runs/told'))
     p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
     a = p.parse_args()
     torch.set_num_threads(1)
-    begin, look = time.process_time(), eyes()
+    look = eyes()
     questions, films = room_data(range(HELD_OUT, HELD_OUT+a.judged))
-    scenes, got = make_scenes(questions, films.film), {k: [] for k in VARIANTS}
+    scenes = make_scenes(questions, films.film)
     score = lambda texts: {k: round(100*x, 2) for k, x in totals(grade(questions, texts)).items()}
-    for seed in range(a.seeds):
-        cfg = TuneConfig.nano(lr=a.lr, turns=8, seed=seed, save_every=10**6)
-        for k, (fusion, e) in VARIANTS.items():
-            talks = RoomTalks(a.rooms, 8, a.passes, 8, 100+seed, look.get(e))
-            model, processor = tune(a.base, fusion, look.get(e), talks, cfg)
-            answer = answerer(model, processor, look.get(e), 8)
-            texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
-            for s in scenes: s.made.pop('latents', None)
-            got[k].append(score([texts[id(q)] for q in questions]))
-            print(f'seed {seed} {k}:', got[k][-1], flush=True)
-    d = dict(command=f'python benchmarks/ablate_vlm.py BASE --rooms {a.rooms} --passes {a.passes} --seeds {a.seeds} --judged {a.judged} --lr {a.lr}', commit=commit(),
-             hardware=f'1 core of a CPU ({platform.machine()}), no GPU', cpu_minutes=round((time.process_time()-begin)/60, 1), questions=len(questions),
-             beside={k: score(f(questions)) for k, f in SIMPLE.items()}, runs=got)
+    def run(k, seed):
+        fusion, eye = VARIANTS[k][0], look.get(VARIANTS[k][1])
+        cfg, start = TuneConfig.nano(lr=a.lr, turns=8, seed=seed, save_every=10**6), time.process_time()
+        answer = answerer(*tune(a.base, fusion, eye, RoomTalks(a.rooms, 8, a.passes, 8, 100+seed, eye), cfg), eye, 8)
+        texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
+        for s in scenes: s.made.pop('latents', None)
+        return score([texts[id(q)] for q in questions]) | dict(cpu_minutes=round((time.process_time()-start)/60, 1))
+    made = f'--rooms {a.rooms} --passes {a.passes} --judged {a.judged} --lr {a.lr}'
+    def kept(k, seed):
+        f = a.keep/f"{k} {seed} {made}.json"
+        if not f.exists(): atomic_write(f, lambda f: f.write_text(json.dumps(run(k, seed))))
+        got = json.loads(f.read_text())
+        print(f'seed {seed} {k}:', got, flush=True)
+        return got
+    got = {k: [] for k in VARIANTS}
+    for seed in a.seeds:
+        for k in VARIANTS: got[k].append(kept(k, seed))
+    d = dict(command=f"python benchmarks/ablate_vlm.py BASE {made} --seeds {' '.join(map(str, a.seeds))}", commit=commit(), hardware=f'1 core of a CPU ({platform.machine()}), no GPU',
+             cpu_minutes=round(sum(r.pop('cpu_minutes') for v in got.values() for r in v), 1), questions=len(questions), beside={k: score(f(questions)) for k, f in SIMPLE.items()}, runs=got)
     atomic_write(a.out/'language.json', lambda f: f.write_text(json.dumps(d, indent=1)))
 
 if __name__ == '__main__': main()

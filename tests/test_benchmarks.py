@@ -75,3 +75,17 @@ def test_a_row_of_comparisons(run, tmp_path, row, variants):
     assert d['row']==row and len(d['runs'])==variants and d['command'].startswith(f'python benchmarks/ablate.py {row} --steps 2')
     numbers = [[r['prediction']['furniture' if row=='targets' else 'cosine'] for r in v] for v in d['runs'].values()]
     assert all(len(v)==1 for v in numbers) and (row=='targets' or len({x for v in numbers for x in v})==variants)  # each variant differs
+
+def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
+    "Each run is kept: what goes on asks for the missing ones only, and says the same"
+    from spa3r import finetune
+    finetune.finetune(nano=True, fusion='none', rooms=2, turns=2, frames=2, accumulate=1, steps=1, quiet=True, device='cpu', out=str(tmp_path/'base'))
+    args = [str(tmp_path/'base'), '--rooms', '1', '--passes', '1', '--judged', '1', '--seeds', '0', '--keep', str(tmp_path/'kept'), '--out', str(tmp_path)]
+    run('ablate_vlm', *args)
+    first = json.loads((tmp_path/'language.json').read_text())
+    assert len(first['runs'])==5 and all(0<=r['overall']<=100 for v in first['runs'].values() for r in v) and set(first['beside'])>={'frequency','blind'}
+    (tmp_path/'kept'/'no geometry 0 --rooms 1 --passes 1 --judged 1 --lr 0.0005.json').unlink()
+    asked,get = [],finetune.RoomTalks.__getitem__
+    monkeypatch.setattr(finetune.RoomTalks, '__getitem__', lambda self, i: asked.append(i) or get(self, i))
+    run('ablate_vlm', *args)
+    assert len(asked)==1 and json.loads((tmp_path/'language.json').read_text())['runs']==first['runs']

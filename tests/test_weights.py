@@ -1,0 +1,26 @@
+"The weights that ship: every file is the one that was judged, and what its card says can be had again"
+import hashlib,json
+from pathlib import Path
+import pytest
+from spa3r.probes import WEIGHTS,evaluate_field,load_student
+from spa3r.rooms import HELD_OUT
+
+SUMS = Path(__file__).with_name('weights.sha256') # written by tools/checksums.py
+
+def test_every_file_is_the_one_that_was_judged():
+    want = {name:h for h,name in (l.split() for l in SUMS.read_text().splitlines())}
+    have = {p.relative_to(WEIGHTS).as_posix():hashlib.sha256(p.read_bytes()).hexdigest() for p in WEIGHTS.rglob('*') if p.is_file()}
+    assert have==want, f'not as listed: {sorted(k for k in have.keys()|want.keys() if have.get(k)!=want.get(k))}; after a change that is meant: python tools/checksums.py'
+    assert sum(p.stat().st_size for p in WEIGHTS.rglob('*') if p.is_file())<25e6
+
+@pytest.mark.parametrize('name', ['exact','nano'])
+def test_the_card_can_be_had_again(name):
+    "The cosine at hidden views of some of the card's rooms, within what so few rooms can differ from all of them"
+    told = json.loads((WEIGHTS/name/'card.json').read_text())['measures']['video']
+    assert told['config']['first_seed']==HELD_OUT
+    student,teacher,_ = load_student(name)
+    n,rows = 8,evaluate_field(student, teacher, range(HELD_OUT, HELD_OUT+8), hw=tuple(told['config']['hw']))['rows']
+    for method in ('prediction','shuffled latents','nearest view'):
+        card,mine = told['rows'][method]['cosine'],rows[method]['cosine']['mean']
+        assert abs(mine-card['mean'])<4*card['std']/n**.5, f'{method}: the card says {card["mean"]:.3f}, here it is {mine:.3f}'
+    assert rows['prediction']['cosine']['mean']>rows['shuffled latents']['cosine']['mean']+.1

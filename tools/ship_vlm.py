@@ -9,10 +9,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText
 from ship_weights import ROOT, curve
+from spa3r.chat import load_chat
 from spa3r.core import atomic_write
 from spa3r.evaluate import evaluate, result_text
 from spa3r.pictures import Processor
+from spa3r.questions import room_questions
+from spa3r.rooms import HELD_OUT
 from spa3r.vlm import processor_fields  # gives `Processor.from_pretrained`
+from spa3r.vsibench import prompt
+from spa3r.watching import room_frames
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,12 +35,14 @@ def main():
     model.save_pretrained(out)
     Processor.from_pretrained(str(a.run)).save_pretrained(out)
     with tempfile.TemporaryDirectory() as d: result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
+    chat = load_chat(str(out), frames=8)
+    said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
     loud = [json.loads(l).get('adapter') for l in open(a.run/'log.jsonl')]
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from questions about procedural rooms, and was then told of the latents of the nano student.',
                 command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
                 parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (*a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
-                result={k: result[k] for k in ('about', 'runs', 'minus')})
+                result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)  # `said`: of the first of these rooms, for a test to have again
     atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
     atomic_write(out/'README.md', lambda f: f.write_text(f"""---
 license: apache-2.0

@@ -321,7 +321,7 @@ def field_figure(
     steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
     buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b] for a,b in style(k).items()}, [0]]) for k in names]
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8))],
+    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
         updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left', pad=dict(t=0), buttons=buttons, active=names.index(by))],
         scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
     return fig

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['END', 'Watched', 'Chat', 'OtherChat', 'load_chat']
 
-# %% ../nbs/15b_chat.ipynb #b5acc95b
+# %% ../nbs/15b_chat.ipynb #6fdcd1a0
 from copy import deepcopy
 from dataclasses import dataclass
 import torch
@@ -15,7 +15,7 @@ from .core import UserError,pick_dtype
 from .pictures import Processor,pictures
 from .vlm import BASES
 
-# %% ../nbs/15b_chat.ipynb #87f8fb66
+# %% ../nbs/15b_chat.ipynb #49193972
 @dataclass
 class Watched:
     "What a model keeps of a scene: everything up to the last picture, read once"
@@ -24,7 +24,7 @@ class Watched:
     past:object # Its keys and values
     n:int # Pictures
 
-# %% ../nbs/15b_chat.ipynb #8f86d825
+# %% ../nbs/15b_chat.ipynb #216988d2
 END = '<|vision_end|>' # The last token of a scene; what follows is the question
 
 class Chat:
@@ -56,7 +56,7 @@ class Chat:
         "Tensors, also in lists, brought to the model"
         return {k:[o.to(self.model.device) for o in v] if isinstance(v, list) else v.to(self.model.device) for k,v in x.items()}
 
-# %% ../nbs/15b_chat.ipynb #3d4c3502
+# %% ../nbs/15b_chat.ipynb #3ca4e753
 @patch
 @torch.inference_mode()
 def write(self:Chat,
@@ -77,7 +77,7 @@ def answer(self:Chat,
     pics = [pictures(o, self.frames) for o in images_or_video]
     return self.write(self.inputs([''.join(self.around(len(o), q)) for o,q in zip(pics, question, strict=True)], pics))
 
-# %% ../nbs/15b_chat.ipynb #7c2e978e
+# %% ../nbs/15b_chat.ipynb #0c28defb
 @patch
 @torch.inference_mode()
 def watch(self:Chat,
@@ -90,7 +90,7 @@ def watch(self:Chat,
         x['position_ids'] = inner.get_rope_index(**{k:x[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})[0]
     return Watched(x['input_ids'], x.get('position_ids'), self.model(**x, use_cache=True, logits_to_keep=1).past_key_values, len(pics))
 
-# %% ../nbs/15b_chat.ipynb #23a93b96
+# %% ../nbs/15b_chat.ipynb #0b1ea263
 @patch
 def continued(self:Chat,
     seen:Watched, # From `watch`
@@ -115,7 +115,7 @@ def ask(self:Chat,
     past.batch_repeat_interleave(len(questions))
     return self.write(self.continued(seen, questions), past_key_values=past)
 
-# %% ../nbs/15b_chat.ipynb #5421e282
+# %% ../nbs/15b_chat.ipynb #256a2bd5
 class OtherChat(Chat):
     "Any other image-and-text model of transformers, with a processor of its own kind"
     def around(self, n, question):
@@ -127,7 +127,7 @@ class OtherChat(Chat):
     def inputs(self, texts, pics):
         return self.move(self.processor(text=texts, images=pics, padding=True, padding_side='left', return_tensors='pt'))
 
-# %% ../nbs/15b_chat.ipynb #43504f9c
+# %% ../nbs/15b_chat.ipynb #1cbbb260
 def load_chat(
     name:str, # Folder or hub id of an image-and-text model
     device='cpu', # Where to put it

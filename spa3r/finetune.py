@@ -411,6 +411,7 @@ def training_args(
 )->TrainingArguments:
     "What `Trainer` wants to know"
     gpu = device.type=='cuda'
+    if cfg.fsdp and not gpu: raise UserError("--fsdp shards over GPUs; on a CPU accelerate would quietly give every process the whole model: leave it out")
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
     if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
     return TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,

@@ -211,6 +211,10 @@ def test_lora_spares_the_language_model(there, tmp_path, monkeypatch):
     stopped(there, tmp_path/'b', 3, monkeypatch, **kw)
     same(m, run(there, tmp_path/'b', **kw))
 
+def test_sharding_on_a_cpu_is_refused(there, tmp_path):
+    "Accelerate would take it, and every process would hold everything"
+    with pytest.raises(UserError, match='--fsdp shards over GPUs'): run(there, tmp_path/'r', fsdp=True)
+
 def test_other_settings_and_second_runs_are_refused(there, tmp_path):
     run(there, tmp_path, steps=1)
     with pytest.raises(UserError, match='other settings'): run(there, tmp_path, steps=1, lr=1.)

@@ -2,8 +2,12 @@
 import hashlib,json
 from pathlib import Path
 import pytest
+from spa3r.chat import load_chat
 from spa3r.probes import WEIGHTS,evaluate_field,load_student
+from spa3r.questions import room_questions
 from spa3r.rooms import HELD_OUT
+from spa3r.vsibench import prompt
+from spa3r.watching import room_frames
 
 SUMS = Path(__file__).with_name('weights.sha256') # written by tools/checksums.py
 
@@ -24,3 +28,10 @@ def test_the_card_can_be_had_again(name):
         card,mine = told['rows'][method]['cosine'],rows[method]['cosine']['mean']
         assert abs(mine-card['mean'])<4*card['std']/n**.5, f'{method}: the card says {card["mean"]:.3f}, here it is {mine:.3f}'
     assert rows['prediction']['cosine']['mean']>rows['shuffled latents']['cosine']['mean']+.1
+
+def test_the_vlm_says_what_its_card_says():
+    "Its answers about the first of the card's rooms; one may differ, for another CPU rounds a near tie otherwise"
+    card,chat = json.loads((WEIGHTS/'vlm'/'card.json').read_text()),load_chat(str(WEIGHTS/'vlm'), frames=8)
+    said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
+    assert len(said)==len(card['said'])>=8 and sum(a!=b for a,b in zip(said, card['said']))<=1
+    assert {'nano','chance','frequency','blind'}<=card['result']['runs'].keys()

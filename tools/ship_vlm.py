@@ -34,10 +34,11 @@ def main():
     model.config.spatial = 'nano'
     model.save_pretrained(out)
     Processor.from_pretrained(str(a.run)).save_pretrained(out)
+    for f in out.iterdir(): f.chmod(0o644)  # transformers writes what nobody else can read
     with tempfile.TemporaryDirectory() as d: result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
     chat = load_chat(str(out), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
-    loud = [json.loads(l).get('adapter') for l in open(a.run/'log.jsonl')]
+    loud = [json.loads(l)['adapter'] for l in open(a.run/'log.jsonl')]
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from questions about procedural rooms, and was then told of the latents of the nano student.',
                 command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,

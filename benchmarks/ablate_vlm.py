@@ -1,8 +1,8 @@
 """How should a language model be told of a scene? The same small Qwen, tuned with one way of telling or another, judged on questions about unseen rooms.
 
-    python benchmarks/ablate_vlm.py BASE [--rooms 300] [--passes 2] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
+    python benchmarks/ablate_vlm.py BASE [--rooms 600] [--passes 1] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
 
-BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --out BASE. Every variant goes on from it with the same
+BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --rooms 1600 --epochs 1 --out BASE. Every variant goes on from it with the same
 conversations: no geometry; the nano teacher's features of all views, asked directly; the nano student's latents, by cross-attention and appended; and latents
 of the exact student, which knows the true field of what the frames show. Judged by the eight tasks of VSI-Bench on rooms, beside chance, frequency and blind.
 Each run is kept in KEEP as it ends, so what was stopped goes on, and several processes may take a seed each. Writes OUT/language.json.
@@ -81,11 +81,11 @@ def tune(base, fusion, eye, talks, cfg):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('base', help='folder of a tuned nano Qwen without geometry')
-    p.add_argument('--rooms', type=int, default=300)
-    p.add_argument('--passes', type=int, default=2)
+    p.add_argument('--rooms', type=int, default=600)
+    p.add_argument('--passes', type=int, default=1)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--judged', type=int, default=40, help='unseen rooms')
-    p.add_argument('--lr', type=float, default=5e-4)
+    p.add_argument('--lr', type=float, default=1e-3)
     p.add_argument('--keep', type=Path, default=Path('runs/told'))
     p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
     a = p.parse_args()

@@ -302,7 +302,7 @@ class TuneConfig:
     @classmethod
     def nano(cls, **kw):
         "A tuning for a laptop's CPU, of a model that has to learn everything; `kw` overrides fields"
-        return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, max_pixels=112*112, eyes=True, checkpointing=False, save_every=50, warmup=.05) | kw)
+        return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, max_pixels=112*112, checkpointing=False, save_every=50, warmup=.05) | kw)
 
 # %% ../nbs/19c_finetune.ipynb #8173d644
 def pupils(

@@ -188,6 +188,8 @@ def test_what_learns(there, tmp_path):
     after = run(there, tmp_path, eyes=False, checkpointing=True, fusion='none').state_dict()
     for k,v in after.items():
         if 'norm' not in k and 'bias' not in k: assert torch.equal(v, before[k])==('.visual.' in k), k
+    seen = run(there, tmp_path/'b', eyes=True, fusion='none').state_dict()
+    assert any(not torch.equal(v, before[k]) for k,v in seen.items() if '.visual.' in k)
 
 def test_the_adapter_wakes_and_the_tuned_model_talks(there, tmp_path):
     m = run(there, tmp_path)

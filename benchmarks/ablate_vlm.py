@@ -1,6 +1,6 @@
 """How should a language model be told of a scene? The same small Qwen, tuned with one way of telling or another, judged on questions about unseen rooms.
 
-    python benchmarks/ablate_vlm.py BASE [--rooms 600] [--passes 1] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
+    python benchmarks/ablate_vlm.py BASE [--rooms 400] [--passes 1] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
 
 BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --rooms 1600 --epochs 1 --out BASE. Every variant goes on from it with the same
 conversations: no geometry; the nano teacher's features of all views, asked directly; the nano student's latents, by cross-attention and appended; and latents
@@ -8,9 +8,11 @@ of the exact student, which knows the true field of what the frames show. Judged
 Each run is kept in KEEP as it ends, so what was stopped goes on, and several processes may take a seed each. Writes OUT/language.json.
 """
 import argparse, json, platform, tempfile, time
+from functools import lru_cache, wraps
 from pathlib import Path
 import torch
 from transformers import PrinterCallback
+from spa3r import finetune
 from spa3r.benchmark import room_data
 from spa3r.cameras import Cameras
 from spa3r.chat import Chat
@@ -28,11 +30,24 @@ from spa3r.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields
 from spa3r.watching import room_video
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+finetune.room_frames = lru_cache(None)(finetune.room_frames)  # all variants of a seed see the same rooms: filmed once
+
+def once(f):
+    "Look at each room once"
+    seen = {}
+    @wraps(f)
+    def g(room, frames):
+        if room not in seen: seen[room] = f(room, frames)
+        return seen[room]
+    return g
+
 def eyes():
     "Ways to look at a room: function of its number and its frames -> (m, c)"
     nano, (student, teacher, _) = SpatialEncoder.from_pretrained('nano'), load_student('exact')
     views = lambda frames: stack_views([resize_view(p, *nano.view) for p in pictures(frames)])
+    @torch.no_grad()
     def direct(room, frames): return nano.teacher.context(Views(views(frames)[None]))[0][0].flatten(0, 1)
+    @torch.no_grad()
     def latents(room, frames): return nano(views(frames))
     @torch.no_grad()
     def exact(room, frames):
@@ -41,7 +56,7 @@ def eyes():
         K = cams.K.clone()
         K[..., 0, 2] -= (w-h)/2  # the square in the middle, as the student was trained
         return student.encode(*teacher.context(Views(rooms=make_rooms([room]), cams=Cameras(cams.w2c, K, (h, h))[None])))[0]
-    return dict(direct=direct, latents=latents, exact=exact)
+    return dict(direct=once(direct), latents=once(latents), exact=once(exact))
 
 VARIANTS = {'no geometry': ('none', None), 'teacher, cross-attention': ('cross', 'direct'), 'latents, appended': ('append', 'latents'),
             'latents, cross-attention': ('cross', 'latents'), 'exact latents, cross-attention': ('cross', 'exact')}
@@ -81,7 +96,7 @@ def tune(base, fusion, eye, talks, cfg):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('base', help='folder of a tuned nano Qwen without geometry')
-    p.add_argument('--rooms', type=int, default=600)
+    p.add_argument('--rooms', type=int, default=400)
     p.add_argument('--passes', type=int, default=1)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--judged', type=int, default=40, help='unseen rooms')
@@ -96,8 +111,8 @@ def main():
     score = lambda texts: {k: round(100*x, 2) for k, x in totals(grade(questions, texts)).items()}
     def run(k, seed):
         fusion, eye = VARIANTS[k][0], look.get(VARIANTS[k][1])
-        cfg, start = TuneConfig.nano(lr=a.lr, turns=8, seed=seed, save_every=10**6), time.process_time()
-        answer = answerer(*tune(a.base, fusion, eye, RoomTalks(a.rooms, 8, a.passes, 8, 100+seed, eye), cfg), eye, 8)
+        cfg, start = TuneConfig.nano(lr=a.lr, turns=12, seed=seed, save_every=10**6), time.process_time()
+        answer = answerer(*tune(a.base, fusion, eye, RoomTalks(a.rooms, 12, a.passes, 8, 100+seed, eye), cfg), eye, 8)
         texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
         for s in scenes: s.made.pop('latents', None)
         return score([texts[id(q)] for q in questions]) | dict(cpu_minutes=round((time.process_time()-start)/60, 1))

@@ -137,7 +137,7 @@ def box_distance(
 @patch(as_prop=True)
 def gaps(self:Scene):
     "Distances between the unique objects, (u, u)"
-    return np.array([[box_distance(a, b) for b in self.unique] for a in self.unique])
+    return np.array([[box_distance(a, b) for b in self.unique] for a in self.unique]).reshape([len(self.unique)]*2)
 
 # %% ../nbs/15c_watching.ipynb #9ff4974a
 def bearing(
@@ -180,5 +180,5 @@ def clear_sector(
 @patch(as_prop=True)
 def angles(self:Scene):
     "Degrees from one of them, facing a second, to the middle and the corners of a third, (u, u, u, 5)"
-    p = np.stack([np.vstack([o.centre, corners(o)[:4]]) for o in self.unique])
+    p = np.array([np.vstack([o.centre, corners(o)[:4]]) for o in self.unique]).reshape(-1, 5, 3)  # there may be none
     return bearing(p[:,None,None,:1], p[:,None,:1], p)

@@ -233,3 +233,9 @@ def test_answer_distribution():
     assert set(d)==set(TYPES) and sum(sum(n.values()) for n in d.values())==len(everything())
     assert set(d['object_rel_direction_medium'])=={'left','right','back'}
     assert set(answer_distribution(everything(), letters=True)['object_rel_direction_medium'])=={'A','B','C'}
+
+def test_a_room_without_a_single_thing_of_its_kind():
+    "Nothing to stand by, to face or to measure: the questions that need no such thing remain"
+    assert not watch(331814424, 32).unique and watch(331814424, 32).gaps.shape==(0,0)
+    qs = room_questions(331814424, 6)
+    assert qs and {q['question_type'] for q in qs}<={'object_counting','room_size_estimation','obj_appearance_order'}

@@ -84,7 +84,7 @@ def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
     run('ablate_vlm', *args)
     first = json.loads((tmp_path/'language.json').read_text())
     assert len(first['runs'])==5 and all(0<=r['overall']<=100 for v in first['runs'].values() for r in v) and set(first['beside'])>={'frequency','blind'}
-    (tmp_path/'kept'/'no geometry 0 --rooms 1 --passes 1 --judged 1 --lr 0.0005.json').unlink()
+    next((tmp_path/'kept').glob('no geometry 0*')).unlink()
     asked,get = [],finetune.RoomTalks.__getitem__
     monkeypatch.setattr(finetune.RoomTalks, '__getitem__', lambda self, i: asked.append(i) or get(self, i))
     run('ablate_vlm', *args)

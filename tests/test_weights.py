@@ -33,5 +33,5 @@ def test_the_vlm_says_what_its_card_says():
     "Its answers about the first of the card's rooms; one may differ, for another CPU rounds a near tie otherwise"
     card,chat = json.loads((WEIGHTS/'vlm'/'card.json').read_text()),load_chat(str(WEIGHTS/'vlm'), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
-    assert len(said)==len(card['said'])>=8 and sum(a!=b for a,b in zip(said, card['said']))<=1
+    assert len(said)==len(card['said'])>=5 and sum(a!=b for a,b in zip(said, card['said']))<=1
     assert {'nano','chance','frequency','blind'}<=card['result']['runs'].keys()

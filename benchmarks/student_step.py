@@ -5,7 +5,7 @@
 The size is one that the official code can also be run at on a laptop: a VGGT aggregator of width 512 (features 2 x 512 wide), 6 views of 10 x 10
 patches of which 3 are context, D 384, 4 + 4 layers, 64 queries, batch 1. The rows differ in what is decoded: the three hidden views only (our
 default, the paper's loss) or all six (the official loss), the latter also with activation checkpointing: blocks keep nothing and compute it again, and
-tensors of a megabyte or more go back to the system when they are freed, instead of leaving holes (`spa3r.loop.return_freed`; not tried on the official code).
+before every other block what was freed goes back to the system instead of leaving holes (`spa3r.loop.return_freed`; not tried on the official code).
 The teacher is not part of the step: its features are random numbers. Peak memory is that of a process which runs this row alone.
 The official code's figures were measured at this size on a machine with two cores, and are printed as they were: a ratio to them means something on
 such a machine, and the ratios between our own rows anywhere.
@@ -29,7 +29,7 @@ def step_time(on, repeats, dim, checkpointing):
     set_seed(0)
     b, v, grid = 1, 6, (10, 10)
     student = Spa3R(Spa3RConfig(dim=dim, nh=dim//64, enc_depth=4, dec_depth=4, n_latents=64, geo_channels=1024, sem_channels=1024))
-    alone = SimpleNamespace(prepare=lambda task: task)  # one process; Accelerate itself would count as memory
+    alone = SimpleNamespace(prepare=lambda task: task, device=torch.device('cpu'))  # one process; Accelerate itself would count as memory
     task = spread(Task(student, lambda m, o: psfm_loss(m, o, on=on)), TrainConfig(checkpointing=checkpointing), alone)
     is_tgt = draw_targets(b, v)
     feats = {k: torch.randn(b, v, 100, c) for k, c in student.cfg.channels.items()}

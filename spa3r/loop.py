@@ -123,11 +123,15 @@ def blocks(model:nn.Module)->list:
     return [m for m in model.modules() if isinstance(m, Block)]
 
 def return_freed(
-    size:int=2**20, # Bytes
-):
-    "Have glibc give freed blocks of that size and more back to the system; nothing happens with another C library"
-    try: ctypes.CDLL(None).mallopt(-3, size)  # -3 is M_MMAP_THRESHOLD
-    except (AttributeError, OSError, TypeError): pass
+    forward, # Function
+): # The same function
+    "Have glibc give what was freed back to the system before each call; nothing happens with another C library"
+    try: trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError): return forward
+    def f(*args, **kwargs):
+        trim(0)
+        return forward(*args, **kwargs)
+    return f
 
 def spread(
     task:Task, # Model and loss
@@ -136,8 +140,8 @@ def spread(
 )->nn.Module: # To be called in place of `task`
     "Put `task` on the device of this process, and tie it to its copies or shards on the others"
     warnings.filterwarnings('ignore', message='Grad strides')  # a gradient may lie as it likes
-    if cfg.checkpointing: return_freed()
-    for b in blocks(task):
+    for i,b in enumerate(blocks(task)):
+        if cfg.checkpointing and i%2 and acc.device.type=='cpu' and not cfg.compile: b.forward = return_freed(b.forward)  # often enough
         if cfg.checkpointing: b.forward = partial(checkpoint, b.forward, use_reentrant=False)
         if cfg.compile: b.forward = torch.compile(b.forward)
     if not cfg.fsdp: return acc.prepare(task)

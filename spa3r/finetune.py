@@ -8,7 +8,7 @@ __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'R
            'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
 
 # %% ../nbs/19c_finetune.ipynb #e00f7157
-import json,math,random,re
+import json,math,os,random,re
 from dataclasses import asdict,dataclass,replace
 from pathlib import Path
 from contextlib import ExitStack
@@ -411,7 +411,6 @@ def training_args(
 )->TrainingArguments:
     "What `Trainer` wants to know"
     gpu = device.type=='cuda'
-    if cfg.fsdp and not gpu: raise UserError("--fsdp shards over GPUs; on a CPU accelerate would quietly give every process the whole model: leave it out")
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
     if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
     return TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,
@@ -494,6 +493,7 @@ def finetune(
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')})
+    if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
     args = training_args(replace(cfg, epochs=1.) if data=='rooms' else cfg, out, device)  # `RoomTalks` counts its passes itself; starts the other processes, if there are any
     with ExitStack() as stack:
         if args.process_index==0:
@@ -505,6 +505,7 @@ def finetune(
         talks = open_talks(data, media, cfg, room_eye(net, processor) if device.type=='cpu' else None)
         report = BrokenReport(cfg.max_broken, 'conversations')
         trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
+        if cfg.fsdp and not trainer.is_fsdp_enabled: raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Notes(out, report, not quiet))
         last = last_checkpoint(out)
@@ -513,7 +514,8 @@ def finetune(
             if not (why := what_happened(e)): raise
             raise UserError(f"{why}. The run in {out} goes on from {last_checkpoint(out).name if last_checkpoint(out) else 'its beginning'}") from e
         if cfg.lora: net = trainer.model.merge_and_unload()
+        whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards; all processes have to be here
         if args.process_index==0:
-            net.save_pretrained(out)
+            net.save_pretrained(out, state_dict=whole)
             processor.save_pretrained(out)
     return net.eval()

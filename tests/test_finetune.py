@@ -213,9 +213,8 @@ def test_lora_spares_the_language_model(there, tmp_path, monkeypatch):
     stopped(there, tmp_path/'b', 3, monkeypatch, **kw)
     same(m, run(there, tmp_path/'b', **kw))
 
-def test_sharding_on_a_cpu_is_refused(there, tmp_path):
-    "Accelerate would take it, and every process would hold everything"
-    with pytest.raises(UserError, match='--fsdp shards over GPUs'): run(there, tmp_path/'r', fsdp=True)
+def test_sharding_in_one_process_is_refused(there, tmp_path):
+    with pytest.raises(UserError, match='--fsdp.*torchrun'): run(there, tmp_path/'r', fsdp=True)
 
 def test_other_settings_and_second_runs_are_refused(there, tmp_path):
     run(there, tmp_path, steps=1)
@@ -257,6 +256,45 @@ def test_two_processes_are_one(there, tmp_path):
     a,b = log(tmp_path/'a'),log(tmp_path/'b')
     assert len(a)==len(b)==4
     for x,y in zip(a, b): assert abs(x['loss']-y['loss'])<1e-4 and abs(x['norm']/y['norm']-1)<1e-3
+
+SHARD = """
+import sys
+from accelerate.state import AcceleratorState,PartialState
+from accelerate.utils import DistributedType
+from spa3r import finetune as ft
+made = AcceleratorState.__init__
+def init(self, *args, fsdp_plugin=None, **kwargs):  # on a CPU accelerate forgets the plugin
+    made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if fsdp_plugin is None: return
+    self.fsdp_plugin,self.distributed_type = fsdp_plugin,DistributedType.FSDP
+    PartialState._shared_state['distributed_type'] = self.distributed_type
+if sys.argv[2]=='sharded': AcceleratorState.__init__ = init
+step,kinds = ft.Tuner.training_step,set()
+def training_step(self, model, *args, **kwargs):
+    kinds.update(type(p).__name__ for p in model.parameters())
+    return step(self, model, *args, **kwargs)
+ft.Tuner.training_step = training_step
+ft.finetune(fsdp=True, **eval(sys.argv[1]))
+assert kinds=={'DTensor'}, kinds
+"""
+
+def sharded(there, tmp_path, how):
+    (tmp_path/'go.py').write_text(SHARD)
+    kw = TINY|dict(accumulate=1, out=str(tmp_path/'b'), model=str(there/'qwen2_5_vl'), spatial=str(there/'spatial'))
+    return subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29573',str(tmp_path/'go.py'),repr(kw),how], capture_output=True, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'))
+
+def test_shards_are_one(there, tmp_path):
+    "FSDP2 over two processes: parameters are shards, losses those of one process, and what is saved is whole"
+    a,p = run(there, tmp_path/'a'),sharded(there, tmp_path, 'sharded')
+    assert p.returncode==0, p.stderr[-3000:]
+    for x,y in zip(log(tmp_path/'a'), log(tmp_path/'b'), strict=True): assert abs(x['loss']-y['loss'])<1e-4 and abs(x['norm']/y['norm']-1)<1e-3
+    b = AutoModelForImageTextToText.from_pretrained(tmp_path/'b').state_dict()
+    for k,v in a.state_dict().items(): assert torch.allclose(v, b[k], atol=1e-3), k
+
+def test_sharding_that_would_not_happen_is_refused(there, tmp_path):
+    "On a CPU accelerate would take it, and every process would hold everything"
+    p = sharded(there, tmp_path, 'as it is')
+    assert p.returncode and 'accelerate would quietly go on without' in p.stderr
 
 # rooms
 

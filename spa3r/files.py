@@ -38,6 +38,28 @@ def check_export(
     if Path(path).suffix.lower() not in ('.ply','.glb'): raise UserError(f"Cannot write {Path(path).name}: the name must end in .ply or .glb")
     if what not in COLOURS: raise UserError(f"no colours {what!r}: choose {', '.join(COLOURS)}")
 
+# %% ../nbs/12d_files.ipynb #8cd46c12
+def _rgba(rgb):
+    "Colours as four bytes each"
+    if rgb.dtype!=np.uint8: rgb = (np.clip(rgb, 0, 1)*255).round().astype(np.uint8)
+    return np.concatenate([rgb, np.full((len(rgb),1), 255, np.uint8)], 1)
+
+def _ply(tm, xyz, rgba, tips, shades, kind):
+    "Bytes of a PLY: the points, then five corners and the triangles of each camera"
+    if not len(tips): return tm.PointCloud(xyz, colors=rgba).export(file_type='ply')
+    faces = np.concatenate([SIDES+len(xyz)+5*i for i in range(len(tips))])
+    return tm.Trimesh(np.concatenate([xyz, *tips]), faces, vertex_colors=np.concatenate([rgba, *shades]), process=False).export(file_type='ply')
+
+def _glb(tm, xyz, rgba, tips, shades, kind):
+    "Bytes of a GLB: `points`, and each camera under its name"
+    scene = tm.Scene()
+    scene.add_geometry(tm.PointCloud(xyz@Y_UP.T, colors=rgba), geom_name='points', node_name='points')
+    for i,(t,c,k) in enumerate(zip(tips, shades, kind)):
+        name = f'{k} {kind[:i].count(k)+1}'
+        scene.add_geometry(tm.Trimesh(t@Y_UP.T, SIDES, vertex_colors=c, process=False), geom_name=name, node_name=name)
+    return scene.export(file_type='glb')
+
+# %% ../nbs/12d_files.ipynb #8e0f3657
 def write_points(
     path, # File to write, `.ply` or `.glb`
     xyz, # Points, z up, (k, 3)
@@ -58,26 +80,6 @@ def write_points(
     make = _glb if path.suffix.lower()=='.glb' else _ply
     data = make(tm, xyz, _rgba(rgb), tips, [_rgba(np.array([KIND_COLOURS[k]]*5, np.uint8)) for k in kind], kind)
     return atomic_write(path, lambda p: Path(p).write_bytes(data))
-
-def _rgba(rgb):
-    "Colours as four bytes each"
-    if rgb.dtype!=np.uint8: rgb = (np.clip(rgb, 0, 1)*255).round().astype(np.uint8)
-    return np.concatenate([rgb, np.full((len(rgb),1), 255, np.uint8)], 1)
-
-def _ply(tm, xyz, rgba, tips, shades, kind):
-    "Bytes of a PLY: the points, then five corners and the triangles of each camera"
-    if not len(tips): return tm.PointCloud(xyz, colors=rgba).export(file_type='ply')
-    faces = np.concatenate([SIDES+len(xyz)+5*i for i in range(len(tips))])
-    return tm.Trimesh(np.concatenate([xyz, *tips]), faces, vertex_colors=np.concatenate([rgba, *shades]), process=False).export(file_type='ply')
-
-def _glb(tm, xyz, rgba, tips, shades, kind):
-    "Bytes of a GLB: `points`, and each camera under its name"
-    scene = tm.Scene()
-    scene.add_geometry(tm.PointCloud(xyz@Y_UP.T, colors=rgba), geom_name='points', node_name='points')
-    for i,(t,c,k) in enumerate(zip(tips, shades, kind)):
-        name = f'{k} {kind[:i].count(k)+1}'
-        scene.add_geometry(tm.Trimesh(t@Y_UP.T, SIDES, vertex_colors=c, process=False), geom_name=name, node_name=name)
-    return scene.export(file_type='glb')
 
 # %% ../nbs/12d_files.ipynb #0b91cf72
 def read_points(

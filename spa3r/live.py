@@ -136,6 +136,24 @@ def pick(
     return int(near[ahead[near].argmin()]) if len(near) else None
 
 # %% ../nbs/13e_live.ipynb #c4d809db
+def _dress(maps, points):
+    "Colours (v, gh, gw, 3) of the patches that points belong to, as bytes"
+    return (maps.flatten(1, 2)[points['stop'].astype(int),points['patch'].astype(int)].clamp(0, 1)*255).round().byte().numpy()
+
+def _enlarge(x, side=96):
+    "A small picture (gh, gw, 3) as a larger one of bytes, patches kept sharp"
+    k = max(side//max(x.shape[:2]), 1)
+    return (x.clamp(0, 1)*255).round().byte().numpy().repeat(k, 0).repeat(k, 1)
+
+def _words(state, scene, s, hidden, m):
+    "What is given, and how good it is"
+    lines = [f"{sum(state.is_ctx)} of {len(state.is_ctx)} views given, {m-len(state.off)} of {m} latents on"]
+    if hidden: lines.append(f"hidden views: cosine {np.mean([cosine_map(scene.pred[i], scene.teacher[i]).mean().item() for i in hidden]):.3f} with the teacher")
+    lines.append(f"mean spread {s.mean():.4f}" if s.isfinite().all() else "one view given: nobody to disagree, so the uncertainty is unknown")
+    if state.off: lines.append(f"off: {', '.join(map(str, sorted(state.off)))}")
+    return lines
+
+# %% ../nbs/13e_live.ipynb #8f47e559
 def painter(
     place:Place, # What there is to look at
 ): # A function of a `State`
@@ -169,23 +187,6 @@ def painter(
             words=_words(state, scene, s, hidden, o.latents.shape[1]))
     return paint
 
-def _dress(maps, points):
-    "Colours (v, gh, gw, 3) of the patches that points belong to, as bytes"
-    return (maps.flatten(1, 2)[points['stop'].astype(int),points['patch'].astype(int)].clamp(0, 1)*255).round().byte().numpy()
-
-def _enlarge(x, side=96):
-    "A small picture (gh, gw, 3) as a larger one of bytes, patches kept sharp"
-    k = max(side//max(x.shape[:2]), 1)
-    return (x.clamp(0, 1)*255).round().byte().numpy().repeat(k, 0).repeat(k, 1)
-
-def _words(state, scene, s, hidden, m):
-    "What is given, and how good it is"
-    lines = [f"{sum(state.is_ctx)} of {len(state.is_ctx)} views given, {m-len(state.off)} of {m} latents on"]
-    if hidden: lines.append(f"hidden views: cosine {np.mean([cosine_map(scene.pred[i], scene.teacher[i]).mean().item() for i in hidden]):.3f} with the teacher")
-    lines.append(f"mean spread {s.mean():.4f}" if s.isfinite().all() else "one view given: nobody to disagree, so the uncertainty is unknown")
-    if state.off: lines.append(f"off: {', '.join(map(str, sorted(state.off)))}")
-    return lines
-
 # %% ../nbs/13e_live.ipynb #c151b900
 def _viser():
     "viser, or how to get it"
@@ -217,6 +218,106 @@ def newest(
     return give,quiet.wait,lambda: give(None)
 
 # %% ../nbs/13e_live.ipynb #caf677f4
+def _beside(images, gap=8):
+    "Pictures in a row"
+    a,*rest = images.values()
+    for o in rest: a = np.concatenate([a, np.full((len(a),gap,3), 255, np.uint8), o], 1)
+    return a
+
+def _knobs(server, v, m, p):
+    "The panel at the side"
+    g = server.gui
+    k = SimpleNamespace(words=g.add_markdown('\n\n'.join(p.words)))
+    k.colour = g.add_dropdown('points wear', WEAR, initial_value='prediction')
+    k.pictures = g.add_image(_beside(p.images), label='from your camera: '+', '.join(p.images))
+    k.at = g.add_dropdown('stand at', ('outside', *(f'view {i+1}' for i in range(v))))
+    k.pyramids = g.add_checkbox('pyramids', True)
+    k.cut = g.add_slider('height shown', 0., 1., .01, .95)
+    with g.add_folder('given views'):
+        k.ctx = [g.add_checkbox(f'view {i+1}', i%2==0, disabled=i==0) for i in range(v)]
+    with g.add_folder('latents'):
+        k.latent = g.add_slider('number', 0, m-1, 1, 0)
+        k.on = g.add_checkbox('on', True)
+        k.all_on = g.add_button('all on')
+    return k
+
+# %% ../nbs/13e_live.ipynb #c353fc20
+def _wxyz(cam):
+    "Orientation of a camera as viser wants it"
+    q = rot_to_quat(cam.c2w[:3,:3]).numpy()
+    return q[[3,0,1,2]]
+
+def _camera(c):
+    "The window's camera, camera from world, (4, 4)"
+    w,x,y,z = [float(o) for o in c.wxyz]
+    return inv_se3(rigid(quat_to_rot(torch.tensor([x,y,z,w])), torch.tensor(np.asarray(c.position), dtype=torch.float32)))
+
+def _outside(p):
+    "Where to look from, and at what: from behind the cameras and above"
+    lo,hi = _box(p.xyz, p.cams)
+    mid = (lo+hi)/2
+    return mid+_stand(p.cams)*(hi-lo).max()/1.6,mid
+
+def _frusta(server, p, imgs):
+    "A pyramid with its picture for each view"
+    h,w = p.cams.hw
+    fov = float(2*torch.atan(h/2/p.cams.K[0,1,1]))
+    size = float(np.ptp(p.xyz, 0).max())*.04
+    pics = [(o.permute(1,2,0).clamp(0, 1)*255).byte().cpu().numpy() for o in imgs]
+    return [server.scene.add_camera_frustum(f'views/{i+1}', fov, w/h, scale=size, thickness=1.5, thickness_units='screen', image=o, wxyz=_wxyz(c), position=c.positions.numpy()) for i,(c,o) in enumerate(zip(p.cams, pics))]
+
+# %% ../nbs/13e_live.ipynb #32a5425c
+def _bind_knobs(gui, frusta, change, state):
+    "What each knob of the panel changes"
+    gui.colour.on_update(lambda _: change(colour=gui.colour.value))
+    for b in gui.ctx: b.on_update(lambda _: change(is_ctx=tuple(o.value for o in gui.ctx)))
+    def number(_): gui.on.value = gui.latent.value not in state().off
+    def toggle(_):
+        i,on = gui.latent.value,gui.on.value
+        if on==(i in state().off): change(off=lambda s: s.off-{i} if on else s.off|{i})
+    def all_on(_):
+        change(off=frozenset())
+        gui.on.value = True
+    gui.latent.on_update(number)
+    gui.on.on_update(toggle)
+    gui.all_on.on_click(all_on)
+    gui.cut.on_update(lambda _: change(cut=gui.cut.value))
+    def pyramids(_):
+        for f in frusta: f.visible = gui.pyramids.value
+    gui.pyramids.on_update(pyramids)
+
+# %% ../nbs/13e_live.ipynb #8970311e
+def _bind_room(server, gui, frusta, change, shown):
+    "Standing at a view, and clicks into the room"
+    def stand(client, i):
+        if i is None:
+            eye,mid = _outside(shown[0])
+            with client.atomic(): client.camera.position,client.camera.look_at = eye,mid
+            return
+        gui.pyramids.value = False  # those beside it would stand in the picture
+        c = shown[0].cams[i]
+        with client.atomic(): client.camera.wxyz,client.camera.position,client.camera.fov = _wxyz(c),c.positions.numpy(),frusta[i].fov
+    def at(e):
+        i = gui.at.options.index(gui.at.value)-1
+        for c in [e.client] if e.client else server.get_clients().values(): stand(c, i if i>=0 else None)
+    gui.at.on_update(at)
+    for i,f in enumerate(frusta): f.on_click(lambda e, i=i: stand(e.client, i))
+
+    @server.scene.on_click()
+    def _(e):
+        i = pick(shown[0].xyz, e.ray_origin, e.ray_direction) if shown else None
+        if i is None: return
+        server.scene.add_icosphere('picked', radius=float(np.ptp(shown[0].xyz, 0).max())*.008, color=(255,255,255), position=shown[0].xyz[i])
+        gui.colour.value = 'similarity'
+        change(picked=tuple(shown[0].where[i].tolist()), colour='similarity')
+
+    @server.on_client_connect
+    def _(client):
+        client.camera.up_direction = (0.,0.,1.)
+        stand(client, None)
+        client.camera.on_update(lambda c: change(w2c=_camera(c)))
+
+# %% ../nbs/13e_live.ipynb #c5b29845
 def serve(
     place:Place, # What there is to look at
     host:str='127.0.0.1', # Who may connect: this computer; 0.0.0.0 for everybody
@@ -250,107 +351,13 @@ def serve(
         with lock: box[0] = replace(box[0], **{k:f(box[0]) if callable(f) else f for k,f in kw.items()})
         give(box[0])
 
-    _bind(server, gui, frusta, place, change, shown, lambda: box[0])
+    _bind_knobs(gui, frusta, change, lambda: box[0])
+    _bind_room(server, gui, frusta, change, shown)
     change()
     def stop():
         end()
         server.stop()
     return SimpleNamespace(server=server, gui=gui, frusta=frusta, state=lambda: box[0], idle=idle, stop=stop)
-
-def _wxyz(cam):
-    "Orientation of a camera as viser wants it"
-    q = rot_to_quat(cam.c2w[:3,:3]).numpy()
-    return q[[3,0,1,2]]
-
-def _knobs(server, v, m, p):
-    "The panel at the side"
-    g = server.gui
-    k = SimpleNamespace(words=g.add_markdown('\n\n'.join(p.words)))
-    k.colour = g.add_dropdown('points wear', WEAR, initial_value='prediction')
-    k.pictures = g.add_image(_beside(p.images), label='from your camera: '+', '.join(p.images))
-    k.at = g.add_dropdown('stand at', ('outside', *(f'view {i+1}' for i in range(v))))
-    k.pyramids = g.add_checkbox('pyramids', True)
-    k.cut = g.add_slider('height shown', 0., 1., .01, .95)
-    with g.add_folder('given views'):
-        k.ctx = [g.add_checkbox(f'view {i+1}', i%2==0, disabled=i==0) for i in range(v)]
-    with g.add_folder('latents'):
-        k.latent = g.add_slider('number', 0, m-1, 1, 0)
-        k.on = g.add_checkbox('on', True)
-        k.all_on = g.add_button('all on')
-    return k
-
-def _beside(images, gap=8):
-    "Pictures in a row"
-    a,*rest = images.values()
-    for o in rest: a = np.concatenate([a, np.full((len(a),gap,3), 255, np.uint8), o], 1)
-    return a
-
-def _frusta(server, p, imgs):
-    "A pyramid with its picture for each view"
-    h,w = p.cams.hw
-    fov = float(2*torch.atan(h/2/p.cams.K[0,1,1]))
-    size = float(np.ptp(p.xyz, 0).max())*.04
-    pics = [(o.permute(1,2,0).clamp(0, 1)*255).byte().cpu().numpy() for o in imgs]
-    return [server.scene.add_camera_frustum(f'views/{i+1}', fov, w/h, scale=size, thickness=1.5, thickness_units='screen', image=o, wxyz=_wxyz(c), position=c.positions.numpy()) for i,(c,o) in enumerate(zip(p.cams, pics))]
-
-def _bind(server, gui, frusta, place, change, shown, state):
-    "What each knob changes"
-    gui.colour.on_update(lambda _: change(colour=gui.colour.value))
-    for b in gui.ctx: b.on_update(lambda _: change(is_ctx=tuple(o.value for o in gui.ctx)))
-    def number(_): gui.on.value = gui.latent.value not in state().off
-    def toggle(_):
-        i,on = gui.latent.value,gui.on.value
-        if on==(i in state().off): change(off=lambda s: s.off-{i} if on else s.off|{i})
-    def all_on(_):
-        change(off=frozenset())
-        gui.on.value = True
-    gui.latent.on_update(number)
-    gui.on.on_update(toggle)
-    gui.all_on.on_click(all_on)
-
-    gui.cut.on_update(lambda _: change(cut=gui.cut.value))
-
-    def pyramids(_):
-        for f in frusta: f.visible = gui.pyramids.value
-    gui.pyramids.on_update(pyramids)
-    def stand(client, i):
-        if i is None:
-            eye,mid = _outside(shown[0])
-            with client.atomic(): client.camera.position,client.camera.look_at = eye,mid
-            return
-        gui.pyramids.value = False  # those beside it would stand in the picture
-        c = shown[0].cams[i]
-        with client.atomic(): client.camera.wxyz,client.camera.position,client.camera.fov = _wxyz(c),c.positions.numpy(),frusta[i].fov
-    def at(e):
-        i = gui.at.options.index(gui.at.value)-1
-        for c in [e.client] if e.client else server.get_clients().values(): stand(c, i if i>=0 else None)
-    gui.at.on_update(at)
-    for i,f in enumerate(frusta): f.on_click(lambda e, i=i: stand(e.client, i))
-
-    @server.scene.on_click()
-    def _(e):
-        i = pick(shown[0].xyz, e.ray_origin, e.ray_direction) if shown else None
-        if i is None: return
-        server.scene.add_icosphere('picked', radius=float(np.ptp(shown[0].xyz, 0).max())*.008, color=(255,255,255), position=shown[0].xyz[i])
-        gui.colour.value = 'similarity'
-        change(picked=tuple(shown[0].where[i].tolist()), colour='similarity')
-
-    @server.on_client_connect
-    def _(client):
-        client.camera.up_direction = (0.,0.,1.)
-        stand(client, None)
-        client.camera.on_update(lambda c: change(w2c=_camera(c)))
-
-def _outside(p):
-    "Where to look from, and at what: from behind the cameras and above"
-    lo,hi = _box(p.xyz, p.cams)
-    mid = (lo+hi)/2
-    return mid+_stand(p.cams)*(hi-lo).max()/1.6,mid
-
-def _camera(c):
-    "The window's camera, camera from world, (4, 4)"
-    w,x,y,z = [float(o) for o in c.wxyz]
-    return inv_se3(rigid(quat_to_rot(torch.tensor([x,y,z,w])), torch.tensor(np.asarray(c.position), dtype=torch.float32)))
 
 # %% ../nbs/13e_live.ipynb #a3d1b1e4
 @command

@@ -68,6 +68,7 @@ from lmms_eval.tasks.vsibench.utils import *
 def doc_to_visual(doc): return [str(Path(__file__).parent/doc['dataset']/(doc['scene_name']+'.mp4'))]
 '''
 
+# %% ../nbs/19b_lmms.ipynb #4cf0b273
 @call_parse
 def rooms_task(
     folder:str, # Where the task goes

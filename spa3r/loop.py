@@ -60,25 +60,28 @@ class TrainConfig:
         for k,known in (('precision',('bf16','float32')), ('on',('targets','all'))):
             if getattr(self, k) not in known: raise UserError(f"{k} {getattr(self, k)!r}: {' or '.join(known)}")
 
-    @classmethod
-    def nano(cls, **kw):
-        "A run for a laptop's CPU; `kw` overrides fields"
-        d = dict(steps=8000, images=48, images_device=48, v_min=6, v_max=6, lr=1.5e-3, lr_end=0.01, warmup=50, weight_decay=0.05, beta2=0.95, save_every=250)
-        return cls(**{**d, **kw})
+# %% ../nbs/11c_loop.ipynb #71c4aa95
+@patch(cls_method=True)
+def nano(cls:TrainConfig, **kw):
+    "A run for a laptop's CPU; `kw` overrides fields"
+    d = dict(steps=8000, images=48, images_device=48, v_min=6, v_max=6, lr=1.5e-3, lr_end=0.01, warmup=50, weight_decay=0.05, beta2=0.95, save_every=250)
+    return cls(**{**d, **kw})
 
-    def lr_at(self, step:int)->float:
-        "Learning rate of a step, counted from 0"
-        cos = self.lr_end + (1-self.lr_end)*(1+math.cos(math.pi*step/self.steps))/2
-        return self.lr*min((step+1)/max(self.warmup, 1), cos)
+@patch
+def lr_at(self:TrainConfig, step:int)->float:
+    "Learning rate of a step, counted from 0"
+    cos = self.lr_end + (1-self.lr_end)*(1+math.cos(math.pi*step/self.steps))/2
+    return self.lr*min((step+1)/max(self.warmup, 1), cos)
 
-    def batches(self, source)->Batches:
-        "What each step looks at; `source` is one of those of `views`"
-        return Batches(source, self.seed, self.v_min, self.v_max, self.images, self.images_device)
+@patch
+def batches(self:TrainConfig, source)->Batches:
+    "What each step looks at; `source` is one of those of `views`"
+    return Batches(source, self.seed, self.v_min, self.v_max, self.images, self.images_device)
 
-    @property
-    def micros(self):
-        "Micro-batches in a step"
-        return self.images//self.images_device
+@patch(as_prop=True)
+def micros(self:TrainConfig):
+    "Micro-batches in a step"
+    return self.images//self.images_device
 
 # %% ../nbs/11c_loop.ipynb #20d290ab
 def param_groups(
@@ -285,6 +288,7 @@ def _worker(key, _):
     if key: key.close()
     with suppress(AttributeError): ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux alone has it
 
+# %% ../nbs/11c_loop.ipynb #f4e294a7
 class Feed:
     "The micro-batches of one process in their order, on its device"
     def __init__(self,
@@ -396,6 +400,11 @@ def accidents(
         raise UserError(f"{why}. The run in {run.out} goes on from {newest(run.out).name if newest(run.out) else 'its beginning'}") from e
 
 # %% ../nbs/11c_loop.ipynb #bafb6227
+def _board(run):
+    try: from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e: raise UserError("--tensorboard needs a package that is not installed: pip install 'spa3r[tensorboard]'") from e
+    return SummaryWriter(run.out/'tensorboard', purge_step=run.step)
+
 class Notes:
     "What the main process writes down about a run"
     def __init__(self,
@@ -419,31 +428,29 @@ class Notes:
         self.bar.set_postfix({k:f'{v:.3f}' for k,v in losses.items()}, refresh=False)
         self.bar.update()
 
-    def judge(self,
-        model:nn.Module, # In one piece
-        evaluate, # model -> dict of numbers, the higher 'score' the better
-    ):
-        "Look at held-out views; the best weights are kept"
-        if self.run.step in self.scores.had: return
-        line = dict(step=self.run.step) | evaluate(model.eval())
-        model.train()
-        if line['score']>max(self.scores.had.values(), default=-math.inf): model.save_pretrained(self.run.out/'best')
-        self.scores.write(line)
-        if self.board: [self.board.add_scalar(f'held out/{k}', v, self.run.step) for k,v in line.items() if k!='step']
+# %% ../nbs/11c_loop.ipynb #3b3d239a
+@patch
+def judge(self:Notes,
+    model:nn.Module, # In one piece
+    evaluate, # model -> dict of numbers, the higher 'score' the better
+):
+    "Look at held-out views; the best weights are kept"
+    if self.run.step in self.scores.had: return
+    line = dict(step=self.run.step) | evaluate(model.eval())
+    model.train()
+    if line['score']>max(self.scores.had.values(), default=-math.inf): model.save_pretrained(self.run.out/'best')
+    self.scores.write(line)
+    if self.board: [self.board.add_scalar(f'held out/{k}', v, self.run.step) for k,v in line.items() if k!='step']
 
-    def end(self):
-        "Say how it went, however it went"
-        self.bar.close()
-        n,secs = self.run.step-self.first,time.perf_counter()-self.start
-        if n and self.progress: print(f"{n} steps in {secs:.0f} s, {self.feed.waited/secs:.1%} of it waiting for data")
-        if any(self.log.apart): print(f"{len(self.log.apart)} steps were computed again and differ from the log by up to {max(self.log.apart):.1e}: another machine?")
-        line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=self.run.acc.num_processes, device=str(self.run.acc.device))
-        with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
-
-def _board(run):
-    try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e: raise UserError("--tensorboard needs a package that is not installed: pip install 'spa3r[tensorboard]'") from e
-    return SummaryWriter(run.out/'tensorboard', purge_step=run.step)
+@patch
+def end(self:Notes):
+    "Say how it went, however it went"
+    self.bar.close()
+    n,secs = self.run.step-self.first,time.perf_counter()-self.start
+    if n and self.progress: print(f"{n} steps in {secs:.0f} s, {self.feed.waited/secs:.1%} of it waiting for data")
+    if any(self.log.apart): print(f"{len(self.log.apart)} steps were computed again and differ from the log by up to {max(self.log.apart):.1e}: another machine?")
+    line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=self.run.acc.num_processes, device=str(self.run.acc.device))
+    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../nbs/11c_loop.ipynb #9014f456
 def fit(

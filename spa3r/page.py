@@ -227,6 +227,7 @@ def _print_rows(rows):
     w = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     for r in rows: print('  '.join(o.ljust(n) if i==0 else o.rjust(n) for i,(o,n) in enumerate(zip(r, w))))
 
+# %% ../nbs/13h_page.ipynb #2bb4017a
 def _about(student, teacher, folder):
     "What these weights are, in one sentence"
     shipped = f"the shipped weights “{folder.name}”" if folder.parent==WEIGHTS else f"the weights in {folder.name}"
@@ -241,6 +242,57 @@ def _cameras_line(e):
     return (f"Cameras are predicted from the pictures: median error of the relative rotation in unseen rooms {e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”"
             + ("." if unposed(e) else ": they are unreliable, and so is where a prediction is put."))
 
+# %% ../nbs/13h_page.ipynb #e08fd651
+NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how often a linear probe still finds the right class on furniture. Mean ± standard deviation over rooms.",
+         "shuffled latents: another room's. another view's, another room's camera: the right latents, asked for the wrong place. nearest view: features of the closest context picture. position mean: one average map for all rooms. true-depth warp: context features carried over with the true depth, which no model is told."]
+
+def _room(student, teacher, folder, o):
+    "The scene and the words of a generated room"
+    seed = HELD_OUT+o['seed']
+    scene = room_scene(student, teacher, seed, o['views'], o['between'], view_side(student, teacher), o['device'])
+    about,remarks,kw = _about(student, teacher, folder),[],{}
+    print(about)
+    if o['rooms']:
+        res = room_measures(student, teacher, o['rooms'], o['device'])
+        print('\n'+format_table(res))
+        remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
+        kw = dict(measures=_table_rows(res), measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
+    nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
+    lead = [f"{nc} pictures of a room went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers, all that the model keeps. From these alone it predicts "
+            f"what the teacher's features would be at {nt+npath} cameras that it was never given: {nt} held-back views (target, orange) and {npath} cameras between (grey). The room is generated, so the truth is known everywhere.",
+            "Same colour, same feature: one colour basis for teacher and prediction, in the panels and in the cloud. Walk with the slider, or go where no camera was (W A S D): a good prediction keeps the furniture where the teacher sees it."]
+    remarks = [about, f"The room (seed {seed}) was in no training. What is nearly free is in the table too: most of the cosine comes from knowing what rooms look like, so read it beside shuffled latents and furniture.",
+               *remarks, "Points stand at the room's true depth; only their colours are predicted. One patch is one feature, so nothing smaller than a patch can be right."]
+    return scene,dict(title='What would it look like from over there?', lead=lead, remarks=remarks, **kw)
+
+# %% ../nbs/13h_page.ipynb #5aac1594
+def _photos(student, teacher, folder, o):
+    "The scene and the words of photos or a video"
+    cfg = teacher.vggt.cfg
+    kw = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch)
+    if o['images']: imgs,names,left = read_photos(o['images'], **kw)
+    else: (imgs,names),left = read_video(o['video'], **kw),[]
+    for l in left: print(f'left out {l}')
+    scene = photo_scene(student, teacher, imgs, o['between'], o['device'])
+    about,rows = _about(student, teacher, folder),photo_measures(scene)
+    remarks = [about]
+    if student.cfg.teacher=='teacher':
+        remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood.",
+                    _cameras_line(camera_errors(teacher, range(HELD_OUT, HELD_OUT+8), hw=[view_side(student, teacher)]*2, device=o['device']))]
+    else: remarks += ["Cameras are those that the teacher predicts."]
+    remarks += ["Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
+                "Points stand at the teacher's depth for photos and at the depth probe's for cameras between them.",
+                *[f"Left out {l}." for l in left]]
+    print('\n'.join(remarks[:3])+'\n')
+    print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one held back\n")
+    _print_rows(rows)
+    nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
+    lead = [f"{nc} pictures went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
+            f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was. Same colour, same feature, everywhere on this page."]
+    said = dict(path=['nobody took one','from the context pictures alone, at a camera put between two predicted ones','','nobody was here'])
+    return scene,dict(title='What would it look like from over there?', lead=lead, measures=rows, measures_title=f'On the {nt} held-back pictures', remarks=remarks, said=said)
+
+# %% ../nbs/13h_page.ipynb #f7886bd8
 @command
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
@@ -279,52 +331,3 @@ def demo(
     except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk"+(", its decoder included" if decoder else ""))
     return path
-
-# %% ../nbs/13h_page.ipynb #50b473ca
-def _room(student, teacher, folder, o):
-    "The scene and the words of a generated room"
-    seed = HELD_OUT+o['seed']
-    scene = room_scene(student, teacher, seed, o['views'], o['between'], view_side(student, teacher), o['device'])
-    about,remarks,kw = _about(student, teacher, folder),[],{}
-    print(about)
-    if o['rooms']:
-        res = room_measures(student, teacher, o['rooms'], o['device'])
-        print('\n'+format_table(res))
-        remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
-        kw = dict(measures=_table_rows(res), measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
-    nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
-    lead = [f"{nc} pictures of a room went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers, all that the model keeps. From these alone it predicts "
-            f"what the teacher's features would be at {nt+npath} cameras that it was never given: {nt} held-back views (target, orange) and {npath} cameras between (grey). The room is generated, so the truth is known everywhere.",
-            "Same colour, same feature: one colour basis for teacher and prediction, in the panels and in the cloud. Walk with the slider, or go where no camera was (W A S D): a good prediction keeps the furniture where the teacher sees it."]
-    remarks = [about, f"The room (seed {seed}) was in no training. What is nearly free is in the table too: most of the cosine comes from knowing what rooms look like, so read it beside shuffled latents and furniture.",
-               *remarks, "Points stand at the room's true depth; only their colours are predicted. One patch is one feature, so nothing smaller than a patch can be right."]
-    return scene,dict(title='What would it look like from over there?', lead=lead, remarks=remarks, **kw)
-
-NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how often a linear probe still finds the right class on furniture. Mean ± standard deviation over rooms.",
-         "shuffled latents: another room's. another view's, another room's camera: the right latents, asked for the wrong place. nearest view: features of the closest context picture. position mean: one average map for all rooms. true-depth warp: context features carried over with the true depth, which no model is told."]
-
-def _photos(student, teacher, folder, o):
-    "The scene and the words of photos or a video"
-    cfg = teacher.vggt.cfg
-    kw = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch)
-    if o['images']: imgs,names,left = read_photos(o['images'], **kw)
-    else: (imgs,names),left = read_video(o['video'], **kw),[]
-    for l in left: print(f'left out {l}')
-    scene = photo_scene(student, teacher, imgs, o['between'], o['device'])
-    about,rows = _about(student, teacher, folder),photo_measures(scene)
-    remarks = [about]
-    if student.cfg.teacher=='teacher':
-        remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood.",
-                    _cameras_line(camera_errors(teacher, range(HELD_OUT, HELD_OUT+8), hw=[view_side(student, teacher)]*2, device=o['device']))]
-    else: remarks += ["Cameras are those that the teacher predicts."]
-    remarks += ["Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
-                "Points stand at the teacher's depth for photos and at the depth probe's for cameras between them.",
-                *[f"Left out {l}." for l in left]]
-    print('\n'.join(remarks[:3])+'\n')
-    print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one held back\n")
-    _print_rows(rows)
-    nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
-    lead = [f"{nc} pictures went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
-            f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was. Same colour, same feature, everywhere on this page."]
-    said = dict(path=['nobody took one','from the context pictures alone, at a camera put between two predicted ones','','nobody was here'])
-    return scene,dict(title='What would it look like from over there?', lead=lead, measures=rows, measures_title=f'On the {nt} held-back pictures', remarks=remarks, said=said)

@@ -155,18 +155,7 @@ def _upright(frame):
     "PIL image of a video frame, turned as its file says"
     return frame.to_image().rotate(getattr(frame, 'rotation', 0) or 0, expand=True)
 
-def read_video(
-    path, # Video file
-    n:int=6, # How many frames to take, spread evenly
-    width:int=112, # Width to bring them to, pixels
-    patch:int=14, # Their height becomes a whole number of these, pixels
-)->tuple: # Pictures (v, 3, h, w) and their times
-    "Frames of a video, ready for a patch encoder; needs PyAV"
-    with _video(path) as (box,stream): frames = list(_frames(box, stream, n))
-    if len(frames)<2: raise UserError(f"{len(frames)} frame{'s'*(len(frames)!=1)} in {path}, at least 2 are needed")
-    names = [f'{f.time:.1f} s' if f.time is not None else f'frame {i}' for i,f in enumerate(frames)]
-    return _alike([resize_view(_upright(f), width, patch) for f in frames], names),names
-
+# %% ../nbs/03b_scenes.ipynb #c84301e8
 def _frames(box, stream, n):
     "`n` frames, evenly over the length of the video; all of it is decoded only when it does not say how long it is"
     end = float(stream.duration*stream.time_base) if stream.duration else box.duration/1e6 if box.duration else None
@@ -185,6 +174,18 @@ def _frames(box, stream, n):
             last = f  # the frame that is on the screen at that moment
         if last is not None: kept[last.pts] = last
     return kept.values()
+
+def read_video(
+    path, # Video file
+    n:int=6, # How many frames to take, spread evenly
+    width:int=112, # Width to bring them to, pixels
+    patch:int=14, # Their height becomes a whole number of these, pixels
+)->tuple: # Pictures (v, 3, h, w) and their times
+    "Frames of a video, ready for a patch encoder; needs PyAV"
+    with _video(path) as (box,stream): frames = list(_frames(box, stream, n))
+    if len(frames)<2: raise UserError(f"{len(frames)} frame{'s'*(len(frames)!=1)} in {path}, at least 2 are needed")
+    names = [f'{f.time:.1f} s' if f.time is not None else f'frame {i}' for i,f in enumerate(frames)]
+    return _alike([resize_view(_upright(f), width, patch) for f in frames], names),names
 
 # %% ../nbs/03b_scenes.ipynb #fc7a8dae
 class Scene:

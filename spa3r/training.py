@@ -116,6 +116,22 @@ def _source(data, side, width, pictures):
     if data=='rooms': return RoomSource((side,side), images=pictures)
     return CachedRooms(data) if (Path(data)/'rooms.json').is_file() else open_scenes(data, width=width)
 
+def _asking(teacher, report, acc):
+    "A function that asks the teacher about a batch, and counts what could not be read of it"
+    from accelerate.utils import send_to_device
+    def look(batch):
+        views,is_tgt = send_to_device(batch, acc.device)
+        report.add(views)
+        report.check()
+        return observe(teacher, views, is_tgt)
+    return look
+
+def _open_cache(folder, samples, settings, cfg, acc):
+    "Room on disk for what the teacher says in this run and in no other"
+    key = settings|{k:getattr(cfg, k) for k in ('seed','images','images_device','v_min','v_max','ratio')}
+    n = -(-samples//cfg.micros)*cfg.micros  # whole steps, for all scenes of a step show equally many views
+    return ObservationCache(folder, key, n, device=acc.device, tell=print if acc.is_main_process else len)
+
 def _end_of_epoch(batches, report, acc, step):
     "Tell what could not be read, when the step was the last of an epoch"
     from accelerate.utils import gather_object
@@ -157,15 +173,8 @@ def pretrain(
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
     batches,report = cfg.batches(_source(data, side, width, pictures)),BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
-    def look(batch):
-        views,is_tgt = send_to_device(batch, acc.device)
-        report.add(views)
-        report.check()
-        return observe(t, views, is_tgt)
-    if cache:
-        key = settings|{k:getattr(cfg, k) for k in ('seed','images','images_device','v_min','v_max','ratio')}
-        n = -(-cache_samples//cfg.micros)*cfg.micros  # whole steps, for all scenes of a step show equally many views
-        batch_fn,look = kept(ObservationCache(cache, key, n, device=acc.device, tell=print if acc.is_main_process else len), cfg, batch_fn, look)
+    look = _asking(t, report, acc)
+    if cache: batch_fn,look = kept(_open_cache(cache, cache_samples, settings, cfg, acc), cfg, batch_fn, look)
     beside = nano and Path(teacher).is_dir()
     size = size(teacher='teacher' if beside else teacher, semantic=semantic, grid=grid if teacher=='exact' else 0)
     known = init or newest(out)  # a run that goes on has its standardisation in its checkpoint

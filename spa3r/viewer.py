@@ -279,60 +279,6 @@ def data_uri(
     return f'data:image/{kind.lower()};base64,'+base64.b64encode(f.getvalue()).decode()
 
 # %% ../nbs/13_viewer.ipynb #fe65e01d
-def field_figure(
-    scene:FieldScene, # A scene
-    point:tuple=None, # (stop, row, column) for colours by similarity; None: no such button
-    n:int=3000, # Points to show, at most
-    by:str='prediction', # Colour to begin with
-    pca:FeaturePCA=None, # Colours of features; fitted on all that the teacher says, if None
-    height:int=460, # Pixels
-): # Plotly figure
-    "A scene to turn, a slider along its cameras, and target, prediction and difference beside it"
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-    truth = [t for t in scene.teacher if t is not None]
-    pca = pca or FeaturePCA(torch.stack(truth or list(scene.pred)))
-    p,cams = scene_points(scene, n),upright(scene)
-    low = p['keep'] & (p['xyz'][:,2]<=_below_ceiling(p['xyz']))
-    p = {k:v[low] for k,v in p.items()}
-    far = .055*float(np.ptp(p['xyz'], axis=0).max())
-    fig = make_subplots(3, 2, specs=[[dict(type='scene', rowspan=3),{}],[None,{}],[None,{}]], column_widths=[.74,.26],
-                        horizontal_spacing=.01, vertical_spacing=.06, subplot_titles=['','target','prediction','difference'])
-    line = lambda cams,col,w: go.Scatter3d(**dict(zip('xyz', _pyramids(cams, far).T)), mode='lines', line=dict(color=col, width=w), hoverinfo='skip', showlegend=False)
-    names = ['rgb','teacher','prediction','error']+['similarity']*(point is not None)
-    looks = {k:_palette(point_colours(scene, p, k, pca, point)) for k in names}
-    style = lambda k: dict(color=looks[k][0], colorscale=looks[k][1], cmin=0, cmax=looks[k][2])
-    fig.add_trace(go.Scatter3d(**dict(zip('xyz', p['xyz'].T.round(2))), mode='markers', marker=dict(size=3, symbol='square', **style(by)), hoverinfo='skip', showlegend=False), 1, 1)
-    for kind,col in (('context',CTX),('target',TGT)):
-        idx = [i for i,k in enumerate(scene.kind) if k==kind]
-        if not idx: continue
-        fig.add_trace(line(cams[idx], col, 4), 1, 1)
-        with_img = [i for i in idx if scene.imgs[i] is not None]
-        if not with_img: continue
-        v,t,c = _plates(cams[with_img], [scene.imgs[i] for i in with_img], far)
-        fig.add_trace(go.Mesh3d(**dict(zip('xyz', v.T)), **dict(zip('ijk', t.T)), facecolor=['rgb({},{},{})'.format(*o) for o in c], hoverinfo='skip',
-                                flatshading=True, lighting=dict(ambient=1, diffuse=0, specular=0, fresnel=0)), 1, 1)
-    maps = _maps(scene, pca)
-    start = next((i for i,k in enumerate(scene.kind) if k=='target'), 0)
-    fig.add_trace(line(cams[[start]], '#111111', 7), 1, 1)
-    for r,m in enumerate(maps[start]): fig.add_trace(go.Image(source=m, hoverinfo='skip'), r+1, 2)
-    moving = list(range(len(fig.data)-4, len(fig.data)))
-    fig.frames = [go.Frame(name=str(i), traces=moving, data=[line(cams[[i]], '#111111', 7),*(go.Image(source=m, hoverinfo='skip') for m in ms)]) for i,ms in enumerate(maps)]
-    steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
-    buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b] for a,b in style(k).items()}, [0]]) for k in names]
-    fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
-        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left', pad=dict(t=0), buttons=buttons, active=names.index(by))],
-        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
-    return fig
-
-def _maps(scene, pca):
-    "Target, prediction and difference of each camera, as addresses of pictures"
-    uri = lambda x: data_uri(x, 'PNG')
-    u8 = lambda x: (x.clamp(0, 1)*255).round().byte().cpu().numpy()
-    grey,err = ramp(np.full(scene.pred.shape[1:3], np.nan)),ramp(field_error(scene))
-    return [[uri(grey if t is None else u8(pca(t))),uri(u8(pca(f))),uri(e)] for t,f,e in zip(scene.teacher, scene.pred, err)]
-
 def _below_ceiling(xyz):
     "A height just under the highest points: they hide what is below them"
     top = np.percentile(xyz[:,2], 99.5)
@@ -352,6 +298,72 @@ def _stand(cams):
     ahead = ahead/max(np.linalg.norm(ahead), 1e-6)
     side = np.array([-ahead[1],ahead[0],0])
     return (-ahead*.95+side*.45+np.array([0,0,1.05]))*1.32
+
+# %% ../nbs/13_viewer.ipynb #ed49321f
+def _outline(cams, far, colour, width):
+    "Outlines of cameras"
+    import plotly.graph_objects as go
+    return go.Scatter3d(**dict(zip('xyz', _pyramids(cams, far).T)), mode='lines', line=dict(color=colour, width=width), hoverinfo='skip', showlegend=False)
+
+def _standing(scene, cams, far):
+    "The cameras that took a picture, with their pictures"
+    import plotly.graph_objects as go
+    for kind,colour in (('context',CTX),('target',TGT)):
+        idx = [i for i,k in enumerate(scene.kind) if k==kind]
+        if not idx: continue
+        yield _outline(cams[idx], far, colour, 4)
+        with_img = [i for i in idx if scene.imgs[i] is not None]
+        if not with_img: continue
+        v,t,c = _plates(cams[with_img], [scene.imgs[i] for i in with_img], far)
+        yield go.Mesh3d(**dict(zip('xyz', v.T)), **dict(zip('ijk', t.T)), facecolor=['rgb({},{},{})'.format(*o) for o in c], hoverinfo='skip',
+                        flatshading=True, lighting=dict(ambient=1, diffuse=0, specular=0, fresnel=0))
+
+# %% ../nbs/13_viewer.ipynb #1d948b4a
+def _maps(scene, pca):
+    "Target, prediction and difference of each camera, as addresses of pictures"
+    uri = lambda x: data_uri(x, 'PNG')
+    u8 = lambda x: (x.clamp(0, 1)*255).round().byte().cpu().numpy()
+    grey,err = ramp(np.full(scene.pred.shape[1:3], np.nan)),ramp(field_error(scene))
+    return [[uri(grey if t is None else u8(pca(t))),uri(u8(pca(f))),uri(e)] for t,f,e in zip(scene.teacher, scene.pred, err)]
+
+# %% ../nbs/13_viewer.ipynb #df7e1bd5
+def field_figure(
+    scene:FieldScene, # A scene
+    point:tuple=None, # (stop, row, column) for colours by similarity; None: no such button
+    n:int=3000, # Points to show, at most
+    by:str='prediction', # Colour to begin with
+    pca:FeaturePCA=None, # Colours of features; fitted on all that the teacher says, if None
+    height:int=460, # Pixels
+): # Plotly figure
+    "A scene to turn, a slider along its cameras, and target, prediction and difference beside it"
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+    truth = [t for t in scene.teacher if t is not None]
+    pca = pca or FeaturePCA(torch.stack(truth or list(scene.pred)))
+    p,cams = scene_points(scene, n),upright(scene)
+    low = p['keep'] & (p['xyz'][:,2]<=_below_ceiling(p['xyz']))
+    p = {k:v[low] for k,v in p.items()}
+    far = .055*float(np.ptp(p['xyz'], axis=0).max())
+    fig = make_subplots(3, 2, specs=[[dict(type='scene', rowspan=3),{}],[None,{}],[None,{}]], column_widths=[.74,.26],
+                        horizontal_spacing=.01, vertical_spacing=.06, subplot_titles=['','target','prediction','difference'])
+    names = ['rgb','teacher','prediction','error']+['similarity']*(point is not None)
+    looks = {k:_palette(point_colours(scene, p, k, pca, point)) for k in names}
+    style = lambda k: dict(color=looks[k][0], colorscale=looks[k][1], cmin=0, cmax=looks[k][2])
+    fig.add_trace(go.Scatter3d(**dict(zip('xyz', p['xyz'].T.round(2))), mode='markers', marker=dict(size=3, symbol='square', **style(by)), hoverinfo='skip', showlegend=False), 1, 1)
+    for o in _standing(scene, cams, far): fig.add_trace(o, 1, 1)
+    maps = _maps(scene, pca)
+    start = next((i for i,k in enumerate(scene.kind) if k=='target'), 0)
+    fig.add_trace(_outline(cams[[start]], far, '#111111', 7), 1, 1)
+    for r,m in enumerate(maps[start]): fig.add_trace(go.Image(source=m, hoverinfo='skip'), r+1, 2)
+    moving = list(range(len(fig.data)-4, len(fig.data)))
+    fig.frames = [go.Frame(name=str(i), traces=moving, data=[_outline(cams[[i]], far, '#111111', 7),*(go.Image(source=m, hoverinfo='skip') for m in ms)]) for i,ms in enumerate(maps)]
+    steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
+    buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b] for a,b in style(k).items()}, [0]]) for k in names]
+    fig.update_xaxes(visible=False).update_yaxes(visible=False)
+    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
+        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left', pad=dict(t=0), buttons=buttons, active=names.index(by))],
+        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
+    return fig
 
 # %% ../nbs/13_viewer.ipynb #36961437
 def on_demand(

@@ -127,23 +127,33 @@ class Batches:
         k,r = divmod(step, 1024)
         before = sum(self._thousand(j)[1] for j in range(k))
         return self.micros*(before + sum(self.images_device//v for v in self._thousand(k)[0][:r]))
-    def epoch_of(self, step:int)->int:
-        "Epoch in which a step begins"
-        return self.first_scene(step)//len(self.source)
-    def _first_step(self, epoch):
-        n = epoch*len(self.source)
-        return bisect_left(range(n//(self.micros*(self.images_device//self.v_max))+1), n, key=self.first_scene)
-    def steps_in_epoch(self, epoch:int)->int:
-        "Steps that begin in an epoch; 0 where a step before took all its scenes"
-        return self._first_step(epoch+1)-self._first_step(epoch)
 
-    def micro(self, step:int, m:int)->Views:
-        "Micro-batch `m` of a step"
-        if not 0<=m<self.micros: raise ValueError(f"micro-batch {m} of {self.micros}")
-        k = self.scenes_in(step)
-        first = self.first_scene(step)+m*k
-        return self.source.views(self.seed, range(first, first+k), self.views_in(step))
-    def __getitem__(self, key:tuple)->Views: return self.micro(*key)  # so that a DataLoader can ask for (step, m)
+# %% ../nbs/04_views.ipynb #7fc5f3f7
+@patch
+def epoch_of(self:Batches, step:int)->int:
+    "Epoch in which a step begins"
+    return self.first_scene(step)//len(self.source)
+
+@patch
+def _first_step(self:Batches, epoch):
+    n = epoch*len(self.source)
+    return bisect_left(range(n//(self.micros*(self.images_device//self.v_max))+1), n, key=self.first_scene)
+
+@patch
+def steps_in_epoch(self:Batches, epoch:int)->int:
+    "Steps that begin in an epoch; 0 where a step before took all its scenes"
+    return self._first_step(epoch+1)-self._first_step(epoch)
+
+@patch
+def micro(self:Batches, step:int, m:int)->Views:
+    "Micro-batch `m` of a step"
+    if not 0<=m<self.micros: raise ValueError(f"micro-batch {m} of {self.micros}")
+    k = self.scenes_in(step)
+    first = self.first_scene(step)+m*k
+    return self.source.views(self.seed, range(first, first+k), self.views_in(step))
+
+@patch
+def __getitem__(self:Batches, key:tuple)->Views: return self.micro(*key)  # so that a DataLoader can ask for (step, m)
 
 # %% ../nbs/04_views.ipynb #9162fb94
 def draw_views(
@@ -222,20 +232,25 @@ class BrokenReport:
         lines += [f"  {p}"+f" ({k} times)"*(k>1) for p,k in sorted(self.broken.items(), key=lambda o: natural(o[0]))]
         lines += [f"  scene {s} dropped: too many of its images are broken" for s in sorted(self.dropped, key=natural)]
         return '\n'.join(lines)
-    def check(self,
-        at_least:int=1000, # How many must have been read before a share means something
-    ):
-        "Stop the run when too many are broken"
-        n = self.broken.total()
-        if self.read<at_least or n<=self.max_broken*self.read: return
-        some = ', '.join(list(self.broken)[:3])
-        raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
-    def end_epoch(self)->str:
-        "What happened in the epoch, as text; too much of it is a `UserError`. The next epoch begins at 0"
-        text = str(self)
-        self.check(1)
-        self.clear()
-        return text
+
+# %% ../nbs/04_views.ipynb #cf3a1b62
+@patch
+def check(self:BrokenReport,
+    at_least:int=1000, # How many must have been read before a share means something
+):
+    "Stop the run when too many are broken"
+    n = self.broken.total()
+    if self.read<at_least or n<=self.max_broken*self.read: return
+    some = ', '.join(list(self.broken)[:3])
+    raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
+
+@patch
+def end_epoch(self:BrokenReport)->str:
+    "What happened in the epoch, as text; too much of it is a `UserError`. The next epoch begins at 0"
+    text = str(self)
+    self.check(1)
+    self.clear()
+    return text
 
 # %% ../nbs/04_views.ipynb #e4e90d3a
 def rooms_as_views(

@@ -8,11 +8,10 @@ of the exact student, which knows the true field of what the frames show. Judged
 Each run is kept in KEEP as it ends, so what was stopped goes on, and several processes may take a seed each. Writes OUT/language.json.
 """
 import argparse, json, platform, tempfile, time
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from pathlib import Path
 import torch
 from transformers import PrinterCallback
-from spa3r import finetune
 from spa3r.benchmark import room_data
 from spa3r.cameras import Cameras
 from spa3r.chat import Chat
@@ -30,7 +29,15 @@ from spa3r.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields
 from spa3r.watching import room_video
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-finetune.room_frames = lru_cache(None)(finetune.room_frames)  # all variants of a seed see the same rooms: filmed once
+class Talks(RoomTalks):
+    "Conversations about rooms that are filmed once, for all variants of a seed"
+    @staticmethod
+    @cache
+    def filmed(seed, room, frames): return RoomTalks(1, frames=frames, seed=seed).scene(room)[::2]
+
+    def scene(self, room):
+        frames, questions = self.filmed(self.seed, room, self.frames)
+        return frames, self.eye(room, frames) if self.eye else None, questions
 
 def once(f):
     "Look at each room once"
@@ -81,10 +88,11 @@ def answerer(model, processor, eye, frames):
         return vlm.answer(scene, questions)
     return answer
 
-def tune(base, fusion, eye, talks, cfg):
+def tune(base, fusion, talks, cfg):
     "A model, tuned with one way of telling"
     set_seed(cfg.seed)
-    width, n = (eye(0, talks.scene(talks.number(0))[0]).shape[::-1] if eye else (0, 0))
+    latents = talks.scene(talks.number(0))[1]
+    width, n = (0, 0) if latents is None else latents.shape[::-1]
     model, p = start(base, fusion, width, n), Processor.from_pretrained(base)
     p = Processor(p.tokenizer, p.images, **processor_fields(model.config))
     with tempfile.TemporaryDirectory() as d:
@@ -112,7 +120,7 @@ def main():
     def run(k, seed):
         fusion, eye = VARIANTS[k][0], look.get(VARIANTS[k][1])
         cfg, start = TuneConfig.nano(lr=a.lr, turns=12, seed=seed, save_every=10**6), time.process_time()
-        answer = answerer(*tune(a.base, fusion, eye, RoomTalks(a.rooms, 12, a.passes, 8, 100+seed, eye), cfg), eye, 8)
+        answer = answerer(*tune(a.base, fusion, Talks(a.rooms, 12, a.passes, 8, 100+seed, eye), cfg), eye, 8)
         texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
         for s in scenes: s.made.pop('latents', None)
         return score([texts[id(q)] for q in questions]) | dict(cpu_minutes=round((time.process_time()-start)/60, 1))

@@ -139,12 +139,13 @@ class RoomTalks(Dataset):
 def scene(self:RoomTalks,
     room:int, # Number of a room
 )->tuple: # Frames (n, h, w, 3) in bytes; latents (m, c) or None; all questions, in no order
-    "What there is to know of a room, made once"
-    if room not in self.kept:
-        frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
-        random.Random(f'order {self.seed} {room}').shuffle(qs)
-        self.kept[room] = frames,self.eye(room, frames) if self.eye else None,qs
-    return self.kept[room]
+    "What there is to know of a room"
+    if room in self.kept: return self.kept[room]
+    frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
+    random.Random(f'order {self.seed} {room}').shuffle(qs)
+    out = frames,self.eye(room, frames) if self.eye else None,qs
+    if self.passes>1: self.kept[room] = out  # it comes up again
+    return out
 
 @patch
 def __getitem__(self:RoomTalks, i):

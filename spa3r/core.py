@@ -34,8 +34,10 @@ class UserError(Exception):
 # %% ../nbs/00_core.ipynb #c9589ba9
 def pick_device(
     name:str='auto', # auto, cpu, cuda, cuda:1, ...
+    numbered:bool=True, # May one of several be named? Not in training, where `torchrun` deals them out
 )->torch.device: # `auto`: the GPU if there is one, else the CPU
     "The device called `name`, checked to be there"
+    if not numbered and ':' in name: raise UserError(f"{name!r}: training takes the first device it sees; CUDA_VISIBLE_DEVICES=1, say, before the command shows it another")
     if name=='auto': return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try: torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
@@ -50,13 +52,17 @@ def pick_dtype(
 
 # %% ../nbs/00_core.ipynb #16ea2566
 def with_cfg(
-    cls, # A dataclass whose fields carry comments
+    cfg, # A dataclass whose fields carry comments, or one of its instances, whose values are the defaults then
     but:str='', # Fields that are not to become options, with commas
 ):
-    "Give a command the fields of dataclass `cls` as options, with their comments as help"
+    "Give a command the fields of a dataclass as options, with their comments as help"
+    cls = cfg if isinstance(cfg, type) else type(cfg)
     def _f(f):
         f = delegates(cls, but=but)(f)
         f.__delwrap__ = cls  # a dataclass `__init__` has no source for docments to read; the class does
+        if cfg is not cls:
+            sig,now = inspect.signature(f),asdict(cfg)
+            f.__signature__ = sig.replace(parameters=[p.replace(default=now.get(k, p.default)) for k,p in sig.parameters.items()])
         return f
     return _f
 

@@ -414,10 +414,12 @@ def training_args(
     gpu = device.type=='cuda'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
     if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
-    return TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,
+    args = TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,
         max_steps=cfg.steps or -1, learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup, weight_decay=cfg.weight_decay, max_grad_norm=cfg.clip,
-        adam_beta2=cfg.beta2, bf16=gpu, use_cpu=not gpu, seed=cfg.seed, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
+        adam_beta2=cfg.beta2, bf16=gpu, use_cpu=device.type=='cpu', seed=cfg.seed, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
         dataloader_num_workers=4*gpu if cfg.workers<0 else cfg.workers, remove_unused_columns=False, report_to=[], disable_tqdm=True, **shard)
+    args._n_gpu = min(args.n_gpu, 1)  # one GPU a process: Trainer would cut each batch, lists and all, into as many parts as it sees GPUs
+    return args
 
 # %% ../nbs/19c_finetune.ipynb #759356c4
 def last_checkpoint(
@@ -491,7 +493,7 @@ def finetune(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Tune a vision-language model on questions about scenes"
-    cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device)
+    cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device, numbered=False)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')})
     if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")

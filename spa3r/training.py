@@ -164,7 +164,7 @@ def pretrain(
     "Train a student to predict feature fields (PSFM)"
     from accelerate.utils import send_to_device
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
-    cfg,acc = cfg(**kwargs),accelerator(pick_device(device))
+    cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
     if teacher=='exact' and data!='rooms': raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: give --teacher, a folder or hub id with VGGT weights")
     set_seed(cfg.seed)

@@ -199,7 +199,8 @@ def photo_scene(
     got = {k:v[0].cpu().float().unflatten(1, grid) for k,v in got.items()}
     got['geo'][::n],got['depth'][::n] = pred,depth
     known = lambda x: [x[i//n] if i%n==0 else None for i in range(len(cams))]
-    depth = F.interpolate(got['depth'][:,None], scale_factor=5, mode='bilinear')[:,0]
+    finer = min(5, max(1, (100_000/got['depth'].numel())**.5))  # a page must stay small enough to send
+    depth = F.interpolate(got['depth'][:,None], [round(o*finer) for o in grid], mode='bilinear')[:,0]
     return FieldScene(cams, kind, got['geo'], known(true), known(imgs), depth, tuple((-seen.c2w[:,:3,1].mean(0)).tolist()), latents, cams, doubt(student, latents, less, cams, grid))
 
 # %% ../nbs/13_viewer.ipynb #1088d4be

@@ -65,6 +65,7 @@ def test_device_and_dtype():
     assert pick_device().type==('cuda' if torch.cuda.is_available() else 'cpu')
     for name in ('cuda:77', 'abacus'):
         with pytest.raises(UserError, match=name): pick_device(name)
+    with pytest.raises(UserError, match='CUDA_VISIBLE_DEVICES'): pick_device('cuda:0', numbered=False)
 
 def test_command_is_still_a_function():
     assert go()==('rooms', Cfg())

@@ -216,6 +216,10 @@ def test_lora_spares_the_language_model(there, tmp_path, monkeypatch):
 def test_sharding_in_one_process_is_refused(there, tmp_path):
     with pytest.raises(UserError, match='--fsdp.*torchrun'): run(there, tmp_path/'r', fsdp=True)
 
+def test_one_process_takes_one_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    assert ft.training_args(TuneConfig.nano(), tmp_path, torch.device('meta')).n_gpu==1  # where there are four, Trainer would cut up batches
+
 def test_other_settings_and_second_runs_are_refused(there, tmp_path):
     run(there, tmp_path, steps=1)
     with pytest.raises(UserError, match='other settings'): run(there, tmp_path, steps=1, lr=1.)

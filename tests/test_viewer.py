@@ -318,7 +318,9 @@ def test_photos_know_only_photos(nano):
     student,teacher = Spa3R.from_pretrained(nano).eval(),VGGTTeacher(VGGT.from_pretrained(str(nano/'teacher')))
     s = photo_scene(student, teacher, torch.rand(3,3,42,28), between=2)
     assert s.kind==['context','path','path','target','path','path','context'] and s.known.tolist()==[True,False,False]*2+[True]
-    assert s.pred.shape==(7,3,2,96)
+    assert s.pred.shape==(7,3,2,96) and s.depth.shape==(7,15,10)
+    many = photo_scene(student, teacher, torch.rand(4,3,84,84), between=300)  # as many points as a page can bear, however long the walk
+    assert 80_000<many.depth.numel()<120_000 and many.depth.shape[1]>6
 
 # ---- the command
 

@@ -1,0 +1,70 @@
+"Commands on a second device, made of the CPU: nothing may be left behind there, and everything comes out the same"
+import importlib, json, os, re, subprocess, sys
+from pathlib import Path
+import pytest
+import torch
+
+pytest.importorskip('torch.utils.backend_registration', reason='a torch without devices made in Python')
+if not hasattr(torch.utils.backend_registration, '_setup_privateuseone_for_python_backend'): pytest.skip('a torch without devices made in Python', allow_module_level=True)
+
+HERE = Path(__file__).parent
+SMALL = dict(steps=2, images=12, images_device=6, quiet=True)
+
+def lines(path): return [json.loads(o) for o in path.read_text().splitlines()]
+def losses(out): return [o['loss'] for o in lines(out/'log.jsonl') if 'loss' in o]
+def page(out):
+    s = (out/'it').read_text()
+    return [o['cos'] for o in json.loads(re.search(r'id="data">(.*?)</script>', s, re.S)[1])['stops']]
+def numbers(o):
+    "All numbers in a result, but for times"
+    if isinstance(o, dict): return [x for k,v in sorted(o.items()) for x in numbers(v) if k not in ('seconds','time','date')]
+    return [x for v in o for x in numbers(v)] if isinstance(o, list) else [o] if isinstance(o, (int,float)) and o==o else []
+def result(out): return numbers(json.loads((out/'it').read_text()))
+
+# command, options, what to compare, how many operations it takes at least
+RUNS = dict(
+    demo=('page:demo', dict(weights='nano', rooms=0, views=4, between=1, out='it'), page, 5000),
+    probe=('gates:probe', dict(weights='nano', scenes=2, views=4, n_ctx=2, batch=2, out='it'), result, 10_000),
+    teach=('teaching:teach', SMALL|dict(out='.'), losses, 10_000),
+    pretrain=('training:pretrain', SMALL|dict(nano=True, steps=3, eval_every=2, v_min=3, v_max=3, out='.'), losses, 10_000),
+    pretrain_vggt=('training:pretrain', SMALL|dict(nano=True, eval_every=0, v_min=3, v_max=3, teacher=str(HERE.parent/'spa3r/weights/nano/teacher'), cache='cache', out='.'), losses, 5000),
+    vsibench=('evaluate:evaluate', dict(rooms=1, frames=4, limit=8, out='it'), result, 1000),
+    finetune=('finetune:finetune', dict(model=str(HERE.parent/'spa3r/weights/vlm'), nano=True, rooms=2, steps=1, turns=4, frames=4, quiet=True, out='.'), losses, 1000))
+
+def words(options, folder):
+    "As on the command line"
+    for k,v in options.items(): yield from [f'--{k}'] if v is True else [f'--{k}', str(folder/v) if k in ('out','cache') else str(v)]
+
+def on_far(what, *args, path=HERE.parent):
+    return subprocess.run([sys.executable, HERE/'second_device.py', what, *args], capture_output=True, text=True, timeout=600, env=os.environ|dict(PYTHONPATH=str(path)))
+
+def test_the_device_is_strict(tmp_path):
+    (tmp_path/'slips.py').write_text('''
+import torch
+a = lambda: torch.arange(3., device='far')
+def fine(): assert (a()[torch.tensor([0,2])]*2).sum().item()==4 and (a()*torch.tensor(2.)).tolist()==[0,2,4]
+def mixed(): a()*torch.ones(3)
+def layer(): torch.nn.Linear(3, 2)(a())
+def index(): torch.ones(3)[a().long()]
+def put(): a()[[0,1]] = torch.ones(2)
+def numpy(): a().numpy()
+''')
+    run = lambda name: on_far(f'slips:{name}', path=tmp_path)
+    assert not run('fine').returncode
+    for name in ('mixed', 'layer', 'index', 'put'):
+        assert (p := run(name)).returncode and 'on the CPU and on the far device' in p.stderr, name
+    assert run('numpy').returncode
+
+@pytest.mark.parametrize('name', RUNS)
+def test_same_on_another_device(name, tmp_path, capsys):
+    what,options,look,least = RUNS[name]
+    near,far = tmp_path/'cpu',tmp_path/'far'
+    for d in (near,far): d.mkdir()
+    p = on_far(f'spa3r.{what}', *words(options, far), '--device', 'far')
+    assert not p.returncode, p.stderr[-3000:]
+    done = int(re.search(r'(\d+) operations on the far device', p.stdout)[1])
+    assert done>least, done
+    module,f = what.split(':')
+    getattr(importlib.import_module(f'spa3r.{module}'), f)(**{k:near/v if k in ('out','cache') else v for k,v in options.items()}, device='cpu')
+    a,b = look(near),look(far)
+    assert len(a)==len(b)>0 and b==pytest.approx(a, abs=1e-4, rel=1e-4)

@@ -68,3 +68,20 @@ def test_same_on_another_device(name, tmp_path, capsys):
     getattr(importlib.import_module(f'spa3r.{module}'), f)(**{k:near/v if k in ('out','cache') else v for k,v in options.items()}, device='cpu')
     a,b = look(near),look(far)
     assert len(a)==len(b)>0 and b==pytest.approx(a, abs=1e-4, rel=1e-4)
+
+def test_live_on_another_device(tmp_path):
+    (tmp_path/'lively.py').write_text('''
+import sys, numpy as np
+from spa3r.live import WEAR,State,painter,photo_place,room_place
+from spa3r.probes import load_student
+def main():
+    to = sys.argv[1]
+    exact,nano = [load_student(o, to) for o in ('exact','nano')]
+    room = room_place(*exact[:2], views=4, device=to)
+    for place in (room, photo_place(*nano[:2], room.imgs[:,:,:112,:112], device=to)):
+        for w in WEAR: print(np.round(painter(place)(State((True,False,True,False), colour=w, picked=(1,5), off=frozenset({3}))).rgb.mean(), 1))
+''')
+    a,b = [subprocess.run([sys.executable, HERE/'second_device.py', 'lively:main', to], capture_output=True, text=True, env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}')) for to in ('cpu','far')]
+    assert not b.returncode, b.stderr[-3000:]
+    a,b = [[*map(float, p.stdout.split('\n')[:-2])] for p in (a,b)]
+    assert len(a)==12 and b==pytest.approx(a, abs=.3)

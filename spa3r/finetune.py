@@ -411,13 +411,13 @@ def training_args(
     device:torch.device, # cpu or cuda
 )->TrainingArguments:
     "What `Trainer` wants to know"
-    gpu = device.type=='cuda'
+    cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
     if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
     args = TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,
         max_steps=cfg.steps or -1, learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup, weight_decay=cfg.weight_decay, max_grad_norm=cfg.clip,
-        adam_beta2=cfg.beta2, bf16=gpu, use_cpu=device.type=='cpu', seed=cfg.seed, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
-        dataloader_num_workers=4*gpu if cfg.workers<0 else cfg.workers, remove_unused_columns=False, report_to=[], disable_tqdm=True, **shard)
+        adam_beta2=cfg.beta2, bf16=device.type=='cuda', use_cpu=cpu, seed=cfg.seed, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
+        dataloader_num_workers=4*(not cpu) if cfg.workers<0 else cfg.workers, remove_unused_columns=False, report_to=[], disable_tqdm=True, **shard)
     args._n_gpu = min(args.n_gpu, 1)  # one GPU a process: Trainer would cut each batch, lists and all, into as many parts as it sees GPUs
     return args
 

@@ -299,7 +299,7 @@ class Feed:
         key=None, # Open file that workers must not keep open
     ):
         self.device,self.waited,self.waiting,self.it = acc.device,0.,False,None
-        self.workers = cfg.workers if cfg.workers>=0 else 4 if acc.device.type=='cuda' else 0
+        self.workers = cfg.workers if cfg.workers>=0 else 0 if acc.device.type=='cpu' else 4
         pairs = _Pairs(batch_fn, first, cfg.steps, range(acc.process_index, cfg.micros, acc.num_processes))
         self.loader = DataLoader(pairs, batch_size=None, collate_fn=lambda x: x, num_workers=self.workers, generator=torch.Generator(),
                                  worker_init_fn=partial(_worker, key))

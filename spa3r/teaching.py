@@ -37,7 +37,7 @@ def lesson_views(
     step:int, # Which batch
     m:int=0, # Which of its micro-batches
     stages:tuple=STAGES, # The lesson
-    device:str='cpu', # Where to take the pictures
+    pictures:bool=True, # Take the pictures, too?
 )->tuple: # `Views`, which of them the others must not see (b, v), and the number of the view whose maps are asked for
     "What there is to see in a step: the same for the same seed and step on any machine"
     stage,g = next(s for s in stages if step<s.until*cfg.steps),seeded(cfg.seed, step, m)
@@ -48,7 +48,8 @@ def lesson_views(
     first = draw(v)
     cams = cams[:,[first]+[i for i in range(v) if i!=first]]
     is_tgt = draw_targets(len(seeds), v, .5, g) if draw(2) else torch.zeros(len(seeds), v, dtype=bool)
-    return with_images(Views(cams=cams, rooms=rooms).to(device)),is_tgt.to(device),draw(v)
+    views = Views(cams=cams, rooms=rooms)
+    return with_images(views) if pictures else views,is_tgt,draw(v)
 
 # %% ../nbs/12b_teaching.ipynb #7ea076a5
 class Lesson(nn.Module):
@@ -99,6 +100,7 @@ def teach_loss(
 )->dict: # 'loss' and its parts
     "How wrong the patch encoder is about cameras, depth, points, normals and classes of rooms"
     (views,is_tgt,i),net = batch,lesson.vggt
+    if views.imgs is None: views = with_images(views)
     hw,cams,last = views.imgs.shape[-2:],views.cams.relative_to(0),net.cfg.depth-1
     toks = net.aggregate(views.imgs, is_tgt if is_tgt.any() else None, (*net.cfg.dpt_layers,last))
     x = net.patches(toks[last])
@@ -149,7 +151,7 @@ def teach(
     if init:
         state = load_file(Path(init)/'model.safetensors')
         (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
-    batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, device=acc.device)
+    batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')  # a GPU takes them itself: workers may not use it
     lesson = fit(lesson, batch, teach_loss, cfg, out, settings=dict(init=init), device=acc.device, progress=not quiet)
     if acc.is_main_process: lesson.vggt.save_pretrained(out)
     return lesson.vggt

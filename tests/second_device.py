@@ -13,7 +13,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}  # go from one device to the other
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # take indices from the CPU, on a GPU too
-done = 0
+done,home = 0,None
 
 class Far(torch.Tensor):
     "A tensor on the far device; `x` is what it holds"
@@ -36,6 +36,7 @@ def run(f, *args, **kw):
     "Do on the CPU what was asked of the far device"
     global done
     done += 1
+    if home and os.getpid()!=home: raise RuntimeError('the far device is used in a process forked off one that uses it')
     ts = [a for a in tree_leaves((args, kw)) if isinstance(a, torch.Tensor)]
     if f is aten._has_compatible_shallow_copy_type.default: return isinstance(ts[0], Far)==isinstance(ts[1], Far)
     device = next((a for a in (*args, *kw.values()) if isinstance(a, torch.device)), None)
@@ -75,6 +76,8 @@ def near_files():
 
 def set_up():
     "Make the device known; what is returned must be kept"
+    global home
+    home = os.getpid()
     _setup_privateuseone_for_python_backend('far')
     torch.far.get_amp_supported_dtype = lambda: [torch.bfloat16]
     torch.inference_mode = torch.no_grad  # made of wrapped tensors, views of what it leaves cannot be taken

@@ -69,6 +69,17 @@ def test_same_on_another_device(name, tmp_path, capsys):
     a,b = look(near),look(far)
     assert len(a)==len(b)>0 and b==pytest.approx(a, abs=1e-4, rel=1e-4)
 
+@pytest.mark.parametrize('kw', [dict(teacher=str(HERE.parent/'spa3r/weights/nano/teacher')), dict(on='all', checkpointing=True)])
+def test_learns_the_same_in_half_the_bits(kw, tmp_path, monkeypatch):
+    "As on a GPU: teacher and student multiply in bfloat16"
+    from spa3r import loop,training
+    run = lambda out: losses(training.pretrain(**SMALL|dict(nano=True, steps=3, eval_every=0, v_min=3, v_max=3, device='cpu', out=tmp_path/out)|kw) and tmp_path/out)
+    a,begin = run('a'),loop.Task.__init__
+    monkeypatch.setattr(loop.Task, '__init__', lambda self, model, loss, bf16=False: begin(self, model, loss, True))
+    monkeypatch.setattr(training, 'pick_dtype', lambda device: torch.bfloat16)
+    b = run('b')
+    assert a!=b and b==pytest.approx(a, rel=.005)
+
 def test_live_on_another_device(tmp_path):
     (tmp_path/'lively.py').write_text('''
 import sys, numpy as np

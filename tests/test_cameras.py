@@ -1,6 +1,7 @@
 "Laws of spa3r.cameras over random batches, shapes and dtypes"
 import math
 import pytest,torch
+from another_processor import RoundsOtherwise
 import torch.nn.functional as F
 from spa3r.cameras import (Cameras,axis_angle,cell_centres,compose,decode_pose,encode_pose,fov,grid_rays,interpolate,intrinsics,inv_se3,look_around,
     look_at,orbit,patch_rays,project,quat_to_rot,rigid,rot_to_quat,rotate,rotation_angle,scale_intrinsics,slerp,transform,unproject,uv_dirs)
@@ -355,9 +356,14 @@ def test_looking_around_stays_put_level_and_closes(dtype, angle):
     if angle<6: assert abs(gaze.max()-gaze.min()-angle)<1e-3 and gaze[1]>gaze[0]  # to the left first
     else: close(rotation_angle(w2c[0,:3,:3], w2c[n//2,:3,:3]), rotation_angle(w2c0[:3,:3], compose(w2c0[:3,:3], axis_angle((0,0,1), math.pi).to(dtype))), 1e-4)
 
+def told(c): return [c.rays((4,4)), c.pose(), c.relative_to(1).w2c, interpolate(c.w2c[0,0], c.w2c[0,1], 5)]
+
+def test_another_processor_says_the_same():
+    c = rand_cams((2,3), torch.float32)
+    with RoundsOtherwise(): other = told(c)
+    for a,b in zip(told(c), other): close(b, a, 1e-5)
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_cpu_and_gpu_agree():
     c = rand_cams((2,3), torch.float32)
-    g = c.to('cuda')
-    for a,b in ((c.rays((4,4)), g.rays((4,4))), (c.pose(), g.pose()), (c.relative_to(1).w2c, g.relative_to(1).w2c)): close(b.cpu(), a, 1e-5)
-    close(interpolate(g.w2c[0,0], g.w2c[0,1], 5).cpu(), interpolate(c.w2c[0,0], c.w2c[0,1], 5), 1e-5)
+    for a,b in zip(told(c), told(c.to('cuda'))): close(b.cpu(), a, 1e-5)

@@ -55,19 +55,29 @@ def numpy(): a().numpy()
         assert (p := run(name)).returncode and 'on the CPU and on the far device' in p.stderr, name
     assert run('numpy').returncode
 
+def here(name, folder, device):
+    "Run it in this process; what it comes to"
+    what,options,look,_ = RUNS[name]
+    module,f = what.split(':')
+    folder.mkdir()
+    getattr(importlib.import_module(f'spa3r.{module}'), f)(**{k:folder/v if k in ('out','cache') else v for k,v in options.items()}, device=device)
+    return look(folder)
+
 @pytest.mark.parametrize('name', RUNS)
-def test_same_on_another_device(name, tmp_path, capsys):
+def test_same_on_another_device(name, tmp_path):
     what,options,look,least = RUNS[name]
-    near,far = tmp_path/'cpu',tmp_path/'far'
-    for d in (near,far): d.mkdir()
+    (far := tmp_path/'far').mkdir()
     p = on_far(f'spa3r.{what}', *words(options, far), '--device', 'far')
     assert not p.returncode, p.stderr[-3000:]
     done = int(re.search(r'(\d+) operations on the far device', p.stdout)[1])
     assert done>least, done
-    module,f = what.split(':')
-    getattr(importlib.import_module(f'spa3r.{module}'), f)(**{k:near/v if k in ('out','cache') else v for k,v in options.items()}, device='cpu')
-    a,b = look(near),look(far)
+    a,b = here(name, tmp_path/'cpu', 'cpu'),look(far)
     assert len(a)==len(b)>0 and b==pytest.approx(a, abs=1e-4, rel=1e-4)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('name', ['demo','teach','pretrain','pretrain_vggt'])
+def test_much_the_same_on_a_gpu(name, tmp_path):
+    assert here(name, tmp_path/'gpu', 'cuda')==pytest.approx(here(name, tmp_path/'cpu', 'cpu'), rel=.02)  # it multiplies in bfloat16
 
 @pytest.mark.parametrize('kw', [dict(teacher=str(HERE.parent/'spa3r/weights/nano/teacher')), dict(on='all', checkpointing=True)])
 def test_learns_the_same_in_half_the_bits(kw, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 import math
 import numpy as np, pytest, torch
 from collections import Counter
+from another_processor import RoundsOtherwise
 from spa3r.cameras import Cameras, inv_se3, project, rotation_angle, scale_intrinsics, unproject
 from spa3r.rooms import (BALL, BOX, CLASSES, CYLINDER, FURNITURE, HELD_OUT, NEAR, Rooms, build, exact_field, make_room, make_rooms, overlap,
                          render, room_cameras, sample_scenes)
@@ -333,6 +334,14 @@ def test_things_close_to_the_camera_are_cut_not_lost():
 def test_wrong_shapes_are_named(scenes):
     rooms,cams = scenes
     with pytest.raises(ValueError, match='4 rooms'): render(rooms, cams[0])
+
+def test_another_processor_sees_the_same(scenes, hit):
+    rooms,cams = scenes
+    with RoundsOtherwise() as other: h = render(rooms, cams)
+    assert other.done>100 and not torch.equal(h['depth'], hit['depth'])
+    for k in hit:
+        same = (h[k]-hit[k]).abs()<1e-4 if hit[k].is_floating_point() else h[k]==hit[k]
+        assert same.float().mean()>.9995, (k, same.float().mean())
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_cpu_and_gpu_agree(scenes, hit):

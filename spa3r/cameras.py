@@ -366,7 +366,7 @@ def interpolate(
     n:int, # Number of cameras, both ends included
 )->Tensor: # w2c, (n, 4, 4)
     "Fly from one view to another: the camera goes straight, the gaze turns evenly"
-    t = torch.linspace(0, 1, n, dtype=w2c_a.dtype, device=w2c_a.device)
+    t,w2c_b = torch.linspace(0, 1, n, dtype=w2c_a.dtype, device=w2c_a.device),w2c_b.to(w2c_a)
     pa,pb = [inv_se3(T)[:3,3] for T in (w2c_a, w2c_b)]
     R = slerp(w2c_a[:3,:3].expand(n,3,3), w2c_b[:3,:3].expand(n,3,3), t)
     return rigid(R, -rotate(R, torch.lerp(pa, pb, t[:,None])))

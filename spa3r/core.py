@@ -24,7 +24,7 @@ def set_seed(
     "Make the random numbers of Python, numpy and torch start from `seed`"
     random.seed(seed)
     np.random.seed(seed % 2**32)  # numpy takes 32 bits
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)  # and torch 64
 
 # %% ../nbs/00_core.ipynb #e492f0b3
 class UserError(Exception):

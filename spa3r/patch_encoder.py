@@ -63,6 +63,7 @@ class VGGTConfig:
     embed:str='dinov2' # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
     embed_depth:int=24 # Blocks of the 'dinov2' embedding
     embed_nh:int=16 # Its attention heads
+    embed_registers:int=4 # Its register tokens
     img_size:int=518 # Side in pixels of the square images whose position table it has
     heads:tuple=('camera','depth','point') # Heads to build
     camera_depth:int=4 # Blocks in the camera head
@@ -84,6 +85,7 @@ class VGGTConfig:
         if self.embed not in ('dinov2','conv'): raise ValueError(f"embed is {self.embed!r}: choose 'dinov2' or 'conv'")
         if self.global_qk_norm not in ('layer','rms'):
             raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
+        if odd := set(self.heads)-{'camera','depth','point'}: raise ValueError(f"no heads {sorted(odd)}: there are 'camera', 'depth' and 'point'")
 
 # %% ../nbs/07_patch_encoder.ipynb #da896fb3
 class PatchEmbed(nn.Module):
@@ -162,7 +164,7 @@ class Aggregator(nn.Module):
         super().__init__()
         self.cfg,c,r = cfg,cfg.dim,cfg.n_registers
         if cfg.embed=='conv': self.patch_embed = PatchEmbed(c, cfg.patch)
-        else: self.patch_embed = DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size)
+        else: self.patch_embed = DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size, cfg.embed_registers)
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, c)*.02)  # [0] for view 0, [1] for the others
         self.register_token = nn.Parameter(torch.randn(1, 2, r, c)*.02)
         def blocks(norm): return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]

@@ -163,6 +163,7 @@ def psfm_loss(
     "Predict the features of hidden views from the context, and say how far off they are"
     if on not in ('targets','all'): raise ValueError(f"on={on!r}: the loss is over 'targets' or 'all' views")
     keep = obs.is_tgt if on=='targets' else torch.ones_like(obs.is_tgt)
+    if not keep.any(): raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")
     pred = student(obs, select_views(obs.cams, keep), depth=True)
     res = {}
     for k,true in obs.feats.items():

@@ -279,7 +279,7 @@ class RoomBuilder:
     def __init__(self,
         seed:int, # Decides everything
     ):
-        self.r = r = random.Random(seed)
+        self.r = r = random.Random(seed if seed>=0 else str(seed))  # Random(-5) is Random(5)
         self.size = W,L,H = r.uniform(3.4,5.2),r.uniform(3.4,5.2),r.uniform(2.4,2.9)
         self.things,self.rows,self.rects,self.tops = [],[],[],[]
         self.lamp = (r.uniform(-.25,.25)*W, r.uniform(-.25,.25)*L, H-.35)
@@ -501,6 +501,7 @@ def make_rooms(
     seeds, # Whole numbers
 )->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
+    if not len(seeds): raise ValueError("no seeds: a batch has at least one room")
     return Rooms.stack([make_room(s) for s in seeds])
 
 # %% ../nbs/03_rooms.ipynb #d87f2aac

@@ -57,6 +57,7 @@ def test_same_seed_same_numbers(seed):
     assert all(x!=y for x,y in zip(a, b))
     set_seed(seed)
     assert draws()==a
+    set_seed(2**70)
     set_seed(seed+1)
     assert all(x!=y for x,y in zip(draws(), a))
 

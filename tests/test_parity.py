@@ -7,7 +7,6 @@ from functools import partial
 import pytest,torch
 import torch.nn.functional as F
 from golden_io import card,load
-from spa3r.adapter import CrossFusion,fuse
 from spa3r.attention import Attention,Block,Rope2d,Transformer,grid_positions
 from spa3r.cameras import Cameras,decode_pose,encode_pose,inv_se3,patch_rays,project,rigid,scale_intrinsics,transform,unproject
 from spa3r.latent_bottleneck import LatentBottleneck
@@ -138,7 +137,7 @@ def vggt_config(c, state, global_qk_norm):
     assert p['pos_embed_grid']*c['patch_size']==a['img_size'] and p['registers']==state['aggregator.patch_embed.register_tokens'].shape[1]
     heads = tuple(o for o in ('camera','depth','point') if any(k.startswith(f'{o}_head.') for k in state))
     return VGGTConfig(patch=c['patch_size'], dim=a['embed_dim'], depth=a['depth'], nh=a['num_heads'], n_registers=c['aggregator_registers'],
-        global_qk_norm=global_qk_norm, embed='dinov2', embed_depth=p['depth'], embed_nh=p['heads'], img_size=a['img_size'], heads=heads,
+        global_qk_norm=global_qk_norm, embed='dinov2', embed_depth=p['depth'], embed_nh=p['heads'], embed_registers=p['registers'], img_size=a['img_size'], heads=heads,
         camera_depth=h['trunk_depth'], camera_nh=h['heads'], camera_iters=h['iterations'],
         dpt_layers=tuple(d['intermediate_layer_idx']), dpt_dim=d['features'], dpt_channels=tuple(d['out_channels']))
 
@@ -211,7 +210,7 @@ def test_e_geometry_pose_to_matrices(rec):
     ts,card = rec
     w2c,K = decode_pose(ts['pose_enc'], hw_of(card))
     check('extrinsics', w2c[...,:3,:], ts['extrinsics'])
-    check_pixels('intrinsics', K, ts['intrinsics'])
+    check('intrinsics', K, ts['intrinsics'])
 
 def test_e_geometry_matrices_to_pose(rec):
     ts,card = rec
@@ -223,7 +222,7 @@ def test_e_geometry_rays(rec):
     ts,card = rec
     h,w = hw_of(card)
     p = card['config']['patch']
-    check_pixels('intrinsics_patch', scale_intrinsics(ts['intrinsics'], (h,w), (h//p,w//p)), ts['intrinsics_patch'])
+    check('intrinsics_patch', scale_intrinsics(ts['intrinsics'], (h,w), (h//p,w//p)), ts['intrinsics_patch'])
     check('rays', patch_rays(ts['intrinsics'], (h,w), p).movedim(-1, -3), ts['rays'])
     check('rays of Cameras', Cameras.from_pose(ts['pose_enc'], (h,w)).rays((h//p,w//p)).movedim(-1, -3), ts['rays'])
 
@@ -336,48 +335,3 @@ def test_hidden_views_leave_no_trace():
     assert torch.equal(student.encode(a.ctx, a.grid), student.encode(b.ctx, b.grid))
     assert torch.equal(student(a, a.cams)['geo'], student(b, a.cams)['geo'])
     assert not torch.equal(a.cams.w2c, b.cams.w2c) and not torch.equal(a.feats['geo'], b.feats['geo'])
-
-# g: latents into visual tokens
-
-def recorded_fusion(ts, c):
-    "The recorded adapter, strictly loaded"
-    c = c['config']
-    net = CrossFusion(c['hidden_size'], c['heads'], c['latent_dim'])
-    net.load_state_dict(weights(ts, 'w.'))
-    return net
-
-def test_adapter():
-    "Every intermediate of the fusion, for one scene"
-    ts,c = load('g_vlm_adapter')
-    net,x,z = recorded_fusion(ts, c),ts['image_embeds'],ts['latents'][0]
-    with torch.no_grad():
-        got = dict(projected=net.geometry_projector(z)[None])
-        got['cross'] = net.geom_cross_attention(x, got['projected'][0])[None]
-        got['ln'] = net.ln(got['cross'][0])
-        got |= dict(adaptor=net.geometry_adaptor(got['ln']), gate=net.geometry_gate(got['ln']), fused=net(x, z))
-    for k,v in got.items(): check(f'adapter {k}', v, ts[k])
-    read = {*got,'image_embeds','latents',*(k for k in ts if k.startswith('w.'))}
-    assert set(c['tensors'])-read=={'images','image_embeds_b1','latents_b1','fused_batch2_official','fused_batch2_per_sample'}, 'the next tests read these'
-
-def test_adapter_latents():
-    "The latents of both scenes, from the recorded images"
-    ts,c = load('g_vlm_adapter')
-    latents = recorded_student().encode(*VGGTTeacher(recorded_vggt('rms')[0]).context(Views(ts['images']))).detach()
-    for i,k in enumerate(('latents','latents_b1')):
-        check(k, latents[i:i+1], ts[k])
-        assert ts[k].shape[1:]==(c['config']['num_queries'],c['config']['latent_dim'])
-
-def test_adapter_batch():
-    "Each scene hears its own latents; the official batch lets every token hear those of all scenes"
-    ts,c = load('g_vlm_adapter')
-    net,tokens,latents = recorded_fusion(ts, c),[ts['image_embeds'],ts['image_embeds_b1']],torch.cat([ts['latents'],ts['latents_b1']])
-    assert [len(o) for o in tokens]==c['config']['image_tokens']
-    with torch.no_grad():
-        ours = torch.cat(fuse(net, tokens, latents, [1,1]))
-        leaky = net(torch.cat(tokens), latents.flatten(0,1))
-    check('per scene', ours, ts['fused_batch2_per_sample'])
-    check('all to all', leaky, ts['fused_batch2_official'])
-    check('leak', (ts['fused_batch2_official']-ours).abs().max(), torch.tensor(c['checks']['batch_leak_maxabs']))
-    assert c['checks']['batch_leak_maxabs']>100*ATOL  # and it is no rounding matter
-    with torch.no_grad(): other = fuse(net, tokens, torch.cat([latents[:1],-latents[1:]]), [1,1])
-    assert torch.equal(other[0], ours[:len(other[0])]) and not torch.equal(other[1], ours[len(other[0]):])

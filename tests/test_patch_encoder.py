@@ -141,6 +141,8 @@ def test_dtypes():
 
 def test_bad_config():
     with pytest.raises(ValueError, match="'layer' or 'rms'"): tiny(global_qk_norm='batch')
+    with pytest.raises(ValueError, match='depht'): tiny(heads=('camera','depht'))
+    assert VGGT(dino(embed_registers=2)).aggregator.patch_embed.register_tokens.shape[1]==2
     with pytest.raises(ValueError, match="'dinov2' or 'conv'"): tiny(embed='mlp')
     with pytest.raises(ValueError, match='multiples of 4'): VGGT(tiny(dpt_dim=6))
 

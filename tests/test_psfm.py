@@ -121,3 +121,8 @@ def test_terms_can_be_weighed():
     d = psfm_loss(student, obs, weights={'geo_cos':3., 'depth':0.})
     torch.testing.assert_close(d['loss'], d['geo_l1']+3*d['geo_cos'])
     with pytest.raises(ValueError, match='no terms'): psfm_loss(student, obs, weights={'cosine':1.})
+
+def test_nothing_hidden_is_said():
+    obs = observation()
+    obs.is_tgt = torch.zeros_like(obs.is_tgt)
+    with pytest.raises(ValueError, match='no view is hidden'): psfm_loss(Spa3R(Spa3RConfig.nano(**TINY)), obs)

@@ -408,3 +408,7 @@ def test_field_keeps_length_whatever_the_precision_settings():
     a = exact_field(h, cams)
     with torch.autocast('cpu', dtype=torch.bfloat16): b = exact_field(h, cams)
     assert a.dtype==torch.float32 and torch.equal(a, b)
+
+def test_negative_seeds_are_rooms_of_their_own():
+    assert not np.array_equal(make_room(-5).table[:6], make_room(5).table[:6])
+    with pytest.raises(ValueError, match='at least one'): make_rooms([])

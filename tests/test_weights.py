@@ -9,13 +9,16 @@ from spa3r.rooms import HELD_OUT
 from spa3r.vsibench import prompt
 from spa3r.watching import room_frames
 
-SUMS = Path(__file__).with_name('weights.sha256') # written by tools/checksums.py
+HERE = Path(__file__).parent
 
-def test_every_file_is_the_one_that_was_judged():
-    want = {name:h for h,name in (l.split() for l in SUMS.read_text().splitlines())}
-    have = {p.relative_to(WEIGHTS).as_posix():hashlib.sha256(p.read_bytes()).hexdigest() for p in WEIGHTS.rglob('*') if p.is_file()}
+@pytest.mark.parametrize('name,folder', [('weights',WEIGHTS), ('golden',HERE/'golden')])
+def test_every_file_is_the_one_that_was_judged(name, folder):
+    "Lists written by tools/checksums.py"
+    want = {name:h for h,name in (l.split() for l in (HERE/f'{name}.sha256').read_text().splitlines())}
+    have = {p.relative_to(folder).as_posix():hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob('*') if p.is_file()}
     assert have==want, f'not as listed: {sorted(k for k in have.keys()|want.keys() if have.get(k)!=want.get(k))}; after a change that is meant: python tools/checksums.py'
-    assert sum(p.stat().st_size for p in WEIGHTS.rglob('*') if p.is_file())<25e6
+
+def test_the_weights_are_small(): assert sum(p.stat().st_size for p in WEIGHTS.rglob('*') if p.is_file())<25e6
 
 @pytest.mark.parametrize('name', ['exact','nano'])
 def test_the_card_can_be_had_again(name):

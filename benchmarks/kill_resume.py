@@ -51,8 +51,9 @@ def main():
         assert start(killed, a).wait() == 0
         x, y = (load_file(o/'model.safetensors') for o in (whole, killed))
         la, lb = ([json.loads(l)['loss'] for l in lines(o).splitlines()] for o in (whole, killed))
-        print(f"losses {'equal' if la == lb else 'NOT EQUAL'} ({len(la)} and {len(lb)} lines), weights {'equal' if all((x[k] == y[k]).all() for k in x) else 'NOT EQUAL'}, "
+        same = all((x[k] == y[k]).all() for k in x)
+        print(f"losses {'equal' if la == lb else 'NOT EQUAL'} ({len(la)} and {len(lb)} lines), weights {'equal' if same else 'NOT EQUAL'}, "
               f"lines of the log {'never rewritten' if kept else 'REWRITTEN'}")
-        sys.exit(not (la == lb and kept))
+        sys.exit(not (la == lb and same and kept))
 
 if __name__ == '__main__': main()

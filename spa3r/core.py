@@ -39,7 +39,7 @@ def pick_device(
     "The device called `name`, checked to be there"
     if not numbered and ':' in name: raise UserError(f"{name!r}: training takes the first device it sees; CUDA_VISIBLE_DEVICES=1, say, before the command shows it another")
     if name=='auto': return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try: torch.empty(0, device=name)
+    try: torch.empty(0, device=name).cpu()  # `meta` has tensors and nothing in them
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
     return torch.device(name)
 

@@ -212,7 +212,8 @@ def probe(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds
     "Judge a student on unseen rooms beside its honest baselines; prints a table and what was aimed at"
-    if scenes<2 or seeds<1: raise UserError(f"--scenes {scenes} --seeds {seeds}: give at least 2 rooms, latents are shuffled between them, and at least 1 set")
+    if scenes<2 or seeds<1 or seed<0: raise UserError(f"--scenes {scenes} --seeds {seeds} --seed {seed}: give at least 2 rooms, latents are shuffled between them, at least 1 set, and a seed from 0 up")
+    if out and Path(out).is_dir(): raise UserError(f"--out {out!r} is a folder: give the name of a file")
     if not 0<n_ctx<views: raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
     if batch<1 or min(size, grid)<0: raise UserError(f"--size {size}, --grid {grid}, --batch {batch}: at least one room at a time, and nothing negative")
     if spread not in ('video','wide'): raise UserError(f"--spread {spread}: `video` or `wide`")
@@ -226,5 +227,6 @@ def probe(
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_parts(result) + '\n\n' + format_table(result))
-    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
+    try: out and atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
+    except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
     return result

@@ -374,16 +374,16 @@ def view(
 ):
     "Fly through the field of a place, and take away views and latents. Without arguments: a generated room"
     _viser()
-    if images and video: raise UserError("Give --images or --video, not both")
+    if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if views<2 or seed<0: raise UserError(f"--views {views} --seed {seed}: at least 2 pictures, and a seed from 0 up")
-    device,real = pick_device(device),bool(images or video)
-    if images and not Path(images).expanduser().is_dir(): raise UserError(f"No folder {images}: give a folder of photos to --images")
-    if video and not Path(video).expanduser().is_file(): raise UserError(f"No video {video}: give a file to --video")
+    device,real = pick_device(device),images is not None or video is not None
+    if images is not None and not (images and Path(images).expanduser().is_dir()): raise UserError(f"No folder {images!r}: give a folder of photos to --images")
+    if video is not None and not Path(video).expanduser().is_file(): raise UserError(f"No video {video!r}: give a file to --video")
     student,tea,folder = load_student(weights or ('nano' if real else None), device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     if real:
         kw = dict(n=views, width=tea.vggt.cfg.img_size, patch=tea.vggt.cfg.patch)
-        imgs = read_photos(images, **kw)[0] if images else read_video(video, **kw)[0]
+        imgs = read_photos(images, **kw)[0] if images is not None else read_video(video, **kw)[0]
         place = photo_place(student, tea, imgs, device)
     else: place = room_place(student, tea, HELD_OUT+seed, views, device)
     live = serve(place, host, port)

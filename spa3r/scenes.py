@@ -7,7 +7,7 @@ __all__ = ['PICTURES', 'VIDEOS', 'natural', 'upright_size', 'view_hw', 'resize_v
            'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../nbs/03b_scenes.ipynb #4cb3a16b
-import io,re,struct
+import io,re,struct,warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +114,10 @@ def _alike(
 def _image(data):
     "PIL image of the bytes of a file; its pixels are not decoded yet"
     from PIL import Image,UnidentifiedImageError
-    try: return Image.open(io.BytesIO(data))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # large photos are welcome
+            return Image.open(io.BytesIO(data))
     except UnidentifiedImageError as e: raise ValueError(f"{len(data)} bytes that are no image, or one of an unknown kind") from e
 
 def read_photos(

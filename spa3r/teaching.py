@@ -134,7 +134,7 @@ def _dense_loss(net, toks, true, hw):
 LESSONS = TrainConfig.nano(steps=3600, images=32, images_device=32, v_min=2, v_max=6, lr=1e-3, eval_every=0)
 
 @command
-@with_cfg(LESSONS)
+@with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on,eval_every')  # the stages say how many views, and how many are hidden
 def teach(
     out:str='runs/teacher', # Folder of the run; continued when it holds one
     init:str='', # Folder of a checkpoint, or of a VGGT of the same size, to start from: then the last stage is all there is
@@ -145,6 +145,7 @@ def teach(
     from safetensors.torch import load_file
     cfg = replace(LESSONS, **kwargs)
     if cfg.images_device<(most := STAGES[-1].v_max): raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
+    if init and not (Path(init)/'model.safetensors').is_file(): raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
     acc = accelerator(pick_device(device, numbered=False))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), len(CLASSES))

@@ -53,7 +53,8 @@ def new_student(
 )->Spa3R: # Ready to learn
     "A student that fits the teacher"
     if init:
-        old = Spa3R.from_pretrained(init)
+        old,now = Spa3R.from_pretrained(init),dict(teacher.channels)
+        if old.cfg.channels!=now: raise UserError(f"the student in {init} learnt features of {old.cfg.channels} channels, this teacher has {now}: start from another, or give --teacher")
         student = Spa3R(replace(old.cfg, teacher=cfg.teacher, semantic=cfg.semantic, grid=cfg.grid))
         student.load_state_dict(old.state_dict())
         return student
@@ -167,6 +168,7 @@ def pretrain(
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
     if teacher=='exact' and data!='rooms': raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: give --teacher, a folder or hub id with VGGT weights")
+    if teacher=='exact' and (semantic or eval_data): raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and --eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
     set_seed(cfg.seed)
     t = load_teacher(teacher, semantic=semantic, dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels

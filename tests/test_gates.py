@@ -1,5 +1,5 @@
 "Gates: what overlaps, what a teacher gets wrong, what is met, and the command that says so"
-import json
+import json,re
 import pytest
 import torch
 from spa3r.cameras import Cameras
@@ -172,9 +172,9 @@ def test_command_for_the_semantic_head(tmp_path):
     with pytest.raises(UserError, match='semantic teacher'): probe(str(tmp_path), head='sem', **kw)
 
 @pytest.mark.parametrize('kw', [dict(weights='nowhere'), dict(scenes=1), dict(seeds=0), dict(n_ctx=6), dict(n_ctx=0), dict(spread='narrow'), dict(weights='tests'), dict(batch=0),
-    dict(head='sem'), dict(size=-1)])
+    dict(head='sem'), dict(size=-1), dict(seed=-5), dict(out='.')])
 def test_command_says_what_is_wrong(weights, kw):
-    with pytest.raises(UserError, match='|'.join(str(v) for v in kw.values())): probe(**{'weights':str(weights), 'scenes':2, **kw})
+    with pytest.raises(UserError, match='|'.join(re.escape(str(v)) for v in kw.values())): probe(**{'weights':str(weights), 'scenes':2, **kw})
 
 def test_judge_is_the_command(weights):
     from spa3r.probes import load_student

@@ -203,3 +203,8 @@ def test_command_answers_help(cmd):
     assert exe.exists(), f"{exe.name} is not installed beside Python: pip install -e '.[dev]'"
     out = run(exe, '--help')
     assert out.startswith('usage: '+cmd) and len(out.splitlines())>4, out
+
+def test_the_ten_lines_of_the_readme_run_as_they_stand():
+    code = '\n'.join(re.findall(r'```python\n(.*?)```', (root/'README.md').read_text(), re.S))
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root)
+    assert not r.returncode and 'cosine at hidden views' in r.stdout, r.stderr[-800:]

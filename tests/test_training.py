@@ -1,5 +1,5 @@
 "The loop: the same curve after any accident and on any number of devices, clear refusals, data that belong to their step"
-import errno,json,math,multiprocessing,os,shutil,signal,subprocess,sys,time
+import errno,inspect,json,math,multiprocessing,os,shutil,signal,subprocess,sys,time
 from dataclasses import replace
 from pathlib import Path
 import pytest,torch
@@ -8,6 +8,7 @@ from torch import nn
 import spa3r.training as t
 from spa3r.core import UserError,set_seed
 from spa3r.patch_encoder import VGGT,VGGTConfig
+from spa3r.probes import WEIGHTS
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT
 from spa3r.teachers import ExactTeacher
@@ -417,6 +418,12 @@ def photos(tmp_path):
         for i in range(6): Image.fromarray((torch.rand(42, 56, 3, generator=g)*255).byte().numpy()).save(tmp_path/'photos'/s/f'{i}.png')
     (tmp_path/'photos'/'b'/'3.png').write_bytes(b'no picture')
     return str(tmp_path/'photos')
+
+def test_what_says_nothing_is_refused(tmp_path):
+    for kw,why in ((dict(semantic='nix'), 'nix'), (dict(eval_data='nix'), 'nix'), (dict(init=str(WEIGHTS/'nano')), '192')):
+        with pytest.raises(UserError, match=why): pretrain(out=str(tmp_path), **TINY|kw)
+    with pytest.raises(UserError, match='nowhere'): teach(out=str(tmp_path), init='nowhere')
+    assert not {'ratio','v_max','smooth'} & set(inspect.signature(teach).parameters)
 
 def test_pretrain_and_teach_end_to_end(tmp_path):
     teach(out=str(tmp_path/'teacher'), steps=1, images=6, images_device=6, quiet=True)

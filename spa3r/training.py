@@ -112,6 +112,11 @@ def kept(
     return batch,again
 
 # %% ../nbs/12_training.ipynb #836e7c00
+def _only_rooms(data, semantic, eval_data):
+    "Refuse what the exact teacher cannot use"
+    if data!='rooms': raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: give --teacher, a folder or hub id with VGGT weights")
+    if semantic or eval_data: raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and --eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
+
 def _source(data, side, width, pictures):
     "Where views come from"
     if data=='rooms': return RoomSource((side,side), images=pictures)
@@ -126,6 +131,14 @@ def _asking(teacher, report, acc):
         report.check()
         return observe(teacher, views, is_tgt)
     return look
+
+def _judge(teacher, cfg, acc, data, eval_data, side, width):
+    "Who judges the student while it learns: scenes put aside, unseen rooms, or nobody"
+    from accelerate.utils import send_to_device
+    if eval_data:
+        held = cfg.batches(_source(eval_data, side, width, True))
+        return HeldViews(lambda s,m: observe(teacher, *send_to_device(masked(held, cfg, s, m), acc.device)))
+    return HeldRooms(teacher, hw=(side,side), device=acc.device) if data=='rooms' else None
 
 def _open_cache(folder, samples, settings, cfg, acc):
     "Room on disk for what the teacher says in this run and in no other"
@@ -163,12 +176,10 @@ def pretrain(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Train a student to predict feature fields (PSFM)"
-    from accelerate.utils import send_to_device
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
-    if teacher=='exact' and data!='rooms': raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: give --teacher, a folder or hub id with VGGT weights")
-    if teacher=='exact' and (semantic or eval_data): raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and --eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
+    if teacher=='exact': _only_rooms(data, semantic, eval_data)
     set_seed(cfg.seed)
     t = load_teacher(teacher, semantic=semantic, dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
@@ -182,9 +193,8 @@ def pretrain(
     known = init or newest(out)  # a run that goes on has its standardisation in its checkpoint
     student = new_student(t, size, [] if known else [look(batch_fn(s, 0)) for s in range(4*size.standardise)], init)
     report.clear()
-    evaluate = HeldRooms(t, hw=(side,side), device=acc.device) if data=='rooms' else None
-    if eval_data: evaluate = HeldViews(lambda s, m, b=cfg.batches(_source(eval_data, side, width, True)): observe(t, *send_to_device(masked(b, cfg, s, m), acc.device)))
-    student = fit(student, batch_fn, lambda m,b: psfm_loss(m, look(b), on=cfg.on, smooth=cfg.smooth), cfg, out, evaluate,
+    judge = _judge(t, cfg, acc, data, eval_data, side, width)
+    student = fit(student, batch_fn, lambda m,b: psfm_loss(m, look(b), on=cfg.on, smooth=cfg.smooth), cfg, out, judge,
                   partial(_end_of_epoch, batches, report, acc), settings, acc.device, progress=not quiet)
     if acc.is_main_process:
         student.save_pretrained(out)

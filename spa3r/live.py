@@ -20,7 +20,7 @@ from torch import Tensor
 from .cameras import Cameras,compose,inv_se3,quat_to_rot,rigid,rot_to_quat
 from .core import UserError,command,pick_device
 from .views import Views
-from .scenes import read_photos,read_video
+from .scenes import given_pictures,read_photos,read_video
 from .teachers import ExactTeacher
 from .probes import load_student,view_side
 from .psfm import Spa3R
@@ -374,11 +374,8 @@ def view(
 ):
     "Fly through the field of a place, and take away views and latents. Without arguments: a generated room"
     _viser()
-    if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if views<2 or seed<0: raise UserError(f"--views {views} --seed {seed}: at least 2 pictures, and a seed from 0 up")
-    device,real = pick_device(device),images is not None or video is not None
-    if images is not None and not (images and Path(images).expanduser().is_dir()): raise UserError(f"No folder {images!r}: give a folder of photos to --images")
-    if video is not None and not Path(video).expanduser().is_file(): raise UserError(f"No video {video!r}: give a file to --video")
+    device,real = pick_device(device),given_pictures(images, video)
     student,tea,folder = load_student(weights or ('nano' if real else None), device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     if real:

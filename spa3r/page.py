@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .cameras import scale_intrinsics
 from .core import UserError,atomic_write,command,pick_device
-from .scenes import read_photos,read_video
+from .scenes import given_pictures,read_photos,read_video
 from .teachers import ExactTeacher
 from .measures import fit_prior
 from .probes import WEIGHTS,load_student,view_side
@@ -316,14 +316,11 @@ def demo(
     export_bare:bool=False, # No cameras in it
 )->Path: # The page
     "Predict the feature fields of cameras nobody took, and write one page to look at them. Without arguments: a generated room"
-    if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if views<2 or between<0: raise UserError(f"--views {views} --between {between}: at least 2 pictures and no negative number of cameras between them")
     if rooms==1 or rooms<0 or seed<0: raise UserError(f"--rooms {rooms} --seed {seed}: give 0 rooms or at least 2, and a seed from 0 up")
     if Path(out).is_dir(): raise UserError(f"--out {out!r} is a folder: give the name of a file")
     if export: check_export(export, export_colours)
-    device,real = pick_device(device),images is not None or video is not None
-    if images is not None and not (images and Path(images).expanduser().is_dir()): raise UserError(f"No folder {images!r}: give a folder of photos to --images")
-    if video is not None and not Path(video).expanduser().is_file(): raise UserError(f"No video {video!r}: give a file to --video")
+    device,real = pick_device(device),given_pictures(images, video)
     if real and not weights: weights = 'nano'  # only these start from images
     student,tea,folder = load_student(weights, device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'VIDEOS', 'natural', 'upright_size', 'view_hw', 'resize_view', 'stack_views', 'read_photos', 'read_video',
-           'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
+           'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../nbs/03b_scenes.ipynb #4cb3a16b
 import io,re,struct,warnings
@@ -189,6 +189,17 @@ def read_video(
     if len(frames)<2: raise UserError(f"{len(frames)} frame{'s'*(len(frames)!=1)} in {path}, at least 2 are needed")
     names = [f'{f.time:.1f} s' if f.time is not None else f'frame {i}' for i,f in enumerate(frames)]
     return _alike([resize_view(_upright(f), width, patch) for f in frames], names),names
+
+# %% ../nbs/03b_scenes.ipynb #9b40f7e2
+def given_pictures(
+    images:str, # Folder of photos, or None
+    video:str, # Video file, or None
+)->bool: # Is there one of them?
+    "Check what a command is given to look at"
+    if images is not None and video is not None: raise UserError("Give --images or --video, not both")
+    if images is not None and not (images and Path(images).expanduser().is_dir()): raise UserError(f"No folder {images!r}: give a folder of photos to --images")
+    if video is not None and not Path(video).expanduser().is_file(): raise UserError(f"No video {video!r}: give a file to --video")
+    return images is not None or video is not None
 
 # %% ../nbs/03b_scenes.ipynb #fc7a8dae
 class Scene:

@@ -406,7 +406,9 @@ def _about_scenes(source, look, v_max):
     yield f"{source.name}: {_of(len(n), 'scene')}, {_of(sum(n), 'frame')} ({min(n)} to {max(n)} in a scene, {int(np.median(n))} in the middle)"
     for why in source.left: yield f"  left out: {why}"
     if few: yield f"  fewer than {v_max} frames, so some are shown twice: {_some(few)}"
-    for (w,h),k in look.sizes.most_common(8): yield f"  {w}x{h}: {_of(k, 'image')}, a view is {source.width}x{view_hw((w,h), source.width, source.patch)[1]}"
+    for wh,k in look.sizes.most_common(8):
+        h,keep = view_hw(wh, source.width, source.patch)
+        yield f"  {wh[0]}x{wh[1]}: {_of(k, 'image')}, a view is {source.width}x{keep}"+f", the middle of {h} rows"*(h>source.width)
     if len(look.sizes)>8: yield f"  and {len(look.sizes)-8} other sizes"
     if look.mixed: yield f"  views of several heights, cropped to the lowest in a batch: {_some(look.mixed)}"
     yield f"{len(look.broken)} of {_of(look.read, 'image')} broken" + (f" ({look.read} of {sum(n)} frames were looked at)" if look.read<sum(n) else '')

@@ -131,6 +131,7 @@ class OtherChat(Chat):
 def load_chat(
     name:str, # Folder or hub id of an image-and-text model
     device='cpu', # Where to put it
+    max_pixels:int=0, # Most pixels of a picture for a Qwen's own eye; 0: as the model says
     **kwargs, # As for `Chat`
 )->Chat:
     "A model to talk to; Qwens and Spa3-VLMs need no torchvision"
@@ -138,7 +139,8 @@ def load_chat(
     try:
         ours = AutoConfig.from_pretrained(name).model_type.removeprefix('spa3_') in BASES
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=pick_dtype(device)).to(device)
-        if ours: return Chat(model, Processor.from_pretrained(name), **kwargs)
+        if ours: return Chat(model, Processor.from_pretrained(name, max_pixels), **kwargs)
+        if max_pixels: raise UserError(f"--max_pixels {max_pixels} is for Qwens and Spa3-VLMs, {name!r} is neither: leave it out")
         return OtherChat(model, AutoProcessor.from_pretrained(name), **kwargs)
     except (OSError, ValueError, ImportError, AttributeError) as e:
         raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {' '.join(str(e).split())[:300]} (some need pip install 'spa3r[vlm]')") from e

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from .core import UserError
 from .blind import debias
 from .questions import room_questions
-from .views import VIDEOS
+from .scenes import VIDEOS
 from .vsibench import NUMERIC,TYPES,letters,scene_of
 from .watching import room_frames
 

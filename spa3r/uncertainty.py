@@ -24,10 +24,12 @@ def without_one(
     student, # `encode` as `Spa3R` has it
     ctx:Tensor, # Features of the context views, (b, vc, n, c)
     grid:tuple, # Rows and columns of patches
-)->list: # For each context view but the first, the latents without it, (b, m, d); empty if there is no second view
-    "What the student would know if one picture were missing"
+    most:int=4, # Shares to deal the views out to; with fewer views each is a share of its own
+)->list: # For each share of the context views but the first, the latents without it, (b, m, d); empty if there is no second view
+    "What the student would know if one picture, or one share of many, were missing"
     v = ctx.shape[1]
-    return [student.encode(ctx[:,[i for i in range(v) if i!=k]], grid) for k in range(1, v)]
+    shares = [range(k, v, most) for k in range(1, min(v-1, most)+1)]
+    return [student.encode(ctx[:,[i for i in range(v) if i not in s]], grid) for s in shares]
 
 # %% ../nbs/12c_uncertainty.ipynb #649c0ba7
 @torch.no_grad()

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command
 from .rooms import HELD_OUT,make_rooms,render,room_cameras
-from .scenes import VIDEOS,Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_spread_out,_why
+from .scenes import Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_some,_spread_out,_why
 
 # %% ../nbs/04_views.ipynb #2e4ed098
 def _to(o, device):
@@ -389,7 +389,6 @@ def _operations(gh, gw, v):
 
 # %% ../nbs/04_views.ipynb #78930cbf
 def _of(n, what): return f"{n} {what}{'s'*(n!=1)}"
-def _some(xs, k=8): return ', '.join(xs[:k])+(f" and {len(xs)-k} more" if len(xs)>k else '')
 def _hours(seconds): return f"{seconds/3600:.1f} hours" if seconds<2e5 else f"{seconds/86400:.1f} days"
 
 class BadData(UserError):
@@ -402,7 +401,9 @@ def _about_scenes(source, look, v_max):
     yield f"{source.name}: {_of(len(n), 'scene')}, {_of(sum(n), 'frame')} ({min(n)} to {max(n)} in a scene, {int(np.median(n))} in the middle)"
     for why in source.left: yield f"  left out: {why}"
     if few: yield f"  fewer than {v_max} frames, so some are shown twice: {_some(few)}"
-    for (w,h),k in look.sizes.most_common(8): yield f"  {w}x{h}: {_of(k, 'image')}, a view is {source.width}x{view_hw((w,h), source.width, source.patch)[1]}"
+    for wh,k in look.sizes.most_common(8):
+        h,keep = view_hw(wh, source.width, source.patch)
+        yield f"  {wh[0]}x{wh[1]}: {_of(k, 'image')}, a view is {source.width}x{keep}"+f", the middle of {h} rows"*(h>source.width)
     if len(look.sizes)>8: yield f"  and {len(look.sizes)-8} other sizes"
     if look.mixed: yield f"  views of several heights, cropped to the lowest in a batch: {_some(look.mixed)}"
     yield f"{len(look.broken)} of {_of(look.read, 'image')} broken" + (f" ({look.read} of {sum(n)} frames were looked at)" if look.read<sum(n) else '')

@@ -50,6 +50,16 @@ def test_prediction_is_the_students(student, v):
     assert torch.allclose(again, s, atol=1e-5)
     assert torch.equal(without_one(student, ctx, (4,4))[-1], student.encode(ctx[:,:-1], (4,4)))
 
+@pytest.mark.parametrize('v', [6,7,24,48])
+def test_many_views_are_taken_away_in_four_shares(v):
+    "So that the work grows as the views do; every view but the first is missing exactly once"
+    class Student:
+        def encode(self, ctx, grid): return ctx[0,:,0,0].int().tolist()
+    kept = without_one(Student(), torch.arange(v)[None,:,None,None], (1,1))
+    missing = [i for z in kept for i in range(v) if i not in z]
+    assert len(kept)==4 and sorted(missing)==list(range(1, v))
+    assert max(map(len, kept))-min(map(len, kept))<=1
+
 def test_rank_correlation_is_pearsons_of_average_ranks():
     a,b = rand(5,50),rand(5,50, seed=1)
     a[:,::5] = .5  # ties

@@ -13,6 +13,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 import numpy as np
 import torch
@@ -204,8 +205,7 @@ def _packets(box):
         if t is None or not p.size: continue
         end,whole = max(end, float((t+(p.duration or 0))*p.time_base)),whole and not p.is_corrupt
         if p.stream.type=='video': out[p.stream.index].append((t, p.duration or 0, p.is_discard, p.is_keyframe))
-    whole = whole and end>(box.duration or 0)/1e6-.5  # what the header promised, but for half a second
-    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole
+    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole and end>(box.duration or 0)/1e6-.5  # as long as the header says, but for half a second
 
 def _best(streams, packets):
     "The stream that is the film: not a cover, more than one picture, the default, the largest"
@@ -223,8 +223,8 @@ class Video:
         with self._opened() as box:
             packets,whole = _packets(box)
             s = _best(box.streams.video, packets)
-            if s is None: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
-            p = packets[s.index]
+            if s is None and whole: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
+            p = packets[s.index] if s else []
             self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
             if not whole or self.counted and len(p)<s.frames: raise UserError(f"{self.name} is cut: it ends before its header says; get it again, or convert what is left of it")
             key = p[:,3].argmax()  # nothing before it can be decoded
@@ -232,7 +232,8 @@ class Video:
             if not len(seen): raise UserError(f"{self.name} shows no picture")
             self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
             self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
-            self.end = int(self.times[-1]+1 if self.counted else (seen[:,0]+seen[:,1]).max())
+            last = 1 if self.counted else seen[seen[:,0].argmax(),1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
+            self.end = int(self.times[-1]+last)
             self.stream,self.unit,self.start = s.index,float(s.time_base),int(p[:,0].min())
             self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
 
@@ -251,10 +252,17 @@ class Video:
             raise UserError(f"{self.name} cannot be read as a video: {_why(e)}") from e
 
     def _decoded(self, box, s, t):
-        "Time and picture from the last key frame before `t` on"
-        if self.counted: return enumerate(box.decode(s))
-        box.seek(int(t), stream=s)
-        return ((f.pts,f) for f in box.decode(s) if f.pts is not None)
+        "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"
+        import av
+        for to in dict.fromkeys((self.start if self.counted else int(t), self.start)):
+            box.seek(to, stream=s)
+            film = enumerate(box.decode(s)) if self.counted else ((f.pts,f) for f in box.decode(s) if f.pts is not None)
+            try: first = next(film, None)
+            except av.error.FFmpegError:
+                if to==self.start: raise
+                continue
+            if first and (first[0]<=t or to==self.start): return chain([first], film)
+        raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
 
     def _measure(self, sar, f):
         "How pictures are stored, turned and mirrored, after the first of them"
@@ -289,8 +297,7 @@ def frames(self:Video,
         for t in self.times[sorted({*map(int, numbers)})]:
             if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:  # nothing is decoded yet, or a key frame is on the way
                 film = self._decoded(box, s, t)
-                at,f = next(film, (t+1,None))
-                if at>t: at,f = next(film := self._decoded(box, s, self.start), (t+1,None))  # it jumped too far
+                at,f = next(film)
             while at<t: at,f = next(film, (self.end+1,None))
             if f is None: raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
             yield self._upright(f)
@@ -299,7 +306,8 @@ def frames(self:Video,
 def evenly(self:Video,
     n:int, # How many, at most
 )->np.ndarray: # Numbers of pictures
-    "What is on the screen in the middle of `n` parts of equal length"
+    "What is on the screen in the middle of `n` parts of equal length; all there is, if that is no more"
+    if n>=len(self): return np.arange(len(self))
     t = self.times[0]+(self.end-self.times[0])*(np.arange(n)+.5)/n
     return np.unique(np.searchsorted(self.times, t, 'right')-1)
 

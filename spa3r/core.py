@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['set_seed', 'UserError', 'read_text', 'pick_device', 'pick_dtype', 'with_cfg', 'command', 'atomic_write',
-           'weights_folder', 'HubModel']
+           'weights_folder', 'read_tensors', 'HubModel']
 
 # %% ../nbs/00_core.ipynb #762d70db
 import inspect,json,os,random,re,sys,tempfile
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
+from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/00_core.ipynb #f3ed18e6
 def set_seed(
@@ -138,6 +139,42 @@ def weights_folder(
         why = (' '.join(str(e).split()) or type(e).__name__)[:160]
         raise UserError(f"{name} is no folder here, and cannot be had from the hub either: {why}") from e
 
+# %% ../nbs/00_core.ipynb #3c1d9e7a
+def _parts(folder):
+    "Files of a model, and the names of the tensors that each must hold; None: whatever is in it"
+    whole,pieces = Path(folder)/'model.safetensors',sorted(Path(folder).glob('model-*.safetensors'))
+    index = whole.with_name('model.safetensors.index.json')
+    if whole.is_file() and (index.is_file() or pieces): raise UserError(f"{folder} has {whole.name} and {index.name if index.is_file() else pieces[0].name}: one of the two is stale, delete it")
+    if not index.is_file(): return dict.fromkeys(pieces or [whole])
+    files = {}
+    try:
+        for name,file in json.loads(index.read_text(encoding='utf-8-sig'))['weight_map'].items(): files.setdefault(whole.with_name(Path(file).name), set()).add(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: raise UserError(f"{index} is no index of weights: {type(e).__name__} {e}") from e
+    return files
+
+def read_tensors(
+    folder, # With `model.safetensors`, or with `model-*.safetensors` and perhaps an index of them
+    want=None, # Function of a name: is this tensor wanted? None: all are
+)->dict: # Name -> tensor, on the CPU; mapped from the file, so that it takes memory where it is used
+    "The tensors of a model, whole or in parts"
+    from safetensors import safe_open
+    state,files = {},_parts(folder)
+    if missing := [p.name for p in files if not p.is_file()]: raise UserError(f"No weights in {folder}: {', '.join(missing[:5])} missing")
+    for path,names in files.items():
+        with safe_open(path, 'pt') as f:
+            if names is not None and (odd := names^set(f.keys())): raise UserError(f"{path} and its index disagree about {', '.join(sorted(odd)[:3])}: get both again")
+            if twice := state.keys()&f.keys(): raise UserError(f"{path} has {min(twice)}, and so has a file before it: which is right?")
+            state |= {k:f.get_tensor(k) for k in f.keys() if want is None or want(k)}
+    return state
+
+# %% ../nbs/00_core.ipynb #7d2f4b90
+class _Undrawn(TorchFunctionMode):
+    "`nn.init` leaves parameters alone"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        x = next(iter((*args, *(kwargs or {}).values())), None)
+        if getattr(f, '__module__', '')=='torch.nn.init' and isinstance(x, torch.nn.Parameter): return x
+        return f(*args, **(kwargs or {}))
+
 # %% ../nbs/00_core.ipynb #a61ee325
 class HubModel:
     "Base of models with a dataclass `cfg` of type `Config`: `from_pretrained`, `save_pretrained`, `push_to_hub`"
@@ -148,20 +185,25 @@ class HubModel:
         "Configuration from what `config.json` holds; an unknown field is an error"
         return cls.Config(**{k:tuple(v) if isinstance(v, list) else v for k,v in d.items()})
 
-    def load(self, state:dict):
-        "Fill the model with named tensors, strictly"
-        self.load_state_dict(state)
+    def load(self, state:dict, assign:bool=False):
+        "Fill the model with named tensors, strictly; with `assign` they become its parameters and are not copied"
+        self.load_state_dict(state, assign=assign)
+
+    @classmethod
+    def hollow(cls, cfg):
+        "A model of size `cfg` with nothing in its parameters, to be filled by `load` with `assign`"
+        with _Undrawn(): return cls(cfg)
 
     @classmethod
     def from_pretrained(cls, name:str, **changes):
-        "Model in eval mode from a folder or a hub id; `changes` to fields of the saved configuration. What does not fit is a `UserError`"
-        from safetensors.torch import load_file
+        "Model in eval mode and float32 from a folder or a hub id; `changes` to fields of the saved configuration. What does not fit is a `UserError`"
         folder = weights_folder(name)
-        if missing := [f for f in ('config.json','model.safetensors') if not (folder/f).is_file()]:
-            raise UserError(f"No weights in {str(name)!r}: {' and '.join(missing)} missing")
+        if not (folder/'config.json').is_file(): raise UserError(f"No weights in {str(name)!r}: config.json missing")
         try:
-            model = cls(replace(cls.read_config(json.loads((folder/'config.json').read_text())), **changes))
-            model.load(load_file(folder/'model.safetensors'))
+            state = read_tensors(folder)
+            model = cls.hollow(replace(cls.read_config(json.loads((folder/'config.json').read_text())), **changes))
+            model.load({k:v.float() if v.is_floating_point() else v for k,v in state.items()}, assign=True)
+        except UserError: raise
         except Exception as e:
             why = ' '.join(str(e).split())
             raise UserError(f"The weights in {str(name)!r} do not fit {cls.__name__}: {why if len(why)<400 else why[:200]+' ... '+why[-200:]}") from e

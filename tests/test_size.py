@@ -150,7 +150,9 @@ def test_another_budget_is_an_option(tok):
     x = p([p.chat(1, '?')], [[Image.new('RGB', (1296,968))]])
     assert int(x['image_grid_thw'].prod())//4==88 and x['spatial_images'][0].shape==(1,3,378,518)
     low = Processor(tok, images(), view=(518,14))
-    assert tokens(low, (2000,60))==18  # one patch high, half a token: it is filled up
+    assert tokens(low, (2000,60))==tokens(low, (2000,30))==18  # a strip of one patch, half a token: it is filled up
+    with pytest.warns(UserWarning, match='does not see picture 4 of 4'): x = low([low.chat(4, '?')], [[Image.new('RGB', (640,480))]*3+[Image.new('RGB', (2000,30))]])
+    assert x['spatial_images'][0].shape==(3,3,378,518) and x['image_grid_thw'][3].tolist()==[1,2,36]
 
 # ---- the official teacher
 

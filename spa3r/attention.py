@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         dim:int, # Width of a token
         depth:int, # Number of blocks
         nh:int, # Number of heads
-        n_registers:int=4, # Tokens that belong to nobody
+        n_registers:int=4, # Tokens that belong to no patch
         qk_norm:str='rms', # Normalise queries and keys: None, 'rms' or 'layer'
     ):
         super().__init__()

@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'VIDEOS', 'ROWS', 'natural', 'upright_size', 'view_hw', 'resize_view', 'stack_bytes', 'stack_views',
-           'photo_folder', 'photo_names', 'sharper', 'read_photos', 'read_video', 'given_pictures', 'Scene',
-           'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
+           'odd_shapes', 'photo_folder', 'photo_names', 'sharper', 'read_photos', 'Video', 'read_video',
+           'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../nbs/03b_scenes.ipynb #4cb3a16b
-import io,re,struct,warnings
+import io,os,re,struct,unicodedata,warnings
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
-from .core import UserError
+from .core import UserError,read_text
 
 # %% ../nbs/03b_scenes.ipynb #812617f9
-PICTURES = '.jpg .jpeg .png .webp .bmp .tif .tiff .gif .heic .heif'.split()
+PICTURES = '.jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif'.split()
 VIDEOS = '.mp4 .mov .m4v .mkv .webm .avi'.split()
 
 def natural(
@@ -28,11 +31,14 @@ def natural(
     "Numbers in a name count as numbers: 2 comes before 10"
     return [(0, int(t), '') if t.isdecimal() else (1, 0, t.lower()) for t in re.split(r'(\d+)', name)]
 
-def _list(folder, want):
-    "Names in a folder that are not hidden and satisfy `want`, in natural order"
-    return sorted((p.name for p in Path(folder).iterdir() if not p.name.startswith('.') and want(p)), key=lambda n: (natural(n), n))
+def _listed(folder):
+    "Names of the folders, of the regular files and of everything else in a folder, each in natural order; hidden ones do not count"
+    with os.scandir(folder) as it: kinds = {e.name:0 if e.is_dir() else 1 if e.is_file() else 2 for e in it if not e.name.startswith('.')}
+    names = sorted(kinds, key=lambda o: (natural(o), o))
+    return tuple([o for o in names if kinds[o]==k] for k in range(3))
 
-def _is_picture(p): return p.suffix.lower() in PICTURES and not p.name.startswith('.')
+def _are(names, suffixes): return [o for o in names if Path(o).suffix.lower() in suffixes]
+def _pictures_in(folder): return _are(_listed(folder)[1], PICTURES)
 
 # %% ../nbs/03b_scenes.ipynb #4d71a08d
 def _rgb(img):
@@ -105,10 +111,29 @@ def stack_views(
     "The same between 0 and 1"
     return stack_bytes(imgs).float()/255
 
+# %% ../nbs/03b_scenes.ipynb #8813d66d
+def odd_shapes(
+    sizes:list, # Width and height of each picture
+    names:list, # What to call them
+    least:float=.6, # How low the lowest of a group may be, beside the tallest
+    share:float=.25, # How many may be odd
+)->list: # Numbers of the odd ones
+    "Pictures of too different a shape to be cropped like the others; too many of them are a `UserError`"
+    a = np.array([h/w for w,h in sizes])
+    s = np.sort(a)
+    tallest = s[(np.arange(len(s))-np.searchsorted(s, least*s)).argmax()]
+    odd = np.flatnonzero((a<least*tallest)|(a>tallest)).tolist()
+    if len(odd)>share*len(a):
+        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped like the rest: keep upright or lying pictures, not both")
+    return odd
+
 # %% ../nbs/03b_scenes.ipynb #10e72d7e
 def _why(e, path=''):
     "An error in one line, with the name of the file in place of its path"
     return (' '.join(str(e).split()) or type(e).__name__).replace(f'{path}', Path(path).name)
+
+def _plain(name): return os.fspath(name).encode('utf8', 'backslashreplace').decode()  # bytes of a name that are no text can be shown like this
+def _some(xs, k=8): return ', '.join(map(_plain, xs[:k]))+(f" and {len(xs)-k} more" if len(xs)>k else '')
 
 def _spread_out(
     x:list, # Any things
@@ -118,6 +143,12 @@ def _spread_out(
     return x if len(x)<=n else [x[i] for i in np.linspace(0, len(x)-1, n).round().astype(int)]
 
 # %% ../nbs/03b_scenes.ipynb #6ca8ff74
+_ASIDE = set('depth depths mask masks thumb thumbs thumbnail thumbnails preview previews label labels semantic semantics segmentation normal normals confidence instance instances'.split())
+
+def _aside(name, beside):
+    "Are the pictures in a folder of this name none that a camera took, or others made smaller?"
+    return bool(_ASIDE & set(re.split(r'[\W_]+', name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
+
 def photo_folder(
     images:str, # A folder of photos, or one that holds such a folder
 )->Path: # The folder with the photos
@@ -127,8 +158,9 @@ def photo_folder(
         if path.suffix.lower() in VIDEOS: raise UserError(f"{path} is a video: give it to --video, not to --images")
         raise UserError(f"{path} is a file: give the folder that it is in, {path.parent}")
     if not images or not path.is_dir(): raise UserError(f"No folder {str(images)!r}: give a folder of photos to --images")
-    if _list(path, _is_picture): return path
-    below = [path/o for o in _list(path, Path.is_dir) if _list(path/o, _is_picture)]
+    dirs,files,_ = _listed(path)
+    if _are(files, PICTURES): return path
+    below = [path/o for o in dirs if not _aside(o, dirs) and _pictures_in(path/o)]
     if len(below)>1: raise UserError(f"{path} holds no photos, but {', '.join(o.name for o in below[:9])} do: give one of them, for example {below[0]}")
     return below[0] if below else path
 
@@ -136,7 +168,7 @@ def photo_names(
     images:str, # As for `photo_folder`
 )->list: # Names, in natural order
     "All photos that there are to choose from"
-    return _list(photo_folder(images), _is_picture)
+    return _pictures_in(photo_folder(images))
 
 def sharper(
     images:str, # As for `photo_folder`
@@ -149,87 +181,191 @@ def sharper(
     folder = photo_folder(images)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what is cut was said when the model's views were made
-        return stack_views([resize_view(_image((folder/n).read_bytes()), width, patch, times=times) for n in names])
+        return stack_views([resize_view(_picture(folder/n), width, patch, times=times) for n in names])
 
 # %% ../nbs/03b_scenes.ipynb #ccd208df
-def _alike(
-    imgs:list, # PIL images of one width
-    names:list, # Their names
-    aspects:list, # Height over width of each before it was cropped
-)->Tensor: # (v, 3, h, w) in 0..1
-    "Pictures of nearly one shape as one tensor"
-    tall,low = max(aspects),min(aspects)
-    if low<.6*tall:
-        raise UserError(f"{names[aspects.index(tall)]} and {names[aspects.index(low)]} have too different shapes to be cropped alike: keep upright or lying photos, not both")
-    return stack_views(imgs)
+def _heif():
+    "Teach Pillow to read HEIC"
+    try: from pillow_heif import register_heif_opener
+    except ImportError as e: raise ValueError("HEIC pictures need pillow-heif, which is not installed: pip install 'spa3r[heic]'") from e
+    register_heif_opener()
 
 def _image(data):
-    "PIL image of the bytes of a file; its pixels are not decoded yet"
+    "PIL image of the bytes of a file, or of an opened file; its pixels are not decoded yet"
     from PIL import Image,UnidentifiedImageError
+    f = io.BytesIO(data) if isinstance(data, bytes) else data
+    head = f.read(12)
+    if head[4:8]==b'ftyp' and head[8:11] in (b'hei',b'hev',b'mif',b'msf'): _heif()  # what iPhones write
+    f.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # large photos are welcome
-            return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError as e: raise ValueError(f"{len(data)} bytes that are no image, or one of an unknown kind") from e
+            return Image.open(f)
+    except UnidentifiedImageError as e: raise ValueError(f"{f.seek(0, 2)} bytes that are no image, or one of an unknown kind") from e
+
+def _picture(path):
+    "PIL image of a regular file, read whole: no file stays open"
+    path = Path(path)
+    if not path.is_file(): raise ValueError(f"{path} is no file")
+    return _image(path.read_bytes())
+
+def _unread(names, dirs=(), odd=()):
+    "A line for each kind of what a folder of photos holds besides them"
+    kinds = defaultdict(list)
+    for o in names: kinds[f"{Path(o).suffix.lower() or 'files without a suffix'}"].append(o)
+    yield from (f"{_some(v, 4)}: {k} is no kind of photo that is read here" for k,v in kinds.items())
+    if dirs: yield f"{_some(dirs, 4)}: folders in a folder of photos are not looked into"
+    if odd: yield f"{_some(odd, 4)}: no regular file"
 
 def read_photos(
     folder, # Folder of photos, read in natural order
     n:int=6, # How many to take, spread evenly
     width:int=112, # Width to bring them to, pixels
     patch:int=14, # Their height becomes a whole number of these, pixels
-)->tuple: # Pictures (v, 3, h, w), their names, and a line for each photo that was left out
-    "Photos of one place, ready for a patch encoder; those that cannot be read are left out and named"
+)->tuple: # Pictures (v, 3, h, w), their names, and a line for each thing in the folder that was left out
+    "Photos of one place, ready for a patch encoder; those that cannot be read or have an odd shape are left out and named"
     folder = photo_folder(folder)
-    good,left = [],[]
-    for name in _spread_out(_list(folder, _is_picture), max(200, n)):
+    dirs,files,odd = _listed(folder)
+    names,good = _are(files, PICTURES),[]
+    left = list(_unread([o for o in files if o not in set(names)], dirs, odd))
+    for name in _spread_out(names, max(200, n)):
         try:
-            img = _image((folder/name).read_bytes())
-            w,h = upright_size(img)
-            good.append((resize_view(img, width, patch), name, h/w))
-        except Exception as e: left.append(f"{name}: {_why(e, folder/name)}")
+            img = _picture(folder/name)
+            good.append((resize_view(img, width, patch), name, upright_size(img)))
+        except Exception as e: left.append(f"{_plain(name)}: {_why(e, folder/name)}")
+    if len(good)>1:
+        odd = odd_shapes([wh for *_,wh in good], [o for _,o,_ in good])
+        left += [f"{_plain(good[i][1])}: of another shape than the rest" for i in odd]
+        good = [o for i,o in enumerate(good) if i not in odd]
     if len(good)<2: raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed" + (f"; left out {'; '.join(left)}" if left else ''))
-    imgs,names,aspects = zip(*_spread_out(good, n))
-    return _alike(imgs, names, aspects),list(names),left
+    imgs,names,_ = zip(*_spread_out(good, n))
+    return stack_views(list(imgs)),list(names),left
 
 # %% ../nbs/03b_scenes.ipynb #89b0fc2a
-@contextmanager
-def _video(path):
-    "The opened file and its first stream of pictures; what is wrong with either is a `UserError`"
-    path = Path(path).expanduser()
-    if not path.is_file(): raise UserError(f"No video {path}: give a file")
-    try: import av
-    except ImportError as e: raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give photos)") from e
-    try:
-        with av.open(str(path)) as box:
-            if not box.streams.video: raise UserError(f"{path} has no pictures in it, only sound or data")
-            yield box,box.streams.video[0]
-    except (av.error.FFmpegError, OSError, ValueError) as e:
-        raise UserError(f"{path} cannot be read as a video: {_why(e)}") from e
+_NO_FILM = ('attached_pic','still_image','timed_thumbnails','dependent') # What a stream of pictures can be besides a film
 
-def _upright(frame):
-    "PIL image of a video frame, turned as its file says"
-    return frame.to_image().rotate(getattr(frame, 'rotation', 0) or 0, expand=True)
+def _packets(box):
+    "Of each stream's pictures: when they are shown, for how long, are they hidden, can one jump there, (n, 4); and is all of the file there?"
+    out,end,whole = defaultdict(list),0.,True
+    for p in box.demux():
+        t = p.dts if p.pts is None else p.pts
+        if t is None or not p.size: continue
+        end,whole = max(end, float((t+(p.duration or 0))*p.time_base)),whole and not p.is_corrupt
+        if p.stream.type=='video': out[p.stream.index].append((t, p.duration or 0, p.is_discard, p.is_keyframe))
+    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole and end>(box.duration or 0)/1e6-.5  # as long as the header says, but for half a second
+
+def _best(streams, packets):
+    "The stream that is the film: not a cover, more than one picture, the default, the largest"
+    kind = lambda s,k: bool(s.disposition & getattr(type(s.disposition), k))
+    films = [s for s in streams if s.index in packets and not any(kind(s, k) for k in _NO_FILM)]
+    return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'), s.codec_context.width*s.codec_context.height), default=None)
+
+class Video:
+    "The pictures of a video as they are meant to be seen: turned, mirrored, with square pixels and of one size; needs PyAV"
+    def __init__(self,
+        file, # Path, or a file that is opened for reading bytes
+        name:str='', # What to call it in a message; default: its path
+    ):
+        self.file,self.name = file if hasattr(file, 'read') else Path(file).expanduser(),name or str(file)
+        with self._opened() as box:
+            packets,whole = _packets(box)
+            s = _best(box.streams.video, packets)
+            if s is None and whole: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
+            p = packets[s.index] if s else []
+            self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
+            if not whole or self.counted and len(p)<s.frames: raise UserError(f"{self.name} is cut: it ends before its header says; get it again, or convert what is left of it")
+            key = p[:,3].argmax()  # nothing before it can be decoded
+            seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
+            if not len(seen): raise UserError(f"{self.name} shows no picture")
+            self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
+            self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
+            last = 1 if self.counted else seen[seen[:,0].argmax(),1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
+            self.end = int(self.times[-1]+last)
+            self.stream,self.unit,self.start = s.index,float(s.time_base),int(p[:,0].min())
+            self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
+
+    def __len__(self): return len(self.times)
+
+    @contextmanager
+    def _opened(self):
+        "The container; what is wrong with it is a `UserError`"
+        if hasattr(self.file, 'seek'): self.file.seek(0)
+        elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
+        try: import av
+        except ImportError as e: raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give photos)") from e
+        try:
+            with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace') as box: yield box
+        except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
+            raise UserError(f"{self.name} cannot be read as a video: {_why(e)}") from e
+
+    def _decoded(self, box, s, t):
+        "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"
+        import av
+        for to in dict.fromkeys((self.start if self.counted else int(t), self.start)):
+            box.seek(to, stream=s)
+            film = enumerate(box.decode(s)) if self.counted else ((f.pts,f) for f in box.decode(s) if f.pts is not None)
+            try: first = next(film, None)
+            except av.error.FFmpegError:
+                if to==self.start: raise
+                continue
+            if first and (first[0]<=t or to==self.start): return chain([first], film)
+        raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
+
+    def _measure(self, sar, f):
+        "How pictures are stored, turned and mirrored, after the first of them"
+        if not .1<float(sar or 1)<10: raise ValueError(f"its pixels are {sar} as wide as high")
+        self.stored = max(1, round(f.width*float(sar or 1))),f.height
+        m = f.side_data.get('DISPLAYMATRIX')
+        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()  # x goes to (a, b), y to (c, d)
+        self.swap = abs(b)+abs(c)>abs(a)+abs(d)
+        self.flip = [o<0 for o in ((c,b) if self.swap else (a,d))]
+        self.size = self.stored[::-1] if self.swap else self.stored
+
+# %% ../nbs/03b_scenes.ipynb #96667520
+@patch
+def _upright(self:Video, f):
+    "PIL image of a frame"
+    from PIL import Image
+    img = f.to_image()
+    if img.size!=self.stored: img = img.resize(self.stored, Image.BICUBIC)
+    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
+    for yes,how in todo: img = img.transpose(how) if yes else img
+    return img
+
+@patch
+def frames(self:Video,
+    numbers, # Which, counted from 0
+): # PIL images, in ascending order of their numbers
+    "Some pictures, one after the other"
+    with self._opened() as box:
+        s = box.streams[self.stream]
+        s.thread_type = 'AUTO'
+        film = at = None
+        for t in self.times[sorted({*map(int, numbers)})]:
+            if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:  # nothing is decoded yet, or a key frame is on the way
+                film = self._decoded(box, s, t)
+                at,f = next(film)
+            while at<t: at,f = next(film, (self.end+1,None))
+            if f is None: raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
+            yield self._upright(f)
+
+@patch
+def evenly(self:Video,
+    n:int, # How many, at most
+)->np.ndarray: # Numbers of pictures
+    "What is on the screen in the middle of `n` parts of equal length; all there is, if that is no more"
+    if n>=len(self): return np.arange(len(self))
+    t = self.times[0]+(self.end-self.times[0])*(np.arange(n)+.5)/n
+    return np.unique(np.searchsorted(self.times, t, 'right')-1)
+
+@patch
+def seconds(self:Video,
+    i:int, # Number of a picture
+)->float: # From the beginning
+    "When a picture is shown"
+    return float(self.times[i]-self.times[0])*self.unit
 
 # %% ../nbs/03b_scenes.ipynb #c84301e8
-def _frames(box, stream, n):
-    "`n` frames, evenly over the length of the video; all of it is decoded only when it does not say how long it is"
-    end = float(stream.duration*stream.time_base) if stream.duration else box.duration/1e6 if box.duration else None
-    if end is None:
-        kept,every = [],1
-        for i,f in enumerate(box.decode(stream)):
-            if i%every==0: kept.append(f)
-            if len(kept)==4*n: kept,every = kept[::2],2*every
-        return _spread_out(kept, n)
-    start,kept = float((stream.start_time or 0)*stream.time_base),{}
-    for t in np.linspace(0, end, n+1)[:-1]+end/n/2:
-        box.seek(int((start+t)/stream.time_base), stream=stream)
-        last = None
-        for f in box.decode(stream):
-            if f.time is not None and f.time>start+t and last is not None: break
-            last = f  # the frame that is on the screen at that moment
-        if last is not None: kept[last.pts] = last
-    return kept.values()
-
 def read_video(
     path, # Video file
     n:int=6, # How many frames to take, spread evenly
@@ -237,11 +373,10 @@ def read_video(
     patch:int=14, # Their height becomes a whole number of these, pixels
 )->tuple: # Pictures (v, 3, h, w) and their times
     "Frames of a video, ready for a patch encoder; needs PyAV"
-    with _video(path) as (box,stream): frames = list(_frames(box, stream, n))
-    if len(frames)<2: raise UserError(f"{len(frames)} frame{'s'*(len(frames)!=1)} in {path}, at least 2 are needed")
-    names = [f'{f.time:.1f} s' if f.time is not None else f'frame {i}' for i,f in enumerate(frames)]
-    frames = [_upright(f) for f in frames]
-    return _alike([resize_view(f, width, patch) for f in frames], names, [f.height/f.width for f in frames]),names
+    film = Video(path)
+    if len(film)<2: raise UserError(f"1 frame in {path}, at least 2 are needed")
+    at = film.evenly(n)
+    return stack_views([resize_view(f, width, patch) for f in film.frames(at)]),[f'{film.seconds(i):.1f} s' for i in at]
 
 # %% ../nbs/03b_scenes.ipynb #9b40f7e2
 def given_pictures(
@@ -287,10 +422,24 @@ class PhotoScene(Scene):
         interval:tuple=(1,3), # Fewest and most photos from one view to the next
     ):
         self.path,self.name,self.interval = Path(folder),name or Path(folder).name,interval
-        self.names = np.array(_list(folder, _is_picture), dtype=str)  # an array: millions of names are cheap and shared by workers
+        self.names = np.array(_pictures_in(folder), dtype=str)  # an array: millions of names are cheap and shared by workers
     def __len__(self): return len(self.names)
     def where(self, i): return str(self.path/self.names[i])
-    def read(self, i): return _image(Path(self.where(i)).read_bytes())
+    def read(self, i): return _picture(self.where(i))
+    def size(self, i):
+        with open(self.where(i), 'rb') as f: return upright_size(_image(f))
+
+    def without_odd(self):
+        "The same scene, and a line for each photo of another shape than the rest; those whose size cannot be read stay, to be found broken"
+        sizes = {}
+        for i in range(len(self)):
+            try: sizes[i] = self.size(i)
+            except Exception: pass
+        at = list(sizes)
+        odd = [at[k] for k in odd_shapes(list(sizes.values()), [self.names[i] for i in at])] if at else []
+        left = [f"{self.name}/{_plain(self.names[i])}: {'x'.join(map(str, sizes[i]))} is of another shape than the rest" for i in odd]
+        self.names = np.delete(self.names, odd)
+        return self,left
 
 # %% ../nbs/03b_scenes.ipynb #7d5d8e61
 class SensScene(Scene):
@@ -344,64 +493,103 @@ class VideoScene(Scene):
     def __init__(self,
         path:Path, # The file
         interval:tuple=(10,30), # Fewest and most frames from one view to the next
-    ):
-        self.path,self.name,self.interval = Path(path),Path(path).stem,interval
-        with _video(path) as (box,stream):
-            self.times = np.array(sorted(p.pts for p in box.demux(stream) if p.pts is not None), dtype=np.int64)
-        if not len(self.times): raise UserError(f"{path} does not say when its frames are shown: convert it to .mp4")
-    def __len__(self): return len(self.times)
-    def read(self, i):
-        with _video(self.path) as (box,stream):
-            box.seek(int(self.times[i]), stream=stream)
-            for f in box.decode(stream):
-                if f.pts is not None and f.pts>=self.times[i]: return _upright(f)
-        raise ValueError(f"{self.path} ends before frame {i}")
+        name:str='', # What to call the scene; default: as the file
+    ): self.path,self.name,self.interval,self.film = Path(path),name or Path(path).stem,interval,Video(path)
+    def __len__(self): return len(self.film)
+    def size(self, i): return self.film.size
+    def read(self, i): return next(self.film.frames([i]))
 
 # %% ../nbs/03b_scenes.ipynb #ed5e93ca
-def _folders(folder): return [Path(folder)/n for n in _list(folder, Path.is_dir)]
-def _files(folder, suffixes): return [Path(folder)/n for n in _list(folder, lambda p: p.suffix.lower() in suffixes and p.is_file())]
+def _folders(folder): return [Path(folder)/n for n in _listed(folder)[0]]
+def _files(folder, suffixes): return [Path(folder)/n for n in _are(_listed(folder)[1], suffixes)]
+
+def _not_read(path, taken, left):
+    "Add a line for what a reader leaves alone"
+    if rest := [o for kind in _listed(path) for o in kind if o not in taken]: left.append(f"{_some(rest)}: not part of it")
 
 def _scannet_scene(folder):
     "Extracted frames where there are some, else the recording"
     if (folder/'color').is_dir(): return PhotoScene(folder/'color', folder.name, (2,6))
     if not (sens := _files(folder, ['.sens'])): raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
+    if len(sens)>1: raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? Move the others")
     return SensScene(sens[0])
 
-def _scannet(path, split):
+def _scannet(path, split, left):
     "ScanNet: a folder of scenes, one scene, or recordings side by side"
     for root in (path, path/'scans'):
         if not root.is_dir(): continue
         if (root/'color').is_dir(): return 'ScanNet',[partial(_scannet_scene, root)]
-        below = _folders(root)
-        if any((o/'color').is_dir() or _files(o, ['.sens']) for o in below): return 'ScanNet',[partial(_scannet_scene, o) for o in below]
-        if sens := _files(root, ['.sens']): return 'ScanNet',[partial(SensScene, f) for f in sens]
+        below,sens = _folders(root),_files(root, ['.sens'])
+        if not any((o/'color').is_dir() or _files(o, ['.sens']) for o in below): below = []
+        if below or sens:
+            _not_read(root, {o.name for o in below+sens}, left)
+            return 'ScanNet',[partial(_scannet_scene, o) for o in below]+[partial(SensScene, f) for f in sens]
 
 # %% ../nbs/03b_scenes.ipynb #e5cb6d1b
+def _named(folder, name):
+    "Path of a name in a folder, however its accents are written there"
+    same = lambda o: unicodedata.normalize('NFC', o)
+    found = [o for o in os.listdir(folder) if same(o)==same(name)] if Path(folder).is_dir() else []
+    return Path(folder)/(name if name in found or not found else found[0])
+
 def _scannetpp_scene(dslr, name):
     "Undistorted photos of a scene"
     found = [o for o in (dslr/'undistorted_images', dslr/'resized_undistorted_images') if o.is_dir()]
     if not found: raise UserError(f"{name}: no undistorted_images in {dslr}" + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
     return PhotoScene(found[0], name, (20,60))
 
-def _scannetpp(path, split):
+def _scannetpp(path, split, left):
     "ScanNet++: the scenes that its list of the split names"
     data,file = path/'data',path/'splits'/f'nvs_sem_{split}.txt'
     if not (data.is_dir() and (file.parent.is_dir() or any((o/'dslr').is_dir() for o in _folders(data)))): return
     if not file.is_file(): raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong into `splits`")
-    return 'ScanNet++ DSLR',[partial(_scannetpp_scene, data/n/'dslr', n) for n in file.read_text().split()]
+    names = [o for l in read_text(file).splitlines() if (o := l.partition('#')[0].strip())]
+    if odd := [o for o in names if Path(o).name!=o]: raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")
+    _not_read(path, {'data','splits','metadata'}, left)
+    return 'ScanNet++ DSLR',[partial(_scannetpp_scene, _named(data, n)/'dslr', n) for n in dict.fromkeys(names)]
 
 # %% ../nbs/03b_scenes.ipynb #1368024f
-def _photos(path, split):
-    "A folder of scenes with photos, or one folder of photos"
-    here,below = _files(path, PICTURES),[o for o in _folders(path) if any(map(_is_picture, o.iterdir()))]
-    if len(here)>1 and below:
-        raise UserError(f"{path} has {len(here)} photos and {len(below)} folders of photos (such as {below[0].name}): one scene or many? Move the one or the other")
-    if below: return 'folder of scenes',[partial(PhotoScene, o) for o in below]
-    if here: return 'folder of photos',[partial(PhotoScene, path)]
+def _photo_scene(folder, name):
+    try: scene,left = PhotoScene(folder, name).without_odd()
+    except UserError as e: raise UserError(f"{_plain(name)}: {e}") from e
+    scene.left = left
+    return scene
 
-def _videos(path, split):
-    "Videos in a folder, one scene each"
-    if found := _files(path, VIDEOS): return 'folder of videos',[partial(VideoScene, f) for f in found]
+def _media(root, folder, left, other, depth=5):
+    "Functions that make the scenes in and below a folder; lines for what is left out, and the names of files of other kinds by suffix"
+    at = lambda n: (folder/n).relative_to(root).as_posix()
+    dirs,files,odd = _listed(folder)
+    pics,films,below = _are(files, PICTURES),_are(files, VIDEOS),[]
+    for o in files:
+        if o not in {*pics,*films}: other[Path(o).suffix.lower()].append(at(o))
+    left += [f"{_plain(at(o))}: no regular file" for o in odd]
+    for o in dirs:
+        if not depth or (folder/o).resolve() in [folder.resolve(), *folder.resolve().parents]:
+            left.append(f"{_plain(at(o))}: not looked into, it is {'a link upwards' if depth else 'too deep'}")
+            continue
+        aside = _aside(o, dirs)
+        found = _media(root, folder/o, [] if aside else left, defaultdict(list) if aside else other, depth-1)
+        if found and aside: left.append(f"{_plain(at(o))}: by its name these are no photos of a place")
+        else: below += found
+    if len(pics)>1 and (films or below):
+        what = f"{len(films)} videos" if films else f"{len(below)} scenes in folders"
+        raise UserError(f"{folder} has {len(pics)} photos (such as {_some(pics, 1)}) beside {what} (such as {_some([films[0] if films else below[0].args[-1]], 1)}): one scene or many? Move the one or the other")
+    if len(pics)==1 and (films or below): left.append(f"{_plain(at(pics[0]))}: a single photo is no scene")
+    elif pics: below = [partial(_photo_scene, folder, at('') if folder!=root else root.name)]
+    if folder!=root and len(below)==1 and not films: below = [partial(below[0].func, below[0].args[0], at(''))]  # a scene's only folder: `room/images` is `room`
+    return [*below,*(partial(_video_scene, folder/o, Path(at(o)).with_suffix('').as_posix()) for o in films)]
+
+def _video_scene(path, name): return VideoScene(path, name=name)
+
+def _photos_and_videos(path, split, left):
+    "Photos and videos in folders"
+    other = defaultdict(list)
+    makes = _media(path, path, left, other)
+    if not makes: return
+    left += [f"{_some(v, 3)}: {k or 'a file without a suffix'} is neither a photo nor a video that is read here" for k,v in other.items()]
+    kinds = {m.func for m in makes}
+    name = 'folder of photos' if len(makes)==1 and makes[0].args[0]==path else 'folder of videos' if kinds=={_video_scene} else 'folder of scenes'
+    return name,makes
 
 # %% ../nbs/03b_scenes.ipynb #0cabdeeb
 @dataclass
@@ -426,20 +614,34 @@ def _made(make, left):
     "The scene, or None and a line in `left`"
     try: s = make()
     except (UserError, ValueError, OSError) as e: return left.append(_why(e))
+    left += getattr(s, 'left', [])
     if len(s)>1: return s
-    left.append(f"{s.name}: {len(s)} frame{'s'*(len(s)!=1)}, at least 2 are needed")
+    left.append(f"{_plain(s.name)}: {len(s)} frame{'s'*(len(s)!=1)}, at least 2 are needed")
 
-def _find(path, split):
+def _find(path, split, left):
     "Name of the reader that knows `path`, and functions that make its scenes"
     if path.is_file():
-        if path.suffix.lower()=='.sens': return 'ScanNet',[lambda: SensScene(path)]
-        if path.suffix.lower() in VIDEOS: return 'video',[lambda: VideoScene(path)]
+        if path.suffix.lower()=='.sens': return 'ScanNet',[partial(SensScene, path)]
+        if path.suffix.lower() in VIDEOS: return 'video',[partial(VideoScene, path)]
         raise UserError(f"{path} is neither a video ({' '.join(VIDEOS)}) nor a .sens file")
     if not path.is_dir(): raise UserError(f"No folder or file {path}")
-    for reader in (_scannetpp, _scannet, _photos, _videos):
-        if found := reader(path, split): return found
-    what = _list(path, lambda p: True)
-    raise UserError(f"Nothing to train on in {path}, which holds {', '.join(what[:4])+', ...'*(len(what)>4) if what else 'nothing'}. Looked for {_LOOKED_FOR}")
+    for reader in (_scannetpp, _scannet, _photos_and_videos):
+        if found := reader(path, split, left): return found
+    what = sum(_listed(path), [])
+    raise UserError(f"Nothing to train on in {path}, which holds {_some(what, 4) if what else 'nothing'}. Looked for {_LOOKED_FOR}")
+
+def _first_size(scene):
+    "Width and height of the first frame that can be read; None if none of three can"
+    for i in range(min(3, len(scene))):
+        try: return scene.size(i)
+        except Exception: pass
+
+def _of_like_shape(scenes, left):
+    "Scenes that can be cropped alike in a batch; a line for each of the others"
+    sizes = {i:wh for i,s in enumerate(scenes) if (wh := _first_size(s))}
+    odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes], least=.5)} if sizes else ()
+    left += [f"{_plain(scenes[i].name)}: {'x'.join(map(str, sizes[i]))} is of another shape than the other scenes" for i in odd]
+    return [s for i,s in enumerate(scenes) if i not in odd]
 
 # %% ../nbs/03b_scenes.ipynb #69f47a13
 def open_scenes(
@@ -452,10 +654,11 @@ def open_scenes(
     "Recognise what is in `path`"
     names,scenes,left = [],[],[]
     for p in [path] if Path(path).expanduser().exists() else str(path).split(','):
-        name,makes = _find(Path(p).expanduser(), split)
+        name,makes = _find(Path(p).expanduser(), split, left)
         names.append(name)
         scenes += [s for m in makes if (s := _made(m, left))]
     if not scenes: raise UserError(f"{path} is {' and '.join(names)}, but none of its scenes can be used: {'; '.join(left[:5])}" + (f"; and {len(left)-5} more" if len(left)>5 else ''))
+    scenes = _of_like_shape(scenes, left)
     if interval:
         for s in scenes: s.interval = tuple(interval)
     return Scenes(' and '.join(names), scenes, left, width, patch)

@@ -146,7 +146,7 @@ class VGGTTeacher(Teacher):
         self.run_in(dtype)
 
     def run_in(self,
-        dtype:torch.dtype, # Of matrix products; heads stay float32
+        dtype:torch.dtype, # Of matrix products
     ):
         "Change the number format. What was rounded once stays rounded"
         return self.freeze(dtype, self.vggt.aggregator)

@@ -8,7 +8,7 @@ __all__ = ['FREE', 'CHANCE', 'TrainConfig', 'param_groups', 'accelerator', 'Task
            'what_happened', 'accidents', 'Notes', 'wanted', 'fit']
 
 # %% ../nbs/11c_loop.ipynb #b083351e
-import ctypes,errno,json,math,os,re,shutil,signal,time,warnings
+import ctypes,json,math,os,re,shutil,signal,time,warnings
 from contextlib import ExitStack,contextmanager,nullcontext,suppress
 from copy import deepcopy
 from dataclasses import asdict,dataclass
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from .attention import Block
-from .core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,hold,one_line,read_json,stop_between,within
+from .core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,hold,no_room,one_line,read_json,stop_between,within
 from .views import Batches,seeded
 
 # %% ../nbs/11c_loop.ipynb #665f3cc3
@@ -390,16 +390,12 @@ def same_run(
     atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
 
 # %% ../nbs/11c_loop.ipynb #91aa6957
-def _no_room(e):
-    "Each writer has its own words for a full disk"
-    return getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT,errno.EFBIG) or any(o in str(e) for o in ('No space left','PytorchStreamWriter','File too large'))
-
 def what_happened(
     e:Exception, # Raised while training
 )->str: # A sentence, or nothing if it is none of ours
     "The accidents that a long run meets"
     if isinstance(e, UserError): return str(e)
-    if _no_room(e): return 'no room left on the disk: make some and start again'
+    if no_room(e): return 'no room left on the disk: make some and start again'
     if isinstance(e, torch.distributed.DistError) or any(o in str(e) for o in ('gloo','NCCL')): return 'a process of this run was lost: start again'
 
 @contextmanager
@@ -410,7 +406,7 @@ def accidents(
     try: yield
     except Exception as e:
         if not (why := what_happened(e)): raise
-        if run.copy is None and run.step and not _no_room(e): run.save()  # shards can't be gathered when one process is in trouble
+        if run.copy is None and run.step and not no_room(e): run.save()  # shards can't be gathered when one process is in trouble
         raise UserError(f"{why}. The run in {run.out} goes on from {newest(run.out).name if newest(run.out) else 'its beginning'}") from e
 
 # %% ../nbs/11c_loop.ipynb #bafb6227

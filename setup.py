@@ -13,6 +13,7 @@ setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=(here/'README.md').read_text(encoding='utf8'), long_description_content_type='text/markdown',
+    package_dir={'': '.'},  # an editable install puts this folder on Python's path: nbdev finds tools/docs.py there
     packages=find_packages(include=['spa3r', 'spa3r.*']), include_package_data=True,
     package_data={'spa3r': ['weights/**/*.json', 'weights/**/*.safetensors', 'weights/**/*.md', 'weights/**/*.onnx', 'web/*', '*.js', '*.json', '*.html', '*.css']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,

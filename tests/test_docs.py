@@ -1,18 +1,20 @@
 "The site, made without Quarto: every page is opened in a browser, and nothing is missing, raw or fetched from elsewhere"
-import json,re
+import base64,json,re
 from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 import pytest
 from browser import CHROMIUM,browser,serve
-from spa3r.docs import docs,page_markdown
+from tools.docs import PLOTLY,definitions,docs,file_links,heading,names,output_markdown,page_markdown,plotly_div,relink,show_source
 
 root = Path(__file__).resolve().parents[1]
-nbs = sorted((root/'nbs').glob('*.ipynb'))
+nbs = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 cells = lambda p: json.loads(p.read_text(encoding='utf8'))['cells']
 
-def page_of(p): return re.sub(r'^\d+[a-z]*_', '', p.stem)+'.html'  # nbdev's rule
+def page_of(p):
+    "Where a notebook's page is, by nbdev's rule"
+    return (p.relative_to(root/'nbs').parent/(re.sub(r'^\d+[a-z]*_', '', p.stem)+'.html')).as_posix()
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
@@ -100,7 +102,6 @@ def test_search_finds_a_function(tab, address, site, where):
 
 def test_a_plotly_figure_is_drawn(tab, site):
     fig = dict(data=[dict(type='scatter', y=[1,3,2])], layout=dict(height=200))
-    from spa3r.docs import PLOTLY,plotly_div
     cell = dict(outputs=[dict(output_type='display_data', data={PLOTLY:fig})])
     plotly_div(cell)
     (site/'fig.html').write_text(f"<main>{cell['outputs'][0]['data']['text/markdown'][0]}</main><script src=assets/site.js></script>")
@@ -118,3 +119,43 @@ def test_what_a_cell_shows():
     inside = page("print('~~~')", **{'text/plain':'~~~~\nx\n~~~~'})[0]
     assert '\n~~~~\n' in inside and '~~~~~ {' in inside, 'a fence is longer than what it holds'
     assert '<b>x</b>' in page('x', **{'text/html':'<b>x</b>'})[0]
+
+# --- its parts
+
+SRC = 'def _x(): pass\ndef half(x): return x/2\n\n@cache\ndef twice(x): return 2*x'
+
+def test_a_cell_is_cut_before_each_public_definition():
+    assert [(o.name, code) for o,code in definitions(SRC)]==[('half','def _x(): pass\ndef half(x): return x/2'), ('twice','@cache\ndef twice(x): return 2*x')]
+    assert definitions('HELD_OUT = 10**6')==[]
+
+def test_headings_have_the_anchors_that_links_lead_to():
+    assert heading('Toy', 'toy.py#L3', ['Toy.play'])=='---\n\n[source](toy.py#L3){ .source }\n\n### Toy { #toy }\n\n<a id="toy.play"></a>'
+    assert heading('', others=['_x'])=='<a id="_x"></a>'
+    assert names('class Toy:\n  def play(self): pass\n@patch\ndef stop(self:Toy): pass')==['Toy','Toy.stop','Toy.play']
+
+def test_definitions_are_shown_whole_and_imports_not():
+    from execnb.nbio import mk_cell,new_nb
+    imports,both = mk_cell('import math'),mk_cell(SRC)
+    imports.directives_ = both.directives_ = {'export':[]}
+    nb = new_nb([imports, both, mk_cell('half(2)')])
+    show_source(nb).begin()
+    assert [c.source for c in nb.cells][::2]==['---\n\n### half { #half }\n\n<a id="_x"></a>', '---\n\n### twice { #twice }', 'half(2)']
+
+@pytest.mark.parametrize('at,inside,out', [('tour.ipynb','model/prope.ipynb','../LICENSE'), ('model/prope.ipynb','../tour.ipynb','../../LICENSE')])
+def test_links_out_of_the_notebooks_lead_to_the_repository(at, inside, out):
+    from execnb.nbio import mk_cell,new_nb
+    nb = new_nb([mk_cell(f'[licence]({out}) and [page]({inside})', 'markdown')])
+    nb.path_ = str(root/'nbs'/at)
+    with chdir(root): file_links(nb).begin()
+    assert nb.cells[0].source==f'[licence](https://github.com/spa3r/spa3r/blob/main/LICENSE) and [page]({inside})'
+
+def test_links_between_pages():
+    site,pages = 'https://spa3r.github.io/spa3r/',{'tour':'tour', 'model/02_prope':'model/prope', 'rooms/03_render':'rooms/render'}
+    assert relink('[rooms](rooms/03_render.ipynb#light)', pages, site)=='[rooms](rooms/render.md#light)'
+    assert relink('[rooms](../rooms/03_render.ipynb#light), [tour](../tour.ipynb)', pages, site, 'model/prope')=='[rooms](../rooms/render.md#light), [tour](../tour.md)'
+    assert relink(f'[`Cameras.cat`]({site}model/cameras.html#cameras.cat)', pages, site, 'model/prope')=='[`Cameras.cat`](cameras.md#cameras.cat)'
+    assert relink('[elsewhere](https://example.org/01_x.ipynb)', pages, site)=='[elsewhere](https://example.org/01_x.ipynb)'
+
+def test_a_picture_becomes_a_file():
+    pic = {'output_type':'display_data', 'data':{'image/png':base64.b64encode(b'dots').decode(), 'text/plain':['<Figure>']}}
+    assert output_markdown(pic, 'cameras-1', 'a ray')==('![a ray](cameras-1.png)', {'cameras-1.png':b'dots'})

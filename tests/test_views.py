@@ -1,5 +1,5 @@
 "Pictures, scenes and batches: one rule for sizes, readers, sampling, and draws that depend on seed and step alone"
-import copy,io,json,os,pickle,random,struct,subprocess,sys,zlib
+import copy,io,json,os,pickle,random,struct,subprocess,sys,warnings,zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np
@@ -45,13 +45,53 @@ def same(a, b): return torch.equal(a.imgs, b.imgs) and a.broken==b.broken and a.
 
 # ---- a picture
 
-@pytest.mark.parametrize('size', [(640,480),(480,640),(1296,968),(1752,1168),(100,700),(113,77)])
+@pytest.mark.filterwarnings('ignore:a picture is higher')
+@pytest.mark.parametrize('size', [(640,480),(480,640),(1296,968),(1752,1168),(100,700),(113,77),(540,960)])
 @pytest.mark.parametrize('width,patch', [(518,14),(112,14),(112,7)])
-def test_size_of_a_view(size, width, patch):
-    o = resize_view(Image.new('RGB', size), width, patch)
+@pytest.mark.parametrize('rows', ['floor','round'])
+def test_size_of_a_view(size, width, patch, rows):
+    o = resize_view(Image.new('RGB', size), width, patch, rows)
     h = width*size[1]/size[0]
-    assert o.width==width and o.height%patch==0 and 0<=min(h, 2*width)-o.height+1<patch+2
-    assert view_hw(size, width, patch)[1]==o.height
+    assert o.width==width and o.height%patch==0 and o.height<=width
+    assert -patch/2<=min(h, width)-o.height<=patch/2 if rows=='round' else 0<=min(h, width)-o.height+1<patch+2
+    assert view_hw(size, width, patch, rows)[1]==o.height
+
+@pytest.mark.parametrize('size,floor,rounded', [((1296,968),27,28),((640,480),27,28),((1920,1440),27,28),((1752,1168),24,25),((1920,1080),20,21),((540,960),37,37)])
+def test_rows_of_patches_as_in_the_two_official_rules(size, floor, rounded):
+    "Pre-training cuts, the official language model stretches; no view has more rows than columns"
+    assert [view_hw(size, rows=r)[1]//14 for r in ('floor','round')]==[floor,rounded]
+
+@pytest.mark.parametrize('size', [(500,300),(300,500),(640,480)])
+@pytest.mark.parametrize('rows', ['floor','round'])
+@pytest.mark.filterwarnings('ignore:a picture is higher')
+def test_cutting_first_changes_nothing(size, rows):
+    "The picture as a whole, resized and cut, is the same to a rounding"
+    im = picture(100, size)
+    h,keep = view_hw(size, 112, 14, rows)
+    whole = im.resize((112,h), Image.BICUBIC).crop((0, (h-keep)//2, 112, (h-keep)//2+keep))
+    assert np.abs(np.asarray(whole).astype(int)-np.asarray(resize_view(im, 112, 14, rows))).max()<=1
+
+def test_upright_pictures_stop_at_a_square_and_say_so():
+    a = np.zeros((960,540,3), np.uint8)
+    a[480-200:480+200] = 255  # the middle 400 rows
+    with pytest.warns(UserWarning, match='of its 921 rows at a width of 518 the middle 518 are seen'): o = resize_view(Image.fromarray(a))
+    rows = np.asarray(o)[:,0,0]>127
+    assert o.size==(518,518) and abs(rows.sum()-400*518/540)<=2 and abs(np.where(rows)[0].mean()-258.5)<1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        resize_view(Image.new('RGB', (640,480)))  # a lying one loses nothing, and nothing is said
+
+@pytest.mark.parametrize('size', [(1,20000),(20000,1),(3,30000)])
+@pytest.mark.parametrize('rows', ['floor','round'])
+@pytest.mark.filterwarnings('ignore:a picture is higher')
+def test_towers_and_lines_take_no_memory(size, rows):
+    "What is cut is never enlarged: a whole tower at this width would be 16 GB"
+    import resource
+    im,before = through_file(Image.new('RGB', size, 'red'), 'PNG'),resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if size[0]<size[1]: assert np.asarray(resize_view(im, 518, 14, rows)).shape==(518,518,3)
+    else:
+        with pytest.raises(ValueError, match='too wide and low'): resize_view(im, 518, 14, rows)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before<100_000  # kB
 
 def test_aspect_is_kept_and_the_middle_stays():
     "A disc in the middle stays a disc in the middle"
@@ -584,12 +624,15 @@ def test_cached_rooms_are_the_rooms(tmp_path, capsys):
         x = b.micro(s, 0)
         assert (x.imgs-with_images(x).imgs).abs().max()<=.5/255+1e-6
         assert x.imgs.shape[:2]==x.cams.shape and all(o.seed<8 for o in x.rooms.rooms)
+        drawn = rooms_as_views([o.seed for o in x.rooms.rooms], 5, (28,28)).cams
+        assert all(any(torch.equal(w, o) for o in d) for ws,d in zip(x.cams.w2c, drawn.w2c) for w in ws)  # as they were drawn
+        assert torch.equal(x.cams.K, drawn.K[:,:x.cams.shape[1]]) and x.cams.hw==drawn.hw
     assert sum(b.steps_in_epoch(e) for e in range(4))==b._first_step(4)
     stamps = {p:p.stat().st_mtime_ns for p in (tmp_path/'c').glob('*.npy')}
-    lost = sorted(stamps)[0]
+    lost = tmp_path/'c/rooms-000000.npy'
     data = lost.read_bytes()
     lost.unlink()
-    with pytest.raises(UserError, match='1 of 2 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
+    with pytest.raises(UserError, match='1 of 4 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
     more = cache_rooms(tmp_path/'c', 12, 5, (28,28), per_file=4)
     assert len(more)==12 and lost.read_bytes()==data and all(p.stat().st_mtime_ns==t for p,t in stamps.items() if p!=lost)
     with pytest.raises(UserError, match='other settings'): cache_rooms(tmp_path/'c', 8, 6, (28,28), per_file=4)
@@ -620,7 +663,7 @@ def test_check_data_says_what_is_there(tmp_path, capsys):
     look = check_data(str(root), width=28, v_max=6, images=24, images_device=8)
     said = capsys.readouterr().out
     steps = Batches(open_scenes(root, width=28), 0, 4, 6, 24, 8).steps_in_epoch(0)
-    for what in ('ScanNet: 2 scenes, 210 frames (60 to 150', 'scene0003_00: 1 frame', '64x48: 150 images, a view is 28x14', '48x64: 59 images, a view is 28x28', '1 of 210 images broken',
+    for what in ('ScanNet: 2 scenes, 210 frames (60 to 150', 'scene0003_00: 1 frame', '64x48: 150 images, a view is 28x14', '48x64: 59 images, a view is 28x28, the middle of 37 rows', '1 of 210 images broken',
                  f'{root}/scene0002_00/color/7.jpg: ', 'truncated', f'an epoch: {steps} step', 'images a second', 'hours', 'GB (teachers', 'training would run'): assert what in said, what
     assert look.read==210 and list(look.broken)==[f'{root}/scene0002_00/color/7.jpg']
     for i in range(3): spoil(root/f'scene0002_00/color/{i}.jpg')

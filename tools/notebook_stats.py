@@ -20,6 +20,6 @@ def stats(path):
     return len(cells), prose/max(lines, 1), exports, checks, checks/exports if exports else float('nan'), figures, path.stat().st_size/1e3
 
 print(f"{'notebook':28} {'cells':>5} {'words/line':>10} {'exports':>7} {'checks':>6} {'checks/export':>13} {'figures':>7} {'kB':>5}")
-for p in sorted(Path('nbs').glob('*.ipynb')):
+for p in sorted(Path('nbs').rglob('*.ipynb')):
     n, words, exports, checks, per, figures, kb = stats(p)
     print(f'{p.stem:28} {n:5} {words:10.1f} {exports:7} {checks:6} {per:13.1f} {figures:7} {kb:5.0f}')

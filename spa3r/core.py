@@ -356,7 +356,7 @@ def weights_folder(
     if Path(name).expanduser().is_dir(): return Path(name).expanduser()
     if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(name)): raise UserError(f"No weights in {str(name)!r}: give a folder that exists or a hub id (owner/name)")
     from huggingface_hub import HfApi,snapshot_download
-    kw = dict(allow_patterns=['*.json','*.safetensors','*.onnx','*.md'], etag_timeout=seconds)
+    kw = dict(allow_patterns=['*.json','*.safetensors','*.onnx','*.md','*.txt','*.jinja'], etag_timeout=seconds)
     try:
         HfApi().model_info(str(name), timeout=seconds)
         return Path(snapshot_download(str(name), **kw))

@@ -84,7 +84,7 @@ def test_command_options_and_help(cmd):
 
 def test_command_says_what_is_wrong_in_one_line(cmd):
     assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')
-    assert cmd('--dim', '0')==(130, '', '')
+    assert cmd('--dim', '0')==(130, '', 'go: stopped\n')
 
 def test_a_bug_keeps_its_traceback(cmd):
     with pytest.raises(ZeroDivisionError): cmd('--dim', '1')

@@ -51,12 +51,14 @@ def student_state(
     "The student's part of a checkpoint; what is neither student nor teacher is an error"
     state = ckpt.get('state_dict', ckpt) if isinstance(ckpt, dict) else None
     if not isinstance(state, dict) or not state: raise UserError("no state_dict in this checkpoint: is it spa3r.ckpt?")
-    if odd := [k for k,v in state.items() if not isinstance(k, str) or not isinstance(v, torch.Tensor) or not v.is_floating_point()]:
-        raise UserError(f"{len(odd)} entries of this checkpoint are no named tensors of floating-point numbers, the first is {str(odd[0])[:80]!r}: is it spa3r.ckpt?")
+    if odd := [k for k in state if not isinstance(k, str)]: raise UserError(f"this checkpoint calls a tensor {odd[0]!r}, which is no name: is it spa3r.ckpt?")
     names = {k:k.removeprefix('model.') for k in state}
     if odd := [k for k,n in names.items() if n.split('.')[0] not in STUDENT+TEACHERS]:
         raise UserError(f"{len(odd)} names of this checkpoint are unknown, the first is {odd[0]!r}: it is not a Spa3R of the official code at 07e0b60")
-    return {n:state[k] for k,n in names.items() if n.split('.')[0] in STUDENT}
+    out = {n:state[k] for k,n in names.items() if n.split('.')[0] in STUDENT}
+    if odd := [k for k,v in out.items() if not isinstance(v, torch.Tensor) or not v.is_floating_point()]:
+        raise UserError(f"{len(odd)} entries of this checkpoint are no tensors of floating-point numbers, the first is {odd[0]!r}: is it spa3r.ckpt?")
+    return out
 
 # %% ../nbs/20_convert.ipynb #82497653
 def config_of(
@@ -133,11 +135,11 @@ def left_behind(
     return not ours and name.removeprefix(first).split('.')[0] in TEACHERS
 
 def read_folder(
-    folder, # With one or several .safetensors
-)->dict: # Their tensors; None in place of those that are left behind
-    "All tensors of a model that was saved in pieces"
+    folder, # With `model.safetensors`, or parts of it and their index
+)->dict: # Its tensors; None in place of those that are left behind
+    "All tensors of a model, perhaps in parts"
+    if not any(Path(folder).glob('*.safetensors')): raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
     held = TensorFiles(folder)
-    if not held.of: raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
     return dict.fromkeys(held.of)|held.tensors(lambda k: not left_behind(k))
 
 def vlm_config(

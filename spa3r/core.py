@@ -6,7 +6,7 @@
 __all__ = ['NAME', 'KEYWORDS', 'set_seed', 'UserError', 'one_line', 'no_room', 'pick_device', 'pick_dtype', 'within',
            'check_values', 'limits_of', 'check_fields', 'with_cfg', 'on_signals', 'stop_between', 'saying', 'say',
            'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'read_json', 'check_outputs', 'weights_folder',
-           'TensorFiles', 'check_finite', 'HubModel', 'spare_torchvision', 'hub_part', 'hub_model']
+           'TensorFiles', 'check_finite', 'read_tensors', 'HubModel', 'spare_torchvision', 'hub_part', 'hub_model']
 
 # %% ../nbs/00_core.ipynb #762d70db
 import errno,importlib,inspect,json,math,os,random,re,shutil,signal,stat,sys,tempfile,threading,warnings
@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 from filelock import FileLock,Timeout
+from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/00_core.ipynb #f3ed18e6
 def set_seed(
@@ -369,35 +370,38 @@ def weights_folder(
 class TensorFiles:
     "The tensors of a model's folder, each from one file"
     def __init__(self,
-        folder, # With model.safetensors, or pieces of it
+        folder, # With `model.safetensors`, or with `model-*.safetensors` and perhaps an index of them
     ):
-        from safetensors import safe_open
         self.folder,self.of,self.like = Path(folder),{},{}
-        for f in self._files():
-            with self.reading(f), safe_open(f, 'pt') as t:
-                for k in t.keys():
-                    if k in self.of: raise UserError(f"{self.folder}: {k} is in {self.of[k].name} and in {f.name}: remove the file that is stale")
-                    s = t.get_slice(k)
-                    self.of[k],self.like[k] = f,(s.get_shape(),s.get_dtype())
+        for f,names in self._files().items():
+            with self.reading(f) as t:
+                held = set(t.keys())
+                if names is not None and (odd := names^held): raise UserError(f"{f} and its index disagree about {', '.join(sorted(odd)[:3])}: get both again")
+                if twice := held&self.of.keys(): raise UserError(f"{f} has {min(twice)}, and so has a file before it: delete the one that is stale")
+                self.of |= dict.fromkeys(t.keys(), f)
+                self.like |= {k:((s := t.get_slice(k)).get_shape(),s.get_dtype()) for k in t.keys()}
         if odd := [f'{k} ({d})' for k,(_,d) in self.like.items() if not d.startswith(('F','BF'))]:
             raise UserError(f"{self.folder}: {len(odd)} tensors hold no floating-point numbers, the first is {odd[0]}: get the weights again")
 
     def _files(self):
-        "One file, those of the index, or all there are"
-        one,index = self.folder/'model.safetensors',self.folder/'model.safetensors.index.json'
-        if not index.is_file(): return [one] if one.is_file() else sorted(self.folder.glob('*.safetensors'))
-        if one.is_file(): raise UserError(f"{self.folder} has {one.name} and {index.name}: remove the one that is stale")
-        self.promised = read_json(index, 'get it again').get('weight_map')
-        names = sorted({str(o) for o in self.promised.values()}) if isinstance(self.promised, dict) else []
-        if gone := [o for o in names or ['weight_map'] if not (self.folder/o).is_file() or Path(o).name!=o]:
-            raise UserError(f"{self.folder}: {len(gone)} of the files in {index.name} are not there, the first is {gone[0]}: get it again")
-        return [self.folder/o for o in names]
+        "Files, and the names of the tensors that each must hold; None: whatever is in it"
+        whole,pieces = self.folder/'model.safetensors',sorted(self.folder.glob('model-*.safetensors'))
+        index,files = whole.with_name('model.safetensors.index.json'),{}
+        if whole.is_file() and (index.is_file() or pieces):
+            raise UserError(f"{self.folder} has {whole.name} and {index.name if index.is_file() else pieces[0].name}: one of the two is stale, delete it")
+        if not index.is_file(): files = dict.fromkeys(pieces or [whole])
+        try:
+            for name,file in read_json(index, 'get it again')['weight_map'].items() if not files else (): files.setdefault(whole.with_name(Path(file).name), set()).add(name)
+        except (LookupError, TypeError, AttributeError) as e: raise UserError(f"{index} is no index of weights: get it again") from e
+        if missing := [p.name for p in files if not p.is_file()]: raise UserError(f"No weights in {self.folder}: {', '.join(missing[:5])} missing")
+        return files
 
     @contextmanager
     def reading(self, file):
-        "Name a file that cannot be read"
-        from safetensors import SafetensorError
-        try: yield
+        "An open file; one that cannot be read is named"
+        from safetensors import SafetensorError,safe_open
+        try:
+            with safe_open(file, 'pt') as t: yield t
         except (OSError, SafetensorError) as e: raise UserError(f"{file} cannot be read ({one_line(e)}): get it again") from e
 
 # %% ../nbs/00_core.ipynb #95282cc7
@@ -408,7 +412,8 @@ def check_finite(
     where, # What to call their place
 ):
     "Refuse tensors with numbers that are none"
-    if odd := [k for k,v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
+    parts = lambda v: v.flatten().split(2**22) if v.is_floating_point() else ()  # a mask as large as the model would be a waste
+    if odd := [k for k,v in state.items() if not all(o.isfinite().all() for o in parts(v))]:
         raise UserError(f"{where}: {len(odd)} tensors hold numbers that are not finite, the first is {odd[0]}: get the weights again")
 
 @patch
@@ -421,12 +426,25 @@ def tensors(self:TensorFiles,
     keep=lambda k: True, # Which, by name
 )->dict: # Name -> tensor
     "What there is, checked to be finite"
-    from safetensors import safe_open
     got = {}
     for f in dict.fromkeys(self.of.values()):
-        with self.reading(f), safe_open(f, 'pt') as t: got |= {k:t.get_tensor(k) for k in t.keys() if keep(k)}
+        with self.reading(f) as t: got |= {k:t.get_tensor(k) for k in t.keys() if keep(k)}
     check_finite(got, self.folder)
     return got
+def read_tensors(
+    folder, # As for `TensorFiles`
+    want=lambda k: True, # Is the tensor of this name wanted?
+)->dict: # Name -> tensor, on the CPU; mapped from the file, so that it takes memory where it is used
+    "The tensors of a model, whole or in parts"
+    return TensorFiles(folder).tensors(want)
+
+# %% ../nbs/00_core.ipynb #7d2f4b90
+class _Undrawn(TorchFunctionMode):
+    "`nn.init` leaves parameters alone"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        x = next(iter((*args, *(kwargs or {}).values())), None)
+        if getattr(f, '__module__', '')=='torch.nn.init' and isinstance(x, torch.nn.Parameter): return x
+        return f(*args, **(kwargs or {}))
 
 # %% ../nbs/00_core.ipynb #a61ee325
 class HubModel:
@@ -438,22 +456,26 @@ class HubModel:
         "Configuration from what `config.json` holds; an unknown field is an error"
         return cls.Config(**{k:tuple(v) if isinstance(v, list) else v for k,v in d.items()})
 
-    def load(self, state:dict):
-        "Fill the model with named tensors, strictly"
-        self.load_state_dict(state)
+    def load(self, state:dict, assign:bool=False):
+        "Fill the model with named tensors, strictly; with `assign` they become its parameters and are not copied"
+        self.load_state_dict(state, assign=assign)
+
+    @classmethod
+    def hollow(cls, cfg):
+        "A model of size `cfg` with nothing in its parameters, to be filled by `load` with `assign`"
+        with _Undrawn(): return cls(cfg)
 
     @classmethod
     def from_pretrained(cls, name:str, **changes):
-        "Model in eval mode from a folder or a hub id; `changes` to fields of the saved configuration. What does not fit is a `UserError`"
+        "Model in eval mode and float32 from a folder or a hub id; `changes` to fields of the saved configuration. What does not fit is a `UserError`"
         folder = weights_folder(name)
-        if missing := [f for f in ('config.json','model.safetensors') if not (folder/f).is_file()]:
-            raise UserError(f"No weights in {str(name)!r}: {' and '.join(missing)} missing")
+        if not (folder/'config.json').is_file(): raise UserError(f"No weights in {str(name)!r}: config.json missing")
         d,held = read_json(folder/'config.json', 'get it again'),TensorFiles(folder)
         try:
             cfg = replace(cls.read_config(d), **changes)
             with torch.device('meta'), warnings.catch_warnings(action='ignore'): cls(cfg).load(held.shapes())
-            model = cls(cfg)
-            model.load(held.tensors())
+            model = cls.hollow(cfg)
+            model.load({k:v.float() for k,v in held.tensors().items()}, assign=True)
         except Exception as e:
             if isinstance(e, UserError) and str(folder) in str(e): raise
             raise UserError(f"The weights in {str(name)!r} do not fit {cls.__name__}: {one_line(e, 400)}") from e

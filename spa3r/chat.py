@@ -135,7 +135,8 @@ def load_chat(
 )->Chat:
     "A model to talk to; Qwens and Spa3-VLMs need no torchvision"
     from transformers import AutoConfig,AutoModelForImageTextToText,AutoProcessor
-    ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
-    try: model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)
-    except UserError as e: raise UserError(f"{e} (an image-and-text model is wanted; the processors of some need the torchvision that belongs to your torch)") from e
-    return Chat(model, Processor.from_pretrained(name), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
+    try:
+        ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
+        model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)
+        return Chat(model, Processor.from_pretrained(name), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
+    except UserError as e: raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {e} (some processors need the torchvision that belongs to this torch)") from e

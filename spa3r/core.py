@@ -288,7 +288,7 @@ def read_json(
 # %% ../nbs/00_core.ipynb #0cd3c5fa
 NAME = 200 # Bytes that a name may have: systems take 255, and suffixes and half-written files need some
 
-def _is_run(path): return any((path/o).is_file() for o in ('train.json','log.jsonl','key.json'))
+def _is_run(path): return any((path/o).is_file() for o in ('train.json','log.jsonl','key.json','run.json'))
 
 def _holds(path, runs):
     "What would be lost in a folder"
@@ -473,7 +473,7 @@ class HubModel:
         d,held = read_json(folder/'config.json', 'get it again'),TensorFiles(folder)
         try:
             cfg = replace(cls.read_config(d), **changes)
-            with torch.device('meta'), warnings.catch_warnings(action='ignore'): cls(cfg).load(held.shapes())
+            with torch.device('meta'), warnings.catch_warnings(action='ignore'): cls.hollow(cfg).load(held.shapes())
             model = cls.hollow(cfg)
             model.load({k:v.float() for k,v in held.tensors().items()}, assign=True)
         except Exception as e:

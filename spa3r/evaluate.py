@@ -418,7 +418,8 @@ def evaluate(
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
     answers = beside(out, '.answers')
-    check_outputs(out, beside(out, '.png'), sources=(data, model, against))
+    check_outputs(out, sources=(data, model, against))
+    check_outputs(beside(out, '.png'), sources=() if out.exists() else (data, model, against))  # beside a result of ours it is ours, too
     check_outputs(answers, folder=True, sources=(data, model, against))
     say(f'reading the questions of {data}')
     model,name = find_model(model, data),''

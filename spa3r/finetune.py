@@ -4,14 +4,9 @@
 
 # %% auto #0
 __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'RoomTalks', 'segments', 'side_by_side', 'layout',
-<<<<<<< HEAD
-           'Collator', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner', 'loudness', 'Notes',
-           'StopBetween', 'training_args', 'last_checkpoint', 'check_checkpoint', 'open_model', 'open_talks', 'RoomEye',
-           'room_eye', 'finetune']
-=======
            'Collator', 'said_from', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner',
-           'loudness', 'Notes', 'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
->>>>>>> 6e492ed0c95c534d21855204f6b86caeb09c8550
+           'loudness', 'Notes', 'StopBetween', 'training_args', 'last_checkpoint', 'check_checkpoint', 'open_model',
+           'open_talks', 'RoomEye', 'room_eye', 'finetune']
 
 # %% ../nbs/19c_finetune.ipynb #e00f7157
 import json,math,os,random,re,zipfile

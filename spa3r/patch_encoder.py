@@ -16,11 +16,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from fastcore.basics import patch
-<<<<<<< HEAD
-from .core import HubModel,UserError,check_fields,within
-=======
-from .core import HubModel,there
->>>>>>> 6e492ed0c95c534d21855204f6b86caeb09c8550
+from .core import HubModel,UserError,check_fields,there,within
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 

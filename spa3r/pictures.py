@@ -14,13 +14,8 @@ from PIL import Image,ImageOps
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
-<<<<<<< HEAD
 from .core import UserError,spare_torchvision
-from .scenes import VIDEOS,resize_view,stack_views,_frames,_image,_is_picture,_list,_rgb,_spread_out,_upright,_video,_why
-=======
-from .core import UserError
 from .scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,_why
->>>>>>> 6e492ed0c95c534d21855204f6b86caeb09c8550
 
 # %% ../nbs/14b_pictures.ipynb #5e66717a
 SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>','<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>'] # Qwen's tokens for what is no text

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from .core import UserError,atomic_write,hub_model,hub_part,one_line,read_json,spare_torchvision,weights_folder
+from .core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder
 from .cameras import Cameras
 from .views import Views,_to
 from .patch_encoder import VGGT,context_first,normalise,take_views
@@ -122,9 +122,11 @@ def from_pretrained(cls:DINOv3,
     folder = _dino_folder(name)
     spare_torchvision()
     from transformers import AutoConfig,AutoModel
-    kind = hub_part(AutoConfig, folder).model_type
-    if kind not in DINOS: raise UserError(f"The weights in {str(name)!r} cannot be a semantic teacher: it is a {kind}, not one of {', '.join(DINOS)}")
-    with _quiet(): model = hub_model(AutoModel, folder, 'mask_token', use_safetensors=True, dtype=torch.float32)
+    try:
+        kind = hub_part(AutoConfig, folder).model_type
+        if kind not in DINOS: raise UserError(f"it is a {kind}, not one of {', '.join(DINOS)}")
+        with _quiet(): model = hub_model(AutoModel, folder, 'mask_token', use_safetensors=True, dtype=torch.float32)
+    except UserError as e: raise UserError(f"The weights in {str(name)!r} cannot be a semantic teacher: {e}") from e
     return cls(model, **kwargs)
 
 # %% ../nbs/07b_teachers.ipynb #1fa1c4e9

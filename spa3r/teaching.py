@@ -14,11 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from .cameras import Cameras,rotate,transform
-<<<<<<< HEAD
-from .core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg
-=======
-from .core import UserError,command,pick_device,set_seed,there,with_cfg
->>>>>>> 6e492ed0c95c534d21855204f6b86caeb09c8550
+from .core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,there,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig
 from .psfm import draw_targets

@@ -1,4 +1,4 @@
-"""Bad input of every kind for every command, in one process: python tests/hostile.py [WORD ...] (only cases with these words)
+"""Bad input of every kind for every command, in one process: python tests/hostile.py [GROUP ...] (numbers, choices, outputs, ...)
 
 Each case must end in one line on stderr and exit status 2 (1 where data are judged), without a traceback, and leave what it was given as it was.
 All of it happens in a folder of its own; nodes and pipes are made there. The last line says how many were tried and how many were handled.
@@ -268,18 +268,18 @@ def questions(d):
 
 GROUPS = [numbers, choices, outputs, weights, code, checkpoints, runs, pictures, questions]
 
-def main(words):
+def main(groups):
     tried,handled,start = Counter(),Counter(),time.perf_counter()
     torch.set_num_threads(1)
     os.environ['HF_HUB_OFFLINE'] = '1'
     home = Path.cwd()
     with tempfile.TemporaryDirectory() as tmp:
-        for g in GROUPS:
+        for g in (o for o in GROUPS if not groups or o.__name__ in groups):
             d = Path(tmp)/g.__name__
             d.mkdir()
             os.chdir(d)
             cases = g(d) if inspect.signature(g).parameters else g()
-            with contextlib.redirect_stdout(io.StringIO()): cases = [c for c in cases if all(w in f'{c[0]} {c[1]} {c[2]}' for w in words)]
+            with contextlib.redirect_stdout(io.StringIO()): cases = list(cases)
             for kind,cmd,args,kept in cases:
                 before = mark(kept) if kept else None
                 why = fault(cmd, args, kind) if not args[0].__class__ is str or not args[0].endswith('has no range') else 'it has no range'

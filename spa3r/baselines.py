@@ -159,12 +159,12 @@ def compare(
 def summarise(
     rows:list, # From `grade`
     n:int=1000, # Draws for the intervals
-)->dict: # scores and intervals in percent, questions of each type, micro: the plain mean
+)->dict: # scores and intervals in percent, questions of each type, unread: answers that could not be read, micro: the plain mean
     "Everything a table shows of one run, ready for JSON"
     pct = lambda x: round(100*x, 4)
     return dict(scores={k:pct(v) for k,v in totals(rows).items()},
                 intervals={k:[pct(o) for o in v] for k,v in bootstrap(rows, n).items()},
-                micro=pct(sum(r['score'] for r in rows)/len(rows)) if rows else None,
+                unread=sum(not r.get('readable', True) for r in rows), micro=pct(sum(r['score'] for r in rows)/len(rows)) if rows else None,
                 questions=dict(sorted(Counter(r['question_type'] for r in rows).items(), key=lambda o: TYPES.index(o[0]))),
                 scenes=len({r['scene'] for r in rows}))
 
@@ -179,6 +179,7 @@ def format_table(
         return '-' if s is None else f'{s:.1f}'+(f' [{i[0]:.1f}, {i[1]:.1f}]' if i else '')
     keys = [k for k in TITLES if any(k in v['scores'] for v in runs.values())]
     rows = [['',*runs]]+[[TITLES[k],*(cell(v, k) for v in runs.values())] for k in keys]
+    if any('unread' in v for v in runs.values()): rows.append(['answers not readable',*(str(v.get('unread', '-')) for v in runs.values())])
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = [('  '.join([r[0].ljust(wide[0]), *(c.rjust(w) for c,w in zip(r[1:], wide[1:]))])).rstrip() for r in rows]
     missing = [TITLES[t].strip() for t in TASKS if any('intervals' in v and t not in v['scores'] for v in runs.values())]

@@ -4,27 +4,29 @@
 
 # %% auto #0
 __all__ = ['SAID', 'SAID_EXACT', 'CAPTIONS', 'NUMBERS', 'NOTES', 'still', 'few_directions', 'page_data', 'write_html',
-           'photo_measures', 'room_measures', 'demo']
+           'measures_table', 'room_measures', 'demo']
 
 # %% ../nbs/13h_page.ipynb #b21b4951
-import base64,json
+import base64,gzip,json,sys,warnings
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from .cameras import scale_intrinsics
 from .core import UserError,atomic_write,command,pick_device
-from .scenes import given_pictures,read_photos,read_video
+from .scenes import given_pictures,photo_names,read_photos,read_video,sharper
 from .teachers import ExactTeacher
 from .measures import fit_prior
 from .probes import WEIGHTS,load_student,view_side
-from .gates import aims,camera_errors,format_table,judge,unposed
+from .gates import aims,format_table,judge,unposed
 from .psfm import Spa3R
 from .rooms import HELD_OUT
 from .viz import FeaturePCA,cosine_map
 from .viewer import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
 from .files import check_export,export_scene
+from .verdict import TERMS,about_cameras,agreement,reprojection,scene_measures,verdict
 from .onnx_decoder import find_decoder
 
 # %% ../nbs/13h_page.ipynb #9968461d
@@ -84,13 +86,14 @@ SAID = dict(context=['the model was given this picture','the context pictures in
             target=['held back: the model never saw this picture','from the other pictures alone','computed from that picture','target view'],
             path=['nobody took one for the model; shown to compare','from the context pictures alone','computed from that picture','nobody was here'],
             free=['no picture: the points as they look from here','decoded just now, in this page, for exactly this camera','no teacher: what it said of these points, seen from the other cameras','put where you like'],
-            like=["the teacher's features against the chosen one","predicted features against the chosen one","of these points, seen from the other cameras"])
+            like=["the teacher's features against the chosen one","predicted features against the chosen one","of these points, seen from the other cameras"],
+            other='the same camera, asked with the latents of another place')
 
 # the exact teacher looks at no picture
 SAID_EXACT = {k:[a,b,"computed from the room's surfaces",SAID[k][3]] for k,a,b in (('context','the model was given this view','the context views include this one'),
     ('target','held back: the model was not given this view','from the other views alone'), ('path','the model was not given this view; shown to compare','from the context views alone'))}
 
-CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a pyramid or a thumbnail to go to that camera, a point to ask what is like it; drag to turn, scroll to zoom.",
+CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a pyramid to fly to that camera, a point to ask what is like it; drag to turn, scroll or pinch to come closer.",
                 teacher="Each point in the colour of its patch's feature, as the teacher computes it. One colour, one kind of feature.",
                 prediction="Each point in the colour of the feature that was predicted for its patch: the same colours mean the same features.",
                 number="One number for each patch, dark is small, yellow is large; the same scale as in the panel. Places where it is not known are left out.",
@@ -100,42 +103,66 @@ CAPTIONS = dict(rgb="Points in the colours of the pictures. Click a pyramid or a
 
 # title, note and scale of each number that a patch can have
 NUMBERS = dict(error=['error','1 − cosine, patch by patch; the scale never changes',['0 same','.5','1 unrelated']],
-    uncertainty=['uncertainty','by how much the prediction turns when one of the pictures is taken away; root, over the most in this scene',['0 surest','.5','1 least sure']])
+    uncertainty=['uncertainty','by how much the prediction turns when pictures are taken away; root, over the most in this scene',['0 surest','.5','1 least sure']])
+
+# %% ../nbs/13h_page.ipynb #f5913dfc
+def _cloud(scene, p):
+    "Depth of each pixel as two bytes, colours and confidence of those that have them, and which points stand for their cube"
+    d = scene.depth.cpu().float().numpy()
+    ok = np.isfinite(d) & (d>0)
+    lo,hi = np.log(d[ok].min()),np.log(d[ok].max())+1e-6
+    q = np.full(d.shape, 65535, np.uint16)
+    q[ok] = ((np.log(d[ok])-lo)/(hi-lo)*65534).round()
+    seen = [i for i,im in enumerate(scene.imgs) if im is not None]
+    rgb,keep = np.zeros((*d.shape, 3), np.uint8),np.zeros(d.shape, bool)
+    rgb[ok],keep[ok] = p['rgb'],p['keep']
+    return dict(hw=list(d.shape[1:]), depth=_packed(q, np.uint16), lo=float(lo), hi=float(hi), rgb=_packed(rgb[seen], np.uint8), keep=_packed(np.packbits(keep), np.uint8),
+        conf=None if scene.sure is None else _packed(_ranks(scene.sure[seen]), np.uint8))
+
+def _ranks(x):
+    "Place of each number among all of them, 0 to 254"
+    flat = x.flatten().nan_to_num(-torch.inf)
+    return (flat.argsort().argsort()/max(1, len(flat)-1)*254).round().view(x.shape)
 
 # %% ../nbs/13h_page.ipynb #97036957
 def page_data(
     scene:FieldScene, # A scene
     pca:FeaturePCA=None, # Its colours; fitted on all that the teacher says, if None
     live:bool=False, # Tell it all that a decoder needs
+    colour:str='prediction', # What its points show at first
 )->dict: # What the page needs, ready for JSON
     "A scene as the page reads it"
     truth = [t for t in scene.teacher if t is not None]
     pca = pca or FeaturePCA(torch.stack(truth or list(scene.pred)))
     u8 = lambda x: (x.clamp(0, 1)*255).round().cpu().numpy()
-    blank = torch.zeros_like(scene.pred[0]).cpu()
-    known = torch.stack([blank if t is None else t.cpu() for t in scene.teacher])
-    pred,true = u8(pca(scene.pred)),u8(pca(known))
+    known = torch.stack(truth).cpu() if truth else scene.pred[:0].cpu()
+    pred = u8(pca(scene.pred))
     p,cams,err = scene_points(scene),upright(scene),field_error(scene)
     lo,hi = _box(p['xyz'], cams)
     eye = _stand(cams)
     cut = float(np.clip((_below_ceiling(p['xyz'])-lo[2])/(hi[2]-lo[2]), 0, 1))
-    stops = [dict(name=n, kind=k, teacher=t is not None, cos=None if t is None else 1-float(e.mean()), img=None if im is None else data_uri(im))
-             for n,k,t,im,e in zip(scene.names, scene.kind, scene.teacher, scene.imgs, err)]
     low = p['keep'] & (p['xyz'][:,2]<=lo[2]+(hi[2]-lo[2])*cut)
     shown = [p['rgb'],pred.reshape(len(pred), -1, 3)[p['stop'],p['patch']].astype(np.uint8)]
     mid,unit = (lo+hi)/2,float((hi-lo).max())/1.6
     img = still(p['xyz'][low], [c[low] for c in shown], mid+eye*unit, mid)
     first = next((i for i,k in enumerate(scene.kind) if k=='target'), next((i for i,k in enumerate(scene.kind) if k=='path'), 0))
     B = few_directions(torch.stack(truth or list(scene.pred)))
-    few,step = _as_bytes(torch.stack([scene.pred.cpu(),known])@B.cpu())
+    few,step = _as_bytes(torch.cat([scene.pred.cpu(),known])@B.cpu())
     numbers = {k:_number(k, x) for k,x in (dict(error=err)|(scene.numbers or {})).items()}
-    return dict(grid=list(scene.pred.shape[1:3]), stops=stops, pred=_packed(pred, np.uint8), teach=_packed(true, np.uint8), numbers=numbers, threshold=list(numbers)[-1],
-        feats=dict(pred=_packed(few[0], np.int8), teach=_packed(few[1], np.int8), scale=step.tolist()), c2w=_packed(cams.c2w[:,:3], np.float32), lens=_packed(_lens(cams), np.float32),
-        aspect=round(cams.hw[1]/cams.hw[0], 4), box=[lo.tolist(), hi.tolist()], eye=eye.tolist(), cut=cut, start=first, colour='prediction',
-        colours=['rgb','teacher','prediction',*numbers,'similarity'],
-        cloud=dict(xyz=_packed(p['xyz'], np.float32), rgb=_packed(p['rgb'], np.uint8), stop=_packed(p['stop'], np.uint16),
-                   patch=_packed(p['patch'], np.uint16), keep=_packed(p['keep'], np.uint8)),
+    return dict(grid=list(scene.pred.shape[1:3]), stops=_stops(scene, err), pred=_packed(pred, np.uint8), teach=_packed(u8(pca(known)), np.uint8),
+        other=None if scene.other is None else _packed(u8(pca(scene.other)), np.uint8), numbers=numbers, threshold=list(numbers)[-1],
+        feats=dict(pred=_packed(few[:len(pred)], np.int8), teach=_packed(few[len(pred):], np.int8), scale=step.tolist()),
+        c2w=_packed(cams.c2w[:,:3], np.float32), lens=_packed(_lens(cams), np.float32),
+        aspect=round(cams.hw[1]/cams.hw[0], 4), box=[lo.tolist(), hi.tolist()], eye=eye.tolist(), cut=cut, start=first, colour=colour,
+        colours=['rgb','teacher','prediction',*numbers,'similarity'], cloud=_cloud(scene, p),
         still=data_uri(img, 'PNG'), explained=pca.explained.tolist(), live=_live(scene, cams, pca, B, first) if live else None)
+
+def _stops(scene, err):
+    "Names, picture and cosines of each camera"
+    def cos(x, t): return None if t is None or x is None else 1-float((1-cosine_map(x, t)).mean())
+    others = scene.other if scene.other is not None else [None]*len(scene.kind)
+    return [dict(name=n, file=f, kind=k, teacher=t is not None, cos=None if t is None else 1-float(e.mean()), cos4=cos(o, t), img=None if im is None else data_uri(im))
+            for n,f,k,t,im,e,o in zip(scene.names, scene.files or [None]*len(scene.kind), scene.kind, scene.teacher, scene.imgs, err, others)]
 
 def _number(name, x):
     "Words and bytes of a number that each patch has; 255 is unknown"
@@ -157,6 +184,7 @@ def _live(scene, cams, pca, B, first):
     some = list(range(0, scene.pred[0,...,0].numel(), 8))  # patches on which the page compares its decoder with torch's answers
     return dict(head='geo', dim=scene.latents.shape[-1], unit=unit, check_stop=first, check_patches=some, check=_packed(scene.pred[first].flatten(0,1)[some].cpu(), np.float32),
         latents=_packed(scene.latents, np.float32), w2c=_packed(seen.w2c[:,:3], np.float32), lens=_packed(_lens(seen), np.float32), basis=_packed(B, np.float32),
+        other=None if scene.other_latents is None else _packed(scene.other_latents, np.float32),
         mean=_packed(pca.mean.cpu(), np.float32), colours=_packed(pca.basis.cpu(), np.float32), lo=pca.lo.tolist(), hi=pca.hi.tolist())
 
 # %% ../nbs/13h_page.ipynb #ab798a77
@@ -164,48 +192,50 @@ def _web(name):
     "A file of other people's work that travels in the page"
     return (files('spa3r')/'web'/name).read_bytes()
 
+def _zipped(data): return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
     title:str='A feature field', # Heading
-    lead:list=(), # Paragraphs under the heading
-    measures:list=(), # Rows of a table, the first one its head, the second one printed bold
+    said_first:dict=None, # From `verdict`, perhaps with `cameras` and `trusted`; computed from the scene if None
+    lead:list=(), # Paragraphs on what went in
+    measures:list=(), # Rows of a table, the first one its head
+    best:int=None, # Which of the rows under the head is printed bold
     measures_title:str='Measures', # Above the table
     measures_notes:list=(), # Paragraphs under the table
     remarks:list=(), # What one has to know before believing it
     said:dict=None, # Other words for `SAID`
+    unit:str='m', # Of the scene's lengths
     pca:FeaturePCA=None, # Colours; fitted on the teacher's features if None
     decoder:bytes=None, # ONNX file of the student's decoder, see `find_decoder`; None: only the scene's own cameras
     why:str='it was left out', # Why there is none
 )->Path: # `path`
     "One page that shows `scene`, opens from the disk and needs no network"
-    data = page_data(scene, pca, live=decoder is not None)
+    first = said_first or verdict(scene_measures(scene), scene.kind.count('context'), scene.kind.count('target'), 'picture')
+    data = page_data(scene, pca, decoder is not None, 'rgb' if first['won'] is False or first.get('trusted') is False else 'prediction')
     share = ', '.join(f'{o:.0%}' for o in data['explained'])
     foot = f"Colours: three directions of the teacher's features, which hold {share} of their variance. The same three, with the same range, in every panel and every point."
-    data |= dict(title=title, lead=list(lead), measures=[list(r) for r in measures], measures_title=measures_title, measures_notes=list(measures_notes),
-                 remarks=list(remarks), said=SAID | (said or {}), captions=CAPTIONS, foot=foot, why=why, versions=json.loads(_web('versions.json')))
+    data |= dict(title=title, verdict=first, lead=list(lead), measures=[list(r) for r in measures], best=best, measures_title=measures_title, measures_notes=list(measures_notes),
+                 remarks=list(remarks), said=SAID | (said or {}), captions=CAPTIONS, terms=TERMS, unit=unit, foot=foot, why=why, versions=json.loads(_web('versions.json')))
     text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')  # no tag can end the script early
     script = lambda name: _web(name).decode().replace('</script', '<\\/script')
-    parts = dict(DATA=text, THREE=script('three.min.js'), DECODER='', WASM='', ORT='', ORTMOD='')
+    parts = dict(DATA=text, THREE=script('three.min.js'), DECODER='', EYES='', WASM='', ORT='', ORTMOD='')
     if decoder is not None:
-        parts |= dict(DECODER=_packed(np.frombuffer(decoder, np.uint8), np.uint8), WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
+        parts |= dict(DECODER=_zipped(decoder), WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
                       ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'))
     page = (files('spa3r')/'viewer.html').read_text(encoding='utf8')
     for k,v in parts.items(): page = page.replace(f'/*{k}*/', v, 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
 
 # %% ../nbs/13h_page.ipynb #c1ecb729
-def photo_measures(
-    scene:FieldScene, # From `photo_scene`
-)->list: # Rows of a table
-    "Cosine and L1 on the held-back photos, beside two ways of not imagining anything"
-    ctx = [t for t,k in zip(scene.teacher, scene.kind) if k=='context']
-    tgt = [(t,p,ctx[min(i, len(ctx)-1)]) for i,(t,p) in enumerate((t,p) for t,p,k in zip(scene.teacher, scene.pred, scene.kind) if k=='target')]
-    mean = torch.stack(ctx).mean(0)
-    rows = {'prediction':[(p,t) for t,p,_ in tgt], 'the photo before, copied':[(c,t) for t,_,c in tgt], 'mean of the context photos':[(mean,t) for t,_,_ in tgt]}
-    cos = lambda ab: np.mean([cosine_map(a, b).mean().item() for a,b in ab])
-    l1 = lambda ab: np.mean([(a-b).abs().mean().item() for a,b in ab])
-    return [['','cosine','L1']]+[[k,*(f'{o(v):.3f}'.replace('-', '−') for o in (cos,l1))] for k,v in rows.items()]
+def measures_table(
+    rows:list, # From `scene_measures`
+)->dict: # measures and best, for `write_html`
+    "The measures of a scene as a table, and which row won"
+    num = lambda x: f'{x:.3f}'.replace('-', '−')
+    best = max(range(len(rows)), key=lambda i: rows[i]['cosine'], default=None)
+    return dict(measures=[['','cosine','L1'], *([r['name'],num(r['cosine']),num(r['l1'])] for r in rows)] if rows else [], best=best)
 
 # %% ../nbs/13h_page.ipynb #837da547
 def room_measures(
@@ -219,16 +249,17 @@ def room_measures(
     prior = fit_prior(student, teacher, range(HELD_OUT-2*n, HELD_OUT), **kw)
     return judge(student, teacher, range(HELD_OUT, HELD_OUT+n), prior, **kw)
 
-def _table_rows(
+def _rooms_table(
     result:dict, # From `room_measures`
-)->list: # Rows of a table
-    "The measures as the page shows them"
+)->dict: # measures and best, for `write_html`
+    "The measures over rooms as the page shows them"
     num = lambda d: '–' if d['mean'] is None else f"{d['mean']:.3f} ± {d['std']:.3f}"
-    heads = ('cosine','l1','furniture')
-    return [['',*('L1' if h=='l1' else h for h in heads)]]+[[k,*(num(d[h]) for h in heads)] for k,d in result['rows'].items() if k!='teacher itself']
+    heads,rows = ('cosine','l1','furniture'),{k:d for k,d in result['rows'].items() if k!='teacher itself'}
+    best = max(range(len(rows)), key=lambda i: list(rows.values())[i]['cosine']['mean'])
+    return dict(measures=[['',*('L1' if h=='l1' else h for h in heads)], *([k,*(num(d[h]) for h in heads)] for k,d in rows.items())], best=best)
 
 def _print_rows(rows):
-    w = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    w = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))] if rows else []
     for r in rows: print('  '.join(o.ljust(n) if i==0 else o.rjust(n) for i,(o,n) in enumerate(zip(r, w))))
 
 # %% ../nbs/13h_page.ipynb #2bb4017a
@@ -241,10 +272,18 @@ def _about(student, teacher, folder):
     return f"Made with {shipped}; the teacher has {n/1e6:.1f}M numbers."
 
 def _cameras_line(e):
-    "What is known of predicted cameras"
+    "What is known of predicted cameras over generated rooms"
     if e['given']: return "Cameras are told to the model, not predicted."
-    return (f"Cameras are predicted from the pictures: median error of the relative rotation in unseen rooms {e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”"
+    return (f"Over unseen generated rooms, not in these pictures, predicted cameras have a median error of the relative rotation of {e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”"
             + ("." if unposed(e) else ": they are unreliable, and so is where a prediction is put."))
+
+def _first(scene, teacher, noun, imgs=None):
+    "The verdict on a scene, and what its pictures say about its cameras"
+    rows = scene_measures(scene)
+    first = verdict(rows, scene.kind.count('context'), scene.kind.count('target'), noun)
+    if isinstance(teacher, ExactTeacher): return rows,first|dict(cameras="Its cameras were told to it, not found.")
+    cams = about_cameras(agreement(teacher, imgs), reprojection(scene))
+    return rows,first|dict(cameras=cams['text'], why=cams['why'], trusted=cams['trusted'])
 
 # %% ../nbs/13h_page.ipynb #e08fd651
 NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how often a linear probe still finds the right class on furniture. Mean ± standard deviation over rooms.",
@@ -252,50 +291,67 @@ NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how
 
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
-    seed = HELD_OUT+o['seed']
-    scene = room_scene(student, teacher, seed, o['views'], o['between'], view_side(student, teacher), o['device'])
-    about,remarks,kw = _about(student, teacher, folder),[],{}
-    print(about)
+    seed,side = HELD_OUT+o['seed'],view_side(student, teacher)
+    scene = room_scene(student, teacher, seed, o['views'], o['between'], side, o['device'], o['tell'])
+    about,remarks = _about(student, teacher, folder),[]
+    imgs = torch.stack([im for im,k in zip(scene.imgs, scene.kind) if k!='path'])
+    rows,first = _first(scene, teacher, 'view', F.interpolate(imgs, (side,side), mode='area').to(o['device']))
+    print(about, first['text'], first['cameras'], sep='\n')
+    kw = measures_table(rows)|dict(measures_title=f"In this room, on its {scene.kind.count('target')} held-back views")
+    _print_rows(kw['measures'])
     if o['rooms']:
+        o['tell'](f"measuring on {o['rooms']} other unseen rooms")
         res = room_measures(student, teacher, o['rooms'], o['device'])
         print('\n'+format_table(res))
         remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
-        kw = dict(measures=_table_rows(res), measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
+        kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
     exact = isinstance(teacher, ExactTeacher)
     lead = [f"{nc} {'views' if exact else 'pictures'} of a room went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers, all that the model keeps. From these alone it predicts "
-            f"what the teacher's features would be at {nt+npath} cameras that it was never given: {nt} held-back views (target, orange) and {npath} cameras between (grey). The room is generated, so the truth is known everywhere.",
-            "Same colour, same feature: one colour basis for teacher and prediction, in the panels and in the cloud. Walk with the slider, or go where no camera was (W A S D): a good prediction keeps the furniture where the teacher sees it."]
+            f"what the teacher's features would be at {nt+npath} cameras that it was never given: {nt} held-back views (target, orange) and {npath} cameras between (grey). The room is generated, so the truth is known everywhere."]
+    remarks += [first['why']] if 'why' in first else []
     remarks = [about, f"The room (seed {seed}) was in no training."+(" What is nearly free is in the table too: most of the cosine comes from knowing what rooms look like, so read it beside shuffled latents and furniture." if o['rooms'] else ''),
                *remarks, "Points stand at the room's true depth; only their colours are predicted. One patch is one feature, so nothing smaller than a patch can be right."]
-    return scene,dict(title='What would it look like from over there?', lead=lead, remarks=remarks, said=SAID_EXACT if exact else {}, **kw)
+    return scene,dict(title='What would it look like from over there?', said_first=first, lead=lead, remarks=remarks, said=SAID_EXACT if exact else {}, **kw)
 
 # %% ../nbs/13h_page.ipynb #5aac1594
-def _photos(student, teacher, folder, o):
-    "The scene and the words of photos or a video"
+def _pictures(teacher, o):
+    "Pictures as the model sees them and as the eye does, their names, what was left out, and how they were chosen"
     cfg = teacher.vggt.cfg
     kw = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch)
-    if o['images'] is not None: imgs,names,left = read_photos(o['images'], **kw)
-    else: (imgs,names),left = read_video(o['video'], **kw),[]
-    for l in left: print(f'left out {l}')
-    scene = photo_scene(student, teacher, imgs, o['between'], o['device'])
-    about,rows = _about(student, teacher, folder),photo_measures(scene)
+    if o['images'] is None:
+        imgs,names = read_video(o['video'], **kw)
+        return imgs,None,names,[],f"{len(names)} frames of {Path(o['video']).name}"
+    n = len(photo_names(o['images']))
+    o['tell'](f"reading {n} photos")
+    with warnings.catch_warnings(record=True) as cut: imgs,names,left = read_photos(o['images'], **kw)
+    left += list({str(w.message) for w in cut})[:1]  # said once, not for each of them
+    times = max(1, round(448/cfg.img_size))
+    chosen = f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
+    return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
+
+def _photos(student, teacher, folder, o):
+    "The scene and the words of photos or a video"
+    imgs,shown,names,left,chosen = _pictures(teacher, o)
+    for l in left: print(f'left out: {l}')
+    scene = photo_scene(student, teacher, imgs, o['between'], o['device'], shown, names, o['tell'])
+    o['tell']('the teacher is shown them in the opposite order')
+    about,(rows,first) = _about(student, teacher, folder),_first(scene, teacher, 'photo' if o['images'] else 'frame', imgs.to(o['device']))
     remarks = [about]
-    if folder.parent==WEIGHTS:
-        remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood.",
-                    _cameras_line(camera_errors(teacher, range(HELD_OUT, HELD_OUT+8), hw=[view_side(student, teacher)]*2, device=o['device']))]
-    else: remarks += ["Cameras are those that the teacher predicts."]
-    remarks += ["Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
-                "Points stand at the teacher's depth for photos and at the depth probe's for cameras between them.",
-                *[f"Left out {l}." for l in left]]
-    print('\n'.join(remarks[:3])+'\n')
-    print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one held back\n")
-    _print_rows(rows)
+    if folder.parent==WEIGHTS: remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood."]
+    remarks += [first['why'], "Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
+                "Points of photos stand at the teacher's depth for each pixel, the least sure tenth left out; those of cameras between them at the depth probe's. Lengths have no unit that is known.",
+                *[f"Left out: {l}." for l in left]]
+    print(about, first['text'], first['cameras'], first['why'], sep='\n', end='\n\n')
+    print(f"{chosen}, in this order: {', '.join(names)}; every second one held back\n")
+    t = measures_table(rows)
+    _print_rows(t['measures'])
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
-    lead = [f"{nc} pictures went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
-            f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was. Same colour, same feature, everywhere on this page."]
+    lead = [f"{chosen[0].upper()+chosen[1:]}. {nc} went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
+            f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was."]
     said = dict(path=['nobody took one','from the context pictures alone, at a camera put between two predicted ones','','nobody was here'])
-    return scene,dict(title='What would it look like from over there?', lead=lead, measures=rows, measures_title=f'On the {nt} held-back pictures', remarks=remarks, said=said)
+    return scene,dict(title='What would it look like from over there?', said_first=first, lead=lead, measures_title=f"On the {nt} held-back picture{'s'*(nt!=1)}", remarks=remarks, said=said,
+                      unit='(not metres)', **t)
 
 # %% ../nbs/13h_page.ipynb #f7886bd8
 @command
@@ -325,7 +381,8 @@ def demo(
     student,tea,folder = load_student(weights, device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     make = _photos if real else _room
-    scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device))
+    scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device,
+        tell=lambda line: print(line, '…', file=sys.stderr, flush=True)))
     if export: print(f"\n{export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)}: points for other programs")
     decoder,why = find_decoder(student, folder) if live else (None,'it was left out')
     if live and not decoder: print(f"No live decoder in the page: {why}")

@@ -146,8 +146,9 @@ def test_page_is_whole(tmp_path):
     assert not re.search(r'/\*[A-Z]+\*/', own), 'a place for data was left empty'
     d = page_json(path)
     assert d['title']=='</script><script>alert(1)' and len(d['stops'])==5 and d['grid']==[3,4]
-    n = len(unpack(d['cloud']['stop'], np.uint16, -1))
-    assert unpack(d['cloud']['xyz'], np.float32, -1, 3).shape==(n,3) and len(unpack(d['cloud']['patch'], np.uint16, -1))==n
+    hw = d['cloud']['hw']
+    assert hw==[6,8] and unpack(d['cloud']['depth'], np.uint16, 5,*hw).max()<65535 and unpack(d['cloud']['rgb'], np.uint8, 3,*hw,3).shape[0]==3
+    assert d['verdict']['text'].startswith('From 3 pictures') or d['verdict']['won'] is None
     assert unpack(d['c2w'], np.float32, 5,3,4).shape[0]==5 and unpack(d['lens'], np.float32, 5,4).shape[0]==5 and d['live'] is None
     assert all(k in text for k in ('id="slide"','id="shot"','id="reset"','id="still"','webgl'))
 

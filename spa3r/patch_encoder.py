@@ -451,10 +451,12 @@ def forward(self:VGGT,
 @patch
 def load(self:VGGT,
     state:dict, # Tensors of a VGGT checkpoint
+    assign:bool=False, # Make them the parameters, in place of copying them
 )->list: # Names that were left out
     "Load a checkpoint whose every tensor has its place or is left out by name"
     self.left_out = dropped_keys(self.cfg, state)
-    self.load_state_dict({k:v for k,v in state.items() if k not in set(self.left_out)}, strict=True)
+    left = set(self.left_out)
+    self.load_state_dict({k:v for k,v in state.items() if k not in left}, strict=True, assign=assign)
     told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in self.left_out if '_head.' not in k)
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command
 from .rooms import HELD_OUT,make_rooms,render,scene_cameras
-from .scenes import VIDEOS,Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_spread_out,_why
+from .scenes import Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_some,_spread_out,_why
 
 # %% ../nbs/04_views.ipynb #2e4ed098
 def _to(o, device):
@@ -393,7 +393,6 @@ def _operations(gh, gw, v):
 
 # %% ../nbs/04_views.ipynb #78930cbf
 def _of(n, what): return f"{n} {what}{'s'*(n!=1)}"
-def _some(xs, k=8): return ', '.join(xs[:k])+(f" and {len(xs)-k} more" if len(xs)>k else '')
 def _hours(seconds): return f"{seconds/3600:.1f} hours" if seconds<2e5 else f"{seconds/86400:.1f} days"
 
 class BadData(UserError):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAID', 'SAID_EXACT', 'CAPTIONS', 'NUMBERS', 'OWN', 'NOTES', 'still', 'few_directions', 'page_data', 'write_html',
-           'measures_table', 'room_measures', 'demo']
+           'measures_table', 'room_measures', 'demo', 'show']
 
 # %% ../nbs/13h_page.ipynb #b21b4951
 import base64,gzip,json,sys,warnings
@@ -402,3 +402,21 @@ def demo(
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk"+(", its decoder included" if decoder else "")+("; it takes pictures of its own, too" if eyes else "")
           + ("; fewer --views or --between make it smaller" if path.stat().st_size>15e6 else ""))
     return path
+
+# %% ../nbs/13h_page.ipynb #1d94891b
+def show(
+    what=None, # Folder of photos, pictures (v, 3, h, w) in 0..1, or None for a generated room
+    out:str='field.html', # Page to write, too
+    height:int=860, # Of the frame, pixels
+    **kwargs, # For `demo`
+): # IPython HTML
+    "The page of a place in the output of a notebook's cell"
+    import html,tempfile
+    from IPython.display import HTML
+    from PIL import Image
+    with tempfile.TemporaryDirectory() as d:
+        if isinstance(what, Tensor):
+            for i,x in enumerate(what): Image.fromarray((x.clamp(0, 1)*255).round().byte().permute(1,2,0).cpu().numpy()).save(f'{d}/{i+1}.png')
+            kwargs = dict(views=len(what))|kwargs
+        page = demo(images=d if isinstance(what, Tensor) else None if what is None else str(what), out=out, **kwargs)
+    return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>')

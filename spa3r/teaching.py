@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from .cameras import Cameras,rotate,transform
-from .core import UserError,command,pick_device,set_seed,with_cfg
+from .core import UserError,command,pick_device,set_seed,there,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig
 from .psfm import draw_targets
@@ -76,7 +76,7 @@ def pose_loss(
     true:Tensor, # True ones, (b, v, 9)
 )->Tensor: # Scalar
     "L1 of the nine numbers; the turn counts five times, early rounds less"
-    w = torch.tensor([1.]*3+[5.]*4+[1.]*2, device=true.device)
+    w = there([1.]*3+[5.]*4+[1.]*2, true)
     return sum(((p-true).abs()*w).mean()*.6**i for i,p in enumerate(reversed(rounds)))
 
 # %% ../nbs/12b_teaching.ipynb #b586cb90
@@ -91,7 +91,8 @@ def match_loss(
     sim = codes[:,1:]@codes[:,:-1].mT/temp  # (b, v-1, n, n)
     dist,where = torch.cdist(xyz[:,1:], xyz[:,:-1]).min(-1)
     seen = dist<near
-    return F.cross_entropy(sim[seen], where[seen]) if seen.any() else sim.sum()*0
+    each = F.cross_entropy(sim.flatten(0,2), where.flatten(), reduction='none')
+    return (each*seen.flatten()).sum()/seen.sum().clamp(min=1)  # not `sim[seen]`: a GPU would have to say how many that are
 
 # %% ../nbs/12b_teaching.ipynb #d2439a73
 def teach_loss(
@@ -105,7 +106,7 @@ def teach_loss(
     toks = net.aggregate(views.imgs, is_tgt if is_tgt.any() else None, (*net.cfg.dpt_layers,last))
     x = net.patches(toks[last])
     res = dict(pose=pose_loss(net.camera_head(toks[last][:,:,0]), cams.pose()))
-    res |= _dense_loss(net, {k:t[:,[i]] for k,t in toks.items()}, _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
+    res |= _dense_loss(net, {k:t[:,i:i+1] for k,t in toks.items()}, _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
     true = {k:rearrange(t, 'b v y x c -> b v (y x) c') for k,t in _truth(views, net.grid(hw)).items()}
     said = lesson.ask(x)
     res['ask'] = _asked_loss(said[...,:10], true) + .5*F.cross_entropy(said[...,10:].flatten(0,-2), true['cls'].flatten())

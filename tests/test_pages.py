@@ -72,7 +72,7 @@ def test_each_equation_has_a_check():
 
 # --- glossary
 
-terms = re.findall(r'^\| ([^|]+) \| ([^|]+) \| \[[^\]]+\]\(([^)]+)\) \|$', prose('glossary.ipynb').split('## Words with')[0], re.M)
+terms = re.findall(r'^- \*\*(.+?)\*\*: (.+) \(\[[^\]]+\]\(([^)]+)\)\)$', prose('glossary.ipynb').split('## Words with')[0], re.M)
 
 def test_glossary_is_in_order_and_says_each_once():
     names = [t for t,_,_ in terms]

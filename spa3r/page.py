@@ -397,7 +397,9 @@ def demo(
     if live and not decoder: print(f"No live decoder in the page: {why}")
     eyes = find_eyes(student, tea, folder) if decoder else None
     if eyes: words |= dict(eyes=eyes, side=tea.vggt.cfg.img_size, eyegrid=tea.vggt.cfg.img_size//tea.vggt.cfg.patch)
-    try: path = write_html(out, scene, decoder=decoder, why=why, **words)
+    try:
+        path = write_html(out, scene, decoder=decoder, why=why, **words)
+        if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, decoder=decoder, why=why, **words|dict(eyes=None)),None  # first what was asked for
     except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk"+(", its decoder included" if decoder else "")+("; it takes pictures of its own, too" if eyes else "")
           + ("; fewer --views or --between make it smaller" if path.stat().st_size>15e6 else ""))

@@ -1,14 +1,16 @@
 "The page in a real browser, from the disk: it opens, decodes where nobody was, and does with less where the browser lacks something"
-import json,struct
+import base64,json,struct
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from browser import CHROMIUM,browser
 from spa3r.cameras import Cameras,intrinsics,look_at
-from spa3r.page import demo,write_html
+from spa3r.onnx_decoder import Eyes
+from spa3r.page import demo,show,write_html
+from spa3r.probes import load_student
 from spa3r.rooms import HELD_OUT,render,sample_scenes
-from spa3r.verdict import TERMS
+from spa3r.verdict import TERMS,verdict
 from spa3r.viewer import FieldScene,scene_points
 
 pytest.importorskip('websocket', reason='websocket-client, of the extra `dev`, is not installed')
@@ -157,7 +159,7 @@ def test_a_pressed_button_can_be_read_under_the_mouse(page):
     assert page.eval('document.querySelector("#colours [aria-pressed=true]").matches(":hover")') and abs(lum(ink)-lum(paper))>400
 
 def test_space_belongs_to_the_control_that_has_the_focus(page):
-    for sel in ('#only','#more summary','#play'):
+    for sel in ('#only','#more summary','#play'):  # ends with the walk, which stops below
         page.eval(f'document.querySelector("#more").open = true; document.querySelector(`{sel}`).focus()')
         page.key(' ')
         assert page.eval('!!timer')==(sel=='#play'), sel
@@ -295,6 +297,47 @@ def test_no_sideways_scrolling(tab, field, width):
     assert tab.eval('document.documentElement.scrollWidth')<=width
     tab.key('b')
     assert tab.eval('document.documentElement.scrollWidth')<=width
+
+def js(x, kind='float32'): return f"(s => new {kind.capitalize()}Array(Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer))('{base64.b64encode(np.ascontiguousarray(x, kind).tobytes()).decode()}')"
+
+@of_photos
+def test_pictures_of_the_reader_are_looked_at_as_torch_does(page):
+    student,teacher,_ = load_student('nano')
+    pics,hide = torch.rand(3,3,112,112, generator=torch.Generator().manual_seed(0)),torch.tensor([0.,1.,0.])
+    with torch.no_grad(): want = dict(zip(Eyes.names, Eyes(student, teacher.vggt)(pics, hide)))
+    page.eval(f'see([{",".join(f"{{x:{js(o)}}}" for o in pics)}], [0,1,0]).then(o => {{window.told = o}})')
+    for k,w in want.items():
+        got = np.array(page.eval(f'Array.from(told.{k})'))
+        assert np.abs(got-w.numpy().ravel()).max()<1e-3*max(1, w.abs().max().item()), k
+
+@of_photos
+def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
+    "Latents, field, cloud, verdict and the free camera, from files, without Python"
+    rooms,cams = sample_scenes([HELD_OUT+4], 3, (120,160))
+    for i,x in enumerate(render(rooms, cams, (120,160))['rgb'][0]): Image.fromarray((x*255).byte().numpy()).save(tmp_path/f'{i}.png')
+    first = page.eval('D.verdict.text')
+    files = ','.join(f'new File([{js(np.frombuffer((tmp_path/f"{i}.png").read_bytes(), np.uint8), "uint8")}], "mine {i}.png", {{type:"image/png"}})' for i in (2,0,1))
+    page.eval(f'(() => {{const t = new DataTransfer(); for (const f of [{files}]) t.items.add(f); dispatchEvent(new DragEvent("drop", {{dataTransfer:t, cancelable:true}}))}})()')
+    page.wait('D!==PAGE', 300)
+    assert page.eval('stops.map(s => s.file)')==['mine 0.png','mine 1.png','mine 2.png'] and page.eval('stops.map(s => s.kind)')==['context','target','context']
+    rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
+    assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1)['text'], 'the sentence is that of Python'
+    assert page.eval('D.best')==max(range(4), key=lambda i: rows[i][1]) and page.eval('ids.length')>3000 and page.eval('V')==3
+    k = count(page)
+    page.key('w')
+    settled(page, k)
+    assert page.eval('S.pose && live.rgb.length==3*n && live.rgb.some(x => x>0)')
+    page.eval('$("undo").click()')
+    assert page.eval('D===PAGE') and text(page, 'verdict')==first
+    page.eval(f'own([new File(["x"], "a.png", {{type:"image/png"}})])')
+    assert 'at least two' in text(page, 'ownsay')
+
+def test_a_page_in_the_output_of_a_cell(tab, tmp_path):
+    (tmp_path/'cell.html').write_text(show(out=str(tmp_path/'a.html'), rooms=0, views=2, between=0).data, encoding='utf8')
+    tab.at = None
+    tab.open(f'file://{tmp_path}/cell.html')
+    tab.wait('document.querySelector("iframe").contentDocument?.body?.dataset.live=="1"', 120)
+    assert tab.eval('document.querySelector("iframe").contentDocument.getElementById("verdict").textContent').startswith('From 1 view')
 
 def test_less_is_shown_and_said(tab, field):
     open_page(tab, field, '#live=0', live='0')

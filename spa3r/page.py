@@ -7,7 +7,7 @@ __all__ = ['SAID', 'SAID_EXACT', 'CAPTIONS', 'NUMBERS', 'OWN', 'NOTES', 'still',
            'measures_table', 'room_measures', 'demo', 'show']
 
 # %% ../nbs/13h_page.ipynb #b21b4951
-import base64,gzip,json,sys,warnings
+import base64,gzip,json,warnings
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .cameras import scale_intrinsics
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,check_outputs,command,pick_device,say
 from .scenes import given_pictures,photo_names,read_photos,read_video,sharper
 from .teachers import ExactTeacher
 from .measures import fit_prior
@@ -25,7 +25,7 @@ from .psfm import Spa3R
 from .rooms import HELD_OUT
 from .viz import FeaturePCA,cosine_map
 from .viewer import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
-from .files import check_export,export_scene
+from .files import COLOURS,check_export,export_scene
 from .verdict import ABOUT,SENTENCE,TERMS,about_cameras,agreement,reprojection,scene_measures,verdict
 from .onnx_decoder import find_decoder,find_eyes
 
@@ -363,7 +363,7 @@ def _photos(student, teacher, folder, o):
                       unit='(not metres)', **t)
 
 # %% ../nbs/13h_page.ipynb #f7886bd8
-@command
+@command(seed='[0, 1e9]', views='[2, 256]', between='[0, 64]', rooms='[0, 1e5]', export_colours=COLOURS)
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
     video:str=None, # Video file of one place (needs the extra `video`)
@@ -381,26 +381,25 @@ def demo(
     export_bare:bool=False, # No cameras in it
 )->Path: # The page
     "Predict the feature fields of cameras nobody took, and write one page to look at them. Without arguments: a generated room"
-    if views<2 or between<0: raise UserError(f"--views {views} --between {between}: at least 2 pictures and no negative number of cameras between them")
-    if rooms==1 or rooms<0 or seed<0: raise UserError(f"--rooms {rooms} --seed {seed}: give 0 rooms or at least 2, and a seed from 0 up")
-    if Path(out).is_dir(): raise UserError(f"--out {out!r} is a folder: give the name of a file")
+    if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
+    check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)
     device,real = pick_device(device),given_pictures(images, video)
     if real and not weights: weights = 'nano'  # only these start from images
+    say('loading the weights')
     student,tea,folder = load_student(weights, device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     make = _photos if real else _room
-    scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device,
-        tell=lambda line: print(line, '…', file=sys.stderr, flush=True)))
+    scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device, tell=say))
     if export: print(f"\n{export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)}: points for other programs")
+    say('making the decoder for the page')
     decoder,why = find_decoder(student, folder) if live else (None,'it was left out')
     if live and not decoder: print(f"No live decoder in the page: {why}")
     eyes = find_eyes(student, tea, folder) if decoder else None
     if eyes: words |= dict(eyes=eyes, side=tea.vggt.cfg.img_size, eyegrid=tea.vggt.cfg.img_size//tea.vggt.cfg.patch)
-    try:
-        path = write_html(out, scene, decoder=decoder, why=why, **words)
-        if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, decoder=decoder, why=why, **words|dict(eyes=None)),None  # first what was asked for
-    except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
+    say('writing the page')
+    path = write_html(out, scene, decoder=decoder, why=why, **words)
+    if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, decoder=decoder, why=why, **words|dict(eyes=None)),None  # first what was asked for
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk"+(", its decoder included" if decoder else "")+("; it takes pictures of its own, too" if eyes else "")
           + ("; fewer --views or --between make it smaller" if path.stat().st_size>15e6 else ""))
     return path

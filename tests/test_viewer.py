@@ -376,8 +376,8 @@ def test_bad_arguments(exact, nano, photos, tmp_path):
     bad.mkdir()
     (bad/'config.json').write_text((exact/'config.json').read_text())
     for kw,why in [(dict(images='none'), 'No folder'), (dict(images=''), 'No folder'), (dict(video=''), 'No video'), (dict(device='meta'), 'No device'), (dict(video='none.mp4'), 'No video'), (dict(images='a', video='b'), 'not both'),
-                   (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'at least 2'),
-                   (dict(seed=-1), 'from 0 up'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
+                   (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'views 1'),
+                   (dict(seed=-1), 'seed -1'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
                    (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
         with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'), live=False)|kw))
     (bad/'model.safetensors').write_bytes((exact/'model.safetensors').read_bytes())

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from .core import UserError,read_text
 from .blind import debias
 from .questions import room_questions
+from .pictures import token_in
 from .scenes import VIDEOS,Video,_plain
 from .vsibench import NUMERIC,TYPES,letters,scene_of
 from .watching import room_frames
@@ -36,6 +37,7 @@ def fault(
     if not isinstance(q['id'], (int,str)): return f"id {q['id']!r} is neither a number nor a name"
     if odd := _odd_name(q): return odd
     if not isinstance(q['question'], str): return f"question {q['question']!r} is no text"
+    if token := token_in(q['question'], *map(str, q['options'] if isinstance(q.get('options'), list) else ())): return f"{token} in words, which a model takes for the token"
     if q['question_type'] not in TYPES: return f"question_type {q['question_type']!r} is none of {', '.join(TYPES)}"
     truth = q['ground_truth']
     if q['question_type'] in NUMERIC:

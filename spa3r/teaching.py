@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from .cameras import Cameras,rotate,transform
-from .core import UserError,command,pick_device,set_seed,there,with_cfg
+from .core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,there,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig
 from .psfm import draw_targets
@@ -143,16 +143,17 @@ def teach(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Train the miniature patch encoder on rooms: cameras, depth, points, and what it takes to find them"
-    from safetensors.torch import load_file
     cfg = replace(LESSONS, **kwargs)
     if cfg.images_device<(most := STAGES[-1].v_max): raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
     if init and not (Path(init)/'model.safetensors').is_file(): raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
+    check_outputs(out, folder=True, sources=(init,))
     acc = accelerator(pick_device(device, numbered=False))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), len(CLASSES))
     if init:
-        state = load_file(Path(init)/'model.safetensors')
-        (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
+        state = TensorFiles(init).tensors()
+        try: (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
+        except RuntimeError as e: raise UserError(f"the weights in {init} do not fit the miniature: {one_line(e)}") from e
     batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')  # a GPU takes them itself: workers may not use it
     lesson = fit(lesson, batch, teach_loss, cfg, out, settings=dict(init=init), device=acc.device, progress=not quiet)
     if acc.is_main_process: lesson.vggt.save_pretrained(out)

@@ -186,17 +186,6 @@ class Videos:
             with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e: raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
-    def stamp(self, q:dict)->str:
-        "Fingerprint of a question's video, which changes when it is replaced"
-        found = self.find(q)
-        if not isinstance(found, Path): return f'{found[1].CRC:08x}-{found[1].file_size}'
-        size,h = found.stat().st_size,0
-        with open(found, 'rb') as f:
-            for i in range(0, size, max(2**16, size//16)):
-                f.seek(i)
-                h = zlib.crc32(f.read(2**16), h)
-        return f'{h:08x}-{size}'
-
 # %% ../nbs/18d_benchmark.ipynb #0dfa6432
 @patch
 def film(self:Videos, q:dict, n:int)->np.ndarray:
@@ -246,7 +235,6 @@ class RoomFilms:
     "Films of generated rooms, by the number in their scene's name"
     root = 'the rooms'
     def find(self, q:dict): return re.fullmatch(r'room-\d+', str(q['scene_name']))
-    def stamp(self, q:dict)->str: return ''
     def film(self, q:dict, n:int)->np.ndarray:
         "Frames of the room of a question"
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_json,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices

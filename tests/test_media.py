@@ -377,12 +377,5 @@ def test_names_that_mean_the_same(tmp_path, name, scene):
 def test_no_name_leads_out_of_the_folder(tmp_path, kw):
     film(tmp_path/'out/s0.mp4', 4)
     (tmp_path/'in').mkdir()
-    for f in ('find','stamp','open'):
+    for f in ('find','open'):
         with pytest.raises(UserError, match='no plain name'): getattr(bm.Videos(tmp_path/'in'), f)(asked(**kw))
-
-def test_a_replaced_video_has_another_stamp(tmp_path):
-    film(tmp_path/'d/s0.mp4', 6)
-    before = bm.Videos(tmp_path).stamp(asked())
-    assert before==bm.Videos(tmp_path).stamp(asked())
-    film(tmp_path/'d/s0.mp4', 6, first=90)
-    assert before!=bm.Videos(tmp_path).stamp(asked())

@@ -169,7 +169,7 @@ def __getitem__(self:RoomTalks, i):
     room = self.number(i)
     frames,latents,qs = self.scene(room)
     mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
-    return Talk([(prompt(q),str(q['ground_truth'])) for q in mine], pictures(frames, self.frames), f'room {room}', True, latents)
+    return Talk([(prompt(q),str(q['ground_truth'])) for q in mine], pictures(frames, self.frames), f'room {room}', True, latents=latents)
 
 # %% ../nbs/19c_finetune.ipynb #fb4b1013
 def segments(

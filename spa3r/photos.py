@@ -85,7 +85,7 @@ def photograph(
     def vary(lo, hi, own, *c):  # one number a set, and a little one's own
         return (_draw(g, b, 1, *c, lo=lo, hi=hi)+_draw(g, b, v, *c, lo=-own, hi=own)).flatten(0,1).to(imgs)
     x,per = imgs.flatten(0,1),lambda o: o[:,None,None,None]
-    x = x*per(2**vary(-1., .6, .25))*(2**vary(-.25, .25, .05, 3))[...,None,None]
+    x = x*per(2**vary(-.9, .8, .25))*(2**vary(-.25, .25, .05, 3))[...,None,None]
     x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1,)*4, mode='replicate'), 3, 1), per(vary(-.6, .8, .1).clamp(0, 1)))
     x = x+torch.randn(x.shape, generator=g).to(x)*per(vary(-.01, .03, .005).clamp(min=0))
     x = x.clamp(1e-3, 1)**per(2**vary(-.4, .4, .05))

@@ -11,6 +11,7 @@ __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'B
 import math,random
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch, torch.nn.functional as F
@@ -530,7 +531,7 @@ def _good(depth, seen, away, slack=0.):
 
 # %% ../nbs/03_rooms.ipynb #4ce949c0
 TURNS = dict(video=(12,27), steps=(3,10))  # degrees of yaw from view to view
-LAYOUTS = (*TURNS,'wide')  # ways to stand in a room
+LAYOUTS = (*TURNS,'around','wide')  # ways to stand in a room
 
 def _turned(yaw, pitch):
     "Rows of the camera's rotation: right, down, forward"
@@ -572,21 +573,45 @@ def _path(room, n, r, spread, tx, ty, restarts=10):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
+# %% ../nbs/03_rooms.ipynb #fe745432
+def _around(room, n, r, tx, ty):
+    "`n` cameras that look at one thing from near: positions and rotations"
+    lim = np.array(room.size)/(2,2,1)-.15
+    yaws = np.array([o.yaw for o in room.furniture])
+    boxes = *[np.array([getattr(o,k) for o in room.furniture]) for k in ('centre','half')],np.cos(yaws),np.sin(yaws)
+    for _ in range(10**4):
+        thing,turn,up,out = r.choice(room.objects),r.choice((-1,1)),r.uniform(-.1,.7),[]
+        yaw = math.atan2(thing.centre[1], thing.centre[0])+r.uniform(-.7,.7)  # from the middle of the room, roughly
+        while len(out)<n:
+            for i in range(8):
+                if i==4: turn = -turn
+                a,b = yaw+turn*math.radians(r.uniform(5,20))*bool(out),min(max(up+r.uniform(-.2,.2),-.3),1.)
+                eye = np.array(thing.centre)-(max(thing.half)+r.uniform(.4,1.2))*_turned(a, -b)[2]
+                if not ((np.abs(eye[:2])<lim[:2]).all() and .15<eye[2]<lim[2]): continue
+                R = _turned(a+r.uniform(-.15,.15), -b+r.uniform(-.15,.15))
+                depth,_,away = _see(boxes, room.size, eye, R, tx, ty)
+                if away>.1 and (depth<.25).mean()<.1: break
+            else: break
+            out.append((eye,R))
+            yaw,up = a,b
+        if len(out)==n: return out
+    raise RuntimeError(f'no good cameras found in room {room.seed}')
+
 # %% ../nbs/03_rooms.ipynb #bf9b01e6
 def room_cameras(
     room:Room, # Where to stand
     n:int, # Number of views
     hw:tuple=(112,112), # Image height and width, pixels
     seed:int=None, # Another number gives another path; default: the room's own
-    spread:str='video', # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'wide': from all sides of the room
+    spread:str='video', # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around' one thing, from near; 'wide': from all sides of the room
 )->Cameras: # (n,), on the CPU
     "Cameras at eye height that see something: a bad one is drawn again, the room stays"
     if spread not in LAYOUTS: raise ValueError(f"spread is '{spread}': use {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
     r = random.Random(f'cameras {room.seed if seed is None else seed}')
     h,w = hw
     f = min(h,w)/2/math.tan(math.radians(r.uniform(60,80))/2)  # 60 to 80 degrees over the shorter side
-    m = np.zeros((n,4,4), dtype=np.float32)
-    for o,(eye,R) in zip(m, _path(room, n, r, spread, w/2/f, h/2/f)): o[:3,:3],o[:3,3],o[3,3] = R,-R@eye,1
+    m,path = np.zeros((n,4,4), dtype=np.float32),partial(_around, room, n, r) if spread=='around' else partial(_path, room, n, r, spread)
+    for o,(eye,R) in zip(m, path(w/2/f, h/2/f)): o[:3,:3],o[:3,3],o[3,3] = R,-R@eye,1
     K = np.array([[f,0,w/2],[0,f,h/2],[0,0,1]], dtype=np.float32)
     return Cameras(torch.from_numpy(m), torch.from_numpy(K).expand(n,3,3).clone(), tuple(hw))
 
@@ -595,7 +620,7 @@ def sample_scenes(
     seeds, # One whole number a scene
     v:int, # Views of each
     hw:tuple=(112,112), # Image height and width, pixels
-    spread:str='video', # 'video', 'steps' or 'wide', see `room_cameras`
+    spread:str='video', # One of `LAYOUTS`, see `room_cameras`
 )->tuple: # Rooms, Cameras (b, v)
     "Rooms with cameras in them; the same seed gives the same scene in any batch"
     rooms = make_rooms(seeds)

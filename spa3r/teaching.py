@@ -20,7 +20,7 @@ from .core import UserError,command,pick_device,set_seed,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig,take_views
 from .psfm import draw_targets
-from .rooms import CLASSES,HELD_OUT,render,sample_scenes
+from .rooms import CLASSES,HELD_OUT,LAYOUTS,render,sample_scenes
 from .photos import handheld,photograph,redecorate
 from .training import TrainConfig,accelerator,fit
 
@@ -32,10 +32,15 @@ class Stage:
     size:int # Longer side of an image in pixels
     v_max:int # Most views of a scene
     steps:float=.2 # Share of sets that turn 3 to 10 degrees from view to view
+    around:float=.2 # Share of sets that look at one thing from near
     wide:float=0. # Share of sets seen from all sides of the room; the rest are videos
+    def shares(self, v):
+        "Share of each of `LAYOUTS` among sets of `v` views; two views from opposite sides would show nothing in common"
+        wide = self.wide*(v>2)
+        return 1-self.steps-self.around-wide,self.steps,self.around,wide
 
-STAGES = (Stage(.04, 56, 2, steps=.6), Stage(.1, 56, 2, steps=.3), Stage(.16, 56, 3, wide=.1), Stage(.25, 56, 4, wide=.15),
-          Stage(.6, 56, 6, wide=.2), Stage(.94, 56, 6, wide=.35), Stage(1., 112, 6, wide=.35))
+STAGES = (Stage(.04, 56, 2, steps=.5), Stage(.1, 56, 2), Stage(.16, 56, 3, wide=.1), Stage(.25, 56, 4, wide=.15),
+          Stage(.6, 56, 6, wide=.2), Stage(.94, 56, 6, wide=.3), Stage(1., 112, 6, wide=.3))
 SHAPES = ((1,1),(3/4,1),(1,3/4))  # height and width of square, landscape and portrait pictures, as shares of the longer side
 
 # %% ../nbs/12b_teaching.ipynb #7ea065b2
@@ -49,10 +54,9 @@ def lesson_views(
     "What there is to see in a step: the same for the same seed and step on any machine"
     stage,g = next(s for s in stages if step<s.until*cfg.steps),seeded(cfg.seed, step, m)
     draw = lambda n: torch.randint(n, (1,), generator=g).item()
-    v,hw,kind = cfg.v_min+draw(stage.v_max-cfg.v_min+1),[int(stage.size*s) for s in SHAPES[draw(3)]],torch.rand(1, generator=g).item()
+    v,hw = cfg.v_min+draw(stage.v_max-cfg.v_min+1),[int(stage.size*s) for s in SHAPES[draw(3)]]
     seeds = torch.randint(HELD_OUT, (cfg.images_device//v,), generator=g).tolist()
-    spread = 'steps' if kind<stage.steps else 'wide' if v>2 and kind>1-stage.wide else 'video'
-    rooms,cams = sample_scenes(seeds, v, hw, spread=spread)
+    rooms,cams = sample_scenes(seeds, v, hw, spread=LAYOUTS[torch.multinomial(torch.tensor(stage.shares(v)), 1, generator=g).item()])
     cams = handheld(cams, g)[:,torch.tensor(_order(v, draw))]
     is_tgt = draw_targets(len(seeds), v, .5, g) if draw(2) else torch.zeros(len(seeds), v, dtype=bool)
     views,seed = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms),draw(2**31)

@@ -26,19 +26,19 @@ class CrossAttention(nn.Module):
         self.q_norm,self.k_norm = (nn.LayerNorm(dim//nh) for _ in 'qk')
 
     def forward(self,
-        x:Tensor, # Tokens that ask, (n, d)
-        kv:Tensor, # Tokens that answer, (m, d)
-    )->Tensor: # What each of the askers was told, (n, d)
-        "One round of asking"
+        x:Tensor, # Tokens that give queries, (n, d)
+        kv:Tensor, # Tokens that give keys and values, (m, d)
+    )->Tensor: # For each token of `x`, its mean of values, (n, d)
+        "One round of cross-attention"
         q,k,v = (rearrange(o, 'n (nh e) -> nh n e', nh=self.nh) for o in (self.q_proj(x), self.k_proj(kv), self.v_proj(kv)))
         q,k = self.q_norm(q).to(v.dtype),self.k_norm(k).to(v.dtype)  # under autocast LayerNorm returns float32
         return self.proj(rearrange(F.scaled_dot_product_attention(q[None], k[None], v[None])[0], 'nh n e -> n (nh e)'))
 
 # %% ../nbs/14_adapter.ipynb #aa43126a
 class ZeroLinear(nn.Linear):
-    "A linear layer that starts out as zero, whoever initialises it"
+    "A linear layer that starts out as zero, whatever code initialises it"
     def reset_parameters(self):
-        "Say nothing"
+        "All zeros"
         for p in self.parameters(): nn.init.zeros_(p)
 
 # %% ../nbs/14_adapter.ipynb #2a601338
@@ -47,7 +47,7 @@ def _mlp(a, b, c, last=nn.Linear):
     return nn.Sequential(nn.Linear(a, b), nn.GELU(), last(b, c))
 
 class CrossFusion(nn.Module):
-    "Visual tokens ask the latents, and what they hear is added to them; at the start that is nothing"
+    "Visual tokens attend to the latents, and the result is added to them; at the start that is zero"
     def __init__(self,
         dim:int, # Width of the language model
         nh:int, # Number of heads
@@ -107,7 +107,7 @@ class AppendFusion(nn.Module):
         return torch.cat([x, self.geometry_projector(latents.to(x.dtype))])
 
 class NoFusion(nn.Module):
-    "The language model is told nothing of the latents"
+    "The language model gets no latents"
     def forward(self, x, latents): return x
 
 # %% ../nbs/14_adapter.ipynb #0289fb85

@@ -150,7 +150,7 @@ MEAN,STD = (0.485,0.456,0.406),(0.229,0.224,0.225)
 
 def normalise(
     imgs:Tensor, # RGB in 0..1, (..., 3, h, w)
-)->Tensor: # The same with the mean and spread of ImageNet taken out
+)->Tensor: # The same, less the mean and divided by the standard deviation of ImageNet
     "Images as DINO was fed them"
     m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s

@@ -44,9 +44,10 @@ def mixer(
     e:int, # Width of a head
 )->Tensor: # (b, 1, k, e, e)
     "`M` on each group of four in the first half of a head, quarter turns on the second"
-    h,eye = e//2,torch.eye(e//8, dtype=M.dtype, device=M.device)
+    half,eye = e//2,torch.eye(e//8, dtype=M.dtype, device=M.device)
     J = torch.block_diag(*[quarter_turn(e//8, M.device)]*2).to(M.dtype)
-    return (F.pad(torch.kron(eye[None,None], M.contiguous()), (0,h,0,h)) + F.pad(J, (h,0,h,0)))[:,None]
+    camera = F.pad(torch.kron(eye[None,None], M.contiguous()), (0,half,0,half))
+    return (camera + F.pad(J, (half,0,half,0)))[:,None]
 
 # %% ../nbs/06_prope.ipynb #aed24994
 class Prope:

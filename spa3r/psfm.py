@@ -158,9 +158,9 @@ def psfm_loss(
     obs, # An `Observation` of a frozen teacher
     on:str='targets', # Views that count: 'targets' (paper) or 'all' (official code)
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
-    weights:dict=None, # Weight of a term in the sum, by its name; 1 where nothing is said, as in paper and official code
+    weights:dict=None, # Weight of a term in the sum, by its name; 1 for the others, as in paper and official code
 )->dict: # 'loss' (the weighted sum), '<name>_l1', '<name>_cos' per feature, 'depth' of the detached probe; scalars
-    "Predict the features of hidden views from the context, and say how far off they are"
+    "Predict the features of hidden views from the context, and measure how far off they are"
     if on not in ('targets','all'): raise ValueError(f"on={on!r}: the loss is over 'targets' or 'all' views")
     keep = obs.is_tgt if on=='targets' else torch.ones_like(obs.is_tgt)
     if not keep.any(): raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'BALL', 'BUILD', 'WALL', 'ON', 'TURNS', 'LAYOUTS',
            'NEAR', 'paint', 'build', 'overlap', 'Thing', 'Room', 'RoomBuilder', 'make_room', 'Rooms', 'make_rooms',
-           'room_cameras', 'sample_scenes', 'render', 'exact_field']
+           'scene_cameras', 'room_cameras', 'sample_scenes', 'render', 'exact_field']
 
 # %% ../nbs/03_rooms.ipynb #55809620
 import math,random
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
-from functools import partial
+from operator import add,sub
 
 import numpy as np
 import torch, torch.nn.functional as F
@@ -214,7 +214,8 @@ ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet',
 # %% ../nbs/03_rooms.ipynb #6d98e73f
 def _bounds(parts):
     "Lowest and highest corner of some primitives"
-    return [[f(p[i]+s*p[i+3] for p in parts) for i in (1,2,3)] for f,s in ((min,-1),(max,1))]
+    cols = list(zip(*parts))
+    return [[f(map(op, cols[i], cols[i+3])) for i in (1,2,3)] for f,op in ((min,sub),(max,add))]
 
 def build(
     cls:str, # Class name
@@ -508,26 +509,35 @@ def make_rooms(
 # %% ../nbs/03_rooms.ipynb #d87f2aac
 _G = np.stack(np.meshgrid(*[(np.arange(6)+.5)/3-1]*2, np.ones(1)), -1).reshape(-1,3)  # 36 rays over the square -1..1
 
-def _see(boxes, size, eye, R, tx, ty):
-    "Depth and furniture share over a few rays of a camera, and how far it is from the nearest box"
-    C,H,c,s = boxes
-    d = (_G*(tx,ty,1))@R  # (36, 3), depth 1 along the camera's axis
+def _boxes(rooms):
+    "Boxes of the furniture, padded: centre, half size, cosine and sine of yaw, (b, 8, n)"
+    things = [o.furniture for o in rooms]
+    t = np.zeros((len(rooms), 8, max(map(len, things))))
+    t[:,2],t[:,6] = -1e6,1
+    for m,fs in zip(t, things): m[:,:len(fs)] = np.array([(*f.centre, *f.half, math.cos(f.yaw), math.sin(f.yaw)) for f in fs]).T
+    return t
+
+def _see(boxes, size, tan, eye, R):
+    "Depth and furniture share over a few rays of each camera, and how far it is from the nearest box: (m, 36), (m,), (m,)"
+    d = (_G*tan[:,None])@R  # (m, 36, 3), depth 1 along the camera's axis
     d = np.where(np.abs(d)<1e-9, 1e-9, d)
-    h = np.array((size[0]/2,size[1]/2,size[2]/2))
-    t = ((np.copysign(h, d)-(eye-(0,0,h[2])))/d).min(1)
-    q = eye-C
-    o = np.stack((c*q[:,0]+s*q[:,1], c*q[:,1]-s*q[:,0], q[:,2]), -1)  # (n, 3)
-    inv = 1/np.stack((d[:,:1]*c+d[:,1:2]*s, d[:,1:2]*c-d[:,:1]*s, d[:,2:]+0*c), -1)  # (36, n, 3)
-    n,k = -o*inv,np.abs(inv*H)
-    a,b = (n-k).max(-1),(n+k).min(-1)
-    f = np.where((a<b)&(b>0), np.maximum(a,0), np.inf).min(1)
-    away = np.maximum(np.abs(o)-H, 0)
-    return np.minimum(t,f), (f<t).mean(), np.sqrt((away**2).sum(-1).min())
+    t = ((np.copysign(size[:,None]/2, d)-(eye-size*(0,0,.5))[:,None])/d).min(-1)
+    x,y,z,hx,hy,hz,c,s = boxes.swapaxes(0, 1)[...,None]  # each (m, n, 1)
+    dx,dy,dz = np.ascontiguousarray(d.transpose(2,0,1))[:,:,None]  # each (m, 1, 36)
+    ex,ey,ez = eye.T[...,None,None]
+    x,y,z = ex-x,ey-y,ez-z
+    near,far,away = 0.,np.inf,0.
+    for o,e,h in ((c*x+s*y, dx*c+dy*s, hx), (c*y-s*x, dy*c-dx*s, hy), (z, dz, hz)):  # along each axis of the box
+        i = 1/e
+        n,k = -o*i,h*np.abs(i)
+        near,far,away = np.maximum(near, n-k),np.minimum(far, n+k),away+np.maximum(np.abs(o)-h, 0)**2
+    f = np.where(near<far, near, np.inf).min(1)
+    return np.minimum(t,f), (f<t).mean(-1), np.sqrt(away.min((1,2)))
 
 # %% ../nbs/03_rooms.ipynb #57b98626
 def _good(depth, seen, away, slack=0.):
-    "Is this camera worth having?"
-    return away>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .18*(1-slack)<=seen<=.8+.2*slack
+    "Which cameras are worth having?"
+    return (away>.2)&((depth<.75).mean(-1)<=.12+.2*slack)&(depth.mean(-1)>1.5-.5*slack)&(.18*(1-slack)<=seen)&(seen<=.8+.2*slack)
 
 # %% ../nbs/03_rooms.ipynb #4ce949c0
 TURNS = dict(video=(12,27), steps=(3,10))  # degrees of yaw from view to view
@@ -536,7 +546,7 @@ LAYOUTS = (*TURNS,'around','wide')  # ways to stand in a room
 def _turned(yaw, pitch):
     "Rows of the camera's rotation: right, down, forward"
     cy,sy,cp,sp = math.cos(yaw),math.sin(yaw),math.cos(pitch),math.sin(pitch)
-    return np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])
+    return sy,-cy,0,cy*sp,sy*sp,-cp,cy*cp,sy*cp,sp
 
 def _start(r):
     "State of a path: yaw, direction of the turn, offset of the eye, its radius, height and pitch"
@@ -553,79 +563,110 @@ def _step(r, i, spread, yaw, turn, off, rad, z, pitch):
     return a,a+r.uniform(-.35,.35),rad,z,pitch
 
 # %% ../nbs/03_rooms.ipynb #60e8b934
-def _path(room, n, r, spread, tx, ty, restarts=10):
-    "`n` good cameras along a path: positions and rotations"
+def _first_good(r, draw):
+    "Asks about one try, then about three and eight more; the first good one, or None"
+    for tries in (range(1), range(1,4), range(4,12)):
+        before = r.getstate() if len(tries)>1 else None
+        drawn = [draw(i) for i in tries]
+        good = yield drawn
+        if good is None: continue
+        if good+1==len(tries): return drawn[-1]
+        r.setstate(before)  # nobody has looked further
+        return [draw(i) for i in tries[:good+1]][-1]
+
+def _walk(room, n, r, spread, restarts=10):
+    "Asks about cameras along a path until it has `n` good ones: eye (3), rotation (9) and slack of each"
     W,L,_ = room.size
-    yaws = np.array([o.yaw for o in room.furniture])
-    boxes = *[np.array([getattr(o,k) for o in room.furniture]) for k in ('centre','half')],np.cos(yaws),np.sin(yaws)
+    def draw(i):
+        way = turn if i<8 else -turn  # nothing to see this way: turn back
+        a,*new = _step(r, len(out), spread, yaw, way, *state)
+        eye = -math.cos(a)*new[1]*(W/2-.45),-math.sin(a)*new[1]*(L/2-.45),new[2]
+        return way,new,(*eye, *_turned(new[0], new[3]), slack)
     for k in range(10**4):
         slack = min(max(k-restarts,0)/restarts, 1.)  # give up on perfection, slowly
         (yaw,turn,*state),out = _start(r),[]
-        while len(out)<n:
-            for i in range(12):
-                if i==8: turn = -turn  # nothing to see this way: turn back
-                a,*new = _step(r, len(out), spread, yaw, turn, *state)
-                eye,R = np.array((-math.cos(a)*new[1]*(W/2-.45), -math.sin(a)*new[1]*(L/2-.45), new[2])),_turned(new[0], new[3])
-                if _good(*_see(boxes, room.size, eye, R, tx, ty), slack): break
-            else: break
-            out.append((eye,R))
+        while len(out)<n and (found := (yield from _first_good(r, draw))):
+            turn,new,cam = found
+            out.append(cam)
             if spread in TURNS: yaw,state = new[0],[state[0],*new[1:]]
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
-# %% ../nbs/03_rooms.ipynb #fe745432
-def _around(room, n, r, tx, ty):
-    "`n` cameras that look at one thing from near: positions and rotations"
-    lim = np.array(room.size)/(2,2,1)-.15
-    yaws = np.array([o.yaw for o in room.furniture])
-    boxes = *[np.array([getattr(o,k) for o in room.furniture]) for k in ('centre','half')],np.cos(yaws),np.sin(yaws)
+def _walk_around(room, n, r):
+    "The same about cameras that look at one thing from near; they need only stand free: all that a slack of 5 leaves of `_good`"
+    (W,L,H),edge = room.size,.15
+    def draw(i):
+        way,far = turn if i<8 else -turn,max(thing.half)+r.uniform(.4,1.2)
+        a,b = yaw+way*math.radians(r.uniform(5,20))*bool(out),min(max(up+r.uniform(-.2,.2),-.3),1.)
+        eye = [min(max(c-far*o, lo), hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge), (W/2-edge,L/2-edge,H-edge))]
+        x,y,z = [c-o+r.uniform(-.15,.15) for c,o in zip(thing.centre, eye)]
+        return way,(a,b),(*eye, *_turned(math.atan2(y, x), math.atan2(z, math.hypot(x, y))), 5.)
     for _ in range(10**4):
         thing,turn,up,out = r.choice(room.objects),r.choice((-1,1)),r.uniform(-.1,.7),[]
         yaw = math.atan2(thing.centre[1], thing.centre[0])+r.uniform(-.7,.7)  # from the middle of the room, roughly
-        while len(out)<n:
-            for i in range(8):
-                if i==4: turn = -turn
-                a,b = yaw+turn*math.radians(r.uniform(5,20))*bool(out),min(max(up+r.uniform(-.2,.2),-.3),1.)
-                eye = np.array(thing.centre)-(max(thing.half)+r.uniform(.4,1.2))*_turned(a, -b)[2]
-                if not ((np.abs(eye[:2])<lim[:2]).all() and .15<eye[2]<lim[2]): continue
-                R = _turned(a+r.uniform(-.15,.15), -b+r.uniform(-.15,.15))
-                depth,_,away = _see(boxes, room.size, eye, R, tx, ty)
-                if away>.1 and (depth<.25).mean()<.1: break
-            else: break
-            out.append((eye,R))
-            yaw,up = a,b
+        while len(out)<n and (found := (yield from _first_good(r, draw))):
+            turn,(yaw,up),cam = found
+            out.append(cam)
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
+def _together(walks, rooms, tan):
+    "Answer the walks' questions, those of all rooms in one go; their paths, (b, n, 13)"
+    boxes,size,tan,done = _boxes(rooms),np.array([o.size for o in rooms]),np.array(tan),{}
+    asked = {i:next(w) for i,w in enumerate(walks)}
+    while asked:
+        at = [i for i,tries in asked.items() for _ in tries]
+        q = np.array([cam for tries in asked.values() for *_,cam in tries])
+        good = iter(_good(*_see(boxes[at], size[at], tan[at], q[:,:3], q[:,3:12].reshape(-1,3,3)), q[:,12]).tolist())
+        for i,tries in list(asked.items()):
+            told = [next(good) for _ in tries]
+            try: asked[i] = walks[i].send(told.index(True) if True in told else None)
+            except StopIteration as e: done[i],_ = e.value,asked.pop(i)
+    return np.array([done[i] for i in range(len(rooms))])
+
 # %% ../nbs/03_rooms.ipynb #bf9b01e6
+def scene_cameras(
+    rooms:list, # Where to stand, `Room`s
+    n:int, # Number of views of each
+    hw:tuple=(112,112), # Image height and width, pixels
+    spread='video', # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around': one thing from near; 'wide': from all sides; or a list with one of them for each room
+    seeds=None, # Another number gives another path; default: the rooms' own
+)->Cameras: # (b, n), on the CPU
+    "Cameras at eye height that see something: a bad one is drawn again, the room stays"
+    spread = [spread]*len(rooms) if isinstance(spread, str) else spread
+    for o in spread:
+        if o not in LAYOUTS: raise ValueError(f"spread is '{o}': use {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
+    rs = [random.Random(f'cameras {s}') for s in (seeds or [o.seed for o in rooms])]
+    h,w = hw
+    fs = [min(h,w)/2/math.tan(math.radians(r.uniform(60,80))/2) for r in rs]  # 60 to 80 degrees over the shorter side
+    walks = [_walk_around(o, n, r) if s=='around' else _walk(o, n, r, s) for o,r,s in zip(rooms, rs, spread)]
+    q = _together(walks, rooms, [(w/2/f, h/2/f, 1) for f in fs])
+    w2c = np.zeros((len(rooms),n,4,4), dtype=np.float32)
+    R = q[...,3:12].reshape(-1,n,3,3)
+    w2c[...,:3,:3],w2c[...,:3,3],w2c[...,3,3] = R,-(R@q[...,:3,None])[...,0],1
+    K = torch.tensor([[[f,0,w/2],[0,f,h/2],[0,0,1]] for f in fs])
+    return Cameras(torch.from_numpy(w2c), K[:,None].repeat(1,n,1,1), tuple(hw))
+
 def room_cameras(
     room:Room, # Where to stand
     n:int, # Number of views
     hw:tuple=(112,112), # Image height and width, pixels
     seed:int=None, # Another number gives another path; default: the room's own
-    spread:str='video', # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around' one thing, from near; 'wide': from all sides of the room
+    spread:str='video', # One of `LAYOUTS`, see `scene_cameras`
 )->Cameras: # (n,), on the CPU
-    "Cameras at eye height that see something: a bad one is drawn again, the room stays"
-    if spread not in LAYOUTS: raise ValueError(f"spread is '{spread}': use {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
-    r = random.Random(f'cameras {room.seed if seed is None else seed}')
-    h,w = hw
-    f = min(h,w)/2/math.tan(math.radians(r.uniform(60,80))/2)  # 60 to 80 degrees over the shorter side
-    m,path = np.zeros((n,4,4), dtype=np.float32),partial(_around, room, n, r) if spread=='around' else partial(_path, room, n, r, spread)
-    for o,(eye,R) in zip(m, path(w/2/f, h/2/f)): o[:3,:3],o[:3,3],o[3,3] = R,-R@eye,1
-    K = np.array([[f,0,w/2],[0,f,h/2],[0,0,1]], dtype=np.float32)
-    return Cameras(torch.from_numpy(m), torch.from_numpy(K).expand(n,3,3).clone(), tuple(hw))
+    "Cameras in one room"
+    return scene_cameras([room], n, hw, spread, None if seed is None else [seed])[0]
 
 # %% ../nbs/03_rooms.ipynb #4d05f4ed
 def sample_scenes(
     seeds, # One whole number a scene
     v:int, # Views of each
     hw:tuple=(112,112), # Image height and width, pixels
-    spread:str='video', # One of `LAYOUTS`, see `room_cameras`
+    spread='video', # One of `LAYOUTS`, see `scene_cameras`
 )->tuple: # Rooms, Cameras (b, v)
     "Rooms with cameras in them; the same seed gives the same scene in any batch"
     rooms = make_rooms(seeds)
-    cams = [room_cameras(o, v, hw, spread=spread) for o in rooms.rooms]
-    return rooms, Cameras(torch.stack([o.w2c for o in cams]), torch.stack([o.K for o in cams]), tuple(hw))
+    return rooms, scene_cameras(rooms.rooms, v, hw, spread)
 
 # %% ../nbs/03_rooms.ipynb #6dc8583a
 _E = [(i,i|1<<k) for i in range(8) for k in range(3) if not i>>k&1]  # the 12 edges of a box by its corners' bits

@@ -31,6 +31,7 @@ class Observation:
     depth:Tensor # Depth along z of each patch, (b, v, n)
     grid:tuple # Rows and columns of patches
     is_tgt:Tensor # True = hidden from the encoder, (b, v)
+    fine:tuple=None # If asked for: depth of each pixel of the teacher's map and its confidence in it, (b, v, h, w) each
     def to(self, device):
         "Copy on another device"
         return _to(self, device)
@@ -160,6 +161,7 @@ def context(self:VGGTTeacher,
 def observe(self:VGGTTeacher,
     views:Views, # Views with images
     is_tgt:Tensor, # True = hidden from the encoder, (b, v)
+    fine:bool=False, # Keep the depth of each pixel, too
 )->Observation: # What is to be known of the views
     "Context without the targets, features and cameras of all"
     imgs,net = views.imgs,self.vggt
@@ -170,8 +172,9 @@ def observe(self:VGGTTeacher,
     ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
     feats = {'geo':geo}
     if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
-    depth = F.interpolate(net.depth(toks, hw)[0], size=grid, mode='nearest')  # the top left pixel of each patch
-    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt)
+    each = net.depth(toks, hw)
+    depth = F.interpolate(each[0], size=grid, mode='nearest')  # the top left pixel of each patch
+    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt, each if fine else None)
 
 # %% ../nbs/07b_teachers.ipynb #e775a607
 class ExactTeacher(Teacher):

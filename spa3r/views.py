@@ -18,12 +18,13 @@ from itertools import chain
 from pathlib import Path
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command
-from .rooms import HELD_OUT,make_rooms,render,room_cameras
+from .rooms import HELD_OUT,make_rooms,render,scene_cameras
 from .scenes import VIDEOS,Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_spread_out,_why
 
 # %% ../nbs/04_views.ipynb #2e4ed098
@@ -260,9 +261,8 @@ def rooms_as_views(
 )->Views: # Rooms and cameras, on the CPU; no images
     "Rooms with cameras in them; a room's number says whether it is walked as in a video or seen from all sides"
     rooms = make_rooms(seeds)
-    spread = lambda s: ('video','wide')[torch.randint(2, (1,), generator=seeded(s)).item()]
-    cams = [room_cameras(o, v, hw, spread=spread(o.seed)) for o in rooms.rooms]
-    return Views(cams=Cameras(torch.stack([o.w2c for o in cams]), torch.stack([o.K for o in cams]), tuple(hw)), rooms=rooms)
+    spread = [('video','wide')[torch.randint(2, (1,), generator=seeded(o.seed)).item()] for o in rooms.rooms]
+    return Views(cams=scene_cameras(rooms.rooms, v, hw, spread), rooms=rooms)
 
 # %% ../nbs/04_views.ipynb #1e6ff864
 def with_images(
@@ -287,8 +287,10 @@ class RoomSource:
         return with_images(views) if self.images else views
 
 # %% ../nbs/04_views.ipynb #fc892439
+def _cached(folder, i): return folder/f'rooms-{i:06d}.npy',folder/f'cameras-{i:06d}.npy'
+
 class CachedRooms:
-    "Rooms whose pictures are on disk as bytes: a source of views for `Batches`"
+    "Rooms whose pictures are on disk as bytes, with their cameras: a source of views for `Batches`"
     name = 'cached rooms'
     def __init__(self,
         folder, # Written by `cache_rooms`
@@ -301,16 +303,18 @@ class CachedRooms:
     def __len__(self): return self.meta['rooms']
     @property
     def files(self):
-        "All files with pictures, in order"
-        return [self.folder/f'rooms-{i:06d}.npy' for i in range(len(self)//self.meta['per_file'])]
+        "All files: pictures and cameras, in order"
+        return [f for i in range(len(self)//self.meta['per_file']) for f in _cached(self.folder, i)]
     def views(self, seed:int, ks, v:int)->Views:
         "`v` views in a row of each of the rooms that are drawn as number `ks`"
         rooms,m = [shuffled(len(self), seed, k) for k in ks],self.meta
         if v>m['views']: raise UserError(f"{v} views of a room, but {self.folder} has {m['views']} of each")
         at = torch.tensor([sample_frames(m['views'], v, (1,1), seeded(seed, FRAMES, k)) for k in ks])
-        imgs = np.stack([np.load(self.folder/f"rooms-{i//m['per_file']:06d}.npy", mmap_mode='r')[i%m['per_file']][t] for i,t in zip(rooms, at.numpy())])
-        views = rooms_as_views(rooms, m['views'], m['hw'])
-        return replace(views, imgs=torch.from_numpy(imgs).float()/255, cams=views.cams[torch.arange(len(at))[:,None],at])
+        imgs,cams = [torch.from_numpy(np.stack(o)) for o in zip(*(self._of(i, t) for i,t in zip(rooms, at.numpy())))]
+        return Views(imgs.float()/255, cams=Cameras(cams[...,:4], cams[...,:3,4:], tuple(m['hw'])), rooms=make_rooms(rooms))
+    def _of(self, room, at):
+        i,j = divmod(room, self.meta['per_file'])
+        return [np.load(f, mmap_mode='r')[j][at] for f in _cached(self.folder, i)]
 
 # %% ../nbs/04_views.ipynb #4bcc5206
 def cache_rooms(
@@ -327,16 +331,16 @@ def cache_rooms(
     folder.mkdir(parents=True, exist_ok=True)
     old = json.loads(card.read_text()) if card.exists() else meta
     if old|dict(rooms=0)!=meta|dict(rooms=0): raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
-    files = [folder/f'rooms-{i:06d}.npy' for i in range(files)]
-    todo,size = [f for f in files if not f.exists()],per_file*views*3*hw[0]*hw[1]
+    todo,size = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))],per_file*views*(3*hw[0]*hw[1]+112)
     free = shutil.disk_usage(folder).free
-    print(f"{len(files)*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {len(files)*size/1e9:.2f} GB in {folder}, of which {len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
+    print(f"{files*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {files*size/1e9:.2f} GB in {folder}, of which {len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
     if len(todo)*size>.95*free: raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for fewer rooms")
     atomic_write(card, lambda p: p.write_text(json.dumps(meta)))
-    for f in todo:
-        first = int(f.stem[6:])*per_file
-        imgs = with_images(rooms_as_views(range(first, first+per_file), views, hw).to(device)).imgs
-        atomic_write(f, lambda p: np.save(p, (imgs*255).round().byte().cpu().numpy()))
+    for i in todo:
+        made = with_images(rooms_as_views(range(i*per_file, (i+1)*per_file), views, hw).to(device))
+        cams = torch.cat([made.cams.w2c, F.pad(made.cams.K, (0,0,0,1))], -1)  # (per_file, views, 4, 7)
+        for f,x in zip(_cached(folder, i), ((made.imgs*255).round().byte(), cams)):
+            if not f.exists(): atomic_write(f, lambda p: np.save(p, x.cpu().numpy()))
     return CachedRooms(folder)
 
 # %% ../nbs/04_views.ipynb #4aca3a3f

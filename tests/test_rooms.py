@@ -1,11 +1,11 @@
 "Laws of the generated rooms, their cameras, the ray caster and the exact field"
-import math
+import math,random
 import numpy as np, pytest, torch
 from collections import Counter
 from another_processor import RoundsOtherwise
 from spa3r.cameras import Cameras, inv_se3, project, rotation_angle, scale_intrinsics, unproject
 from spa3r.rooms import (BALL, BOX, CLASSES, CYLINDER, FURNITURE, HELD_OUT, NEAR, Rooms, build, exact_field, make_room, make_rooms, overlap,
-                         render, room_cameras, sample_scenes)
+                         render, room_cameras, sample_scenes, scene_cameras)
 
 SEEDS = [0, 3, 17, HELD_OUT+5]
 MANY = range(500, 620)
@@ -183,11 +183,58 @@ def test_a_bad_camera_is_rejected_not_the_room(monkeypatch):
     r = make_room(4)
     seen = []
     real = R._good
-    monkeypatch.setattr(R, '_good', lambda *a: seen.append(real(*a)) or seen[-1])
+    def good(*a):
+        r = real(*a)
+        seen.extend(r.tolist())
+        return r
+    monkeypatch.setattr(R, '_good', good)
     for i in range(20): assert room_cameras(r, 4, seed=i).shape==(4,)
     assert seen.count(False)>5 and seen.count(True)>=80
     assert not real(np.full(36, .5), .4, 1.) and not real(np.full(36, 3.), .0, 1.) and not real(np.full(36, 3.), .4, .05)
     assert real(np.full(36, 3.), .4, 1.)
+
+def one_by_one(room, n, spread, hw=(112,112)):
+    "A path drawn the plain way: one try, its 36 rays, the verdict, the next try"
+    from spa3r.rooms import _start, _step
+    r,(W,L,H) = random.Random(f'cameras {room.seed}'),room.size
+    f,(h,w) = min(hw)/2/math.tan(math.radians(r.uniform(60, 80))/2),hw
+    g = np.array([(x*w/2/f, y*h/2/f, 1) for y in (np.arange(6)+.5)/3-1 for x in (np.arange(6)+.5)/3-1])
+    def good(eye, R, slack):
+        d,t,away = g@R,[],[]
+        for e in d: t.append(min((math.copysign(k, a)-o)/a for k,a,o in zip((W/2,L/2,H/2), e, eye-(0,0,H/2))))
+        depth,seen = np.array(t),np.zeros(36, bool)
+        for o in room.furniture:
+            M = np.array([[math.cos(o.yaw),math.sin(o.yaw),0],[-math.sin(o.yaw),math.cos(o.yaw),0],[0,0,1]])
+            p,q = M@(eye-o.centre),d@M.T
+            away.append(np.linalg.norm(np.maximum(np.abs(p)-o.half, 0)))
+            t0,t1 = [(s*np.sign(q)*o.half-p)/q for s in (-1,1)]
+            a,b = t0.max(1).clip(0),t1.min(1)
+            hit = (a<b)&(a<depth)
+            depth,seen = np.where(hit, a, depth),seen|hit
+        return min(away)>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .18*(1-slack)<=seen.mean()<=.8+.2*slack
+    for k in range(10**4):
+        (yaw,turn,*state),out,slack = _start(r),[],min(max(k-10, 0)/10, 1)
+        while len(out)<n:
+            for i in range(12):
+                if i==8: turn = -turn
+                a,*new = _step(r, len(out), spread, yaw, turn, *state)
+                (cy,sy),(cp,sp) = [(math.cos(x),math.sin(x)) for x in (new[0],new[3])]
+                eye,R = np.array((-math.cos(a)*new[1]*(W/2-.45), -math.sin(a)*new[1]*(L/2-.45), new[2])),np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])
+                if good(eye, R, slack): break
+            else: break
+            out.append((R, -R@eye))
+            if spread=='video': yaw,state = new[0],[state[0],*new[1:]]
+        if len(out)==n: return [torch.from_numpy(np.array(o)).float() for o in zip(*out)]
+
+def test_many_paths_at_once_are_those_drawn_one_try_at_a_time(many):
+    "tries looked at ahead, and rooms beside it, change no path"
+    rooms,spread = many[:24],['video','wide']*12
+    cams = scene_cameras(rooms, 4, spread=spread)
+    for i,(r,s) in enumerate(zip(rooms, spread)):
+        R,t = one_by_one(r, 4, s)
+        assert torch.equal(cams.w2c[i,:,:3,:3], R) and (cams.w2c[i,:,:3,3]-t).abs().max()<1e-6
+        alone = room_cameras(r, 4, spread=s)
+        assert torch.equal(alone.w2c, cams.w2c[i]) and torch.equal(alone.K, cams.K[i])
 
 def test_long_paths_and_other_shapes(many):
     c = room_cameras(many[0], 30, hw=(84, 140))

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from spa3r.cameras import Cameras,intrinsics,look_at,project
 from spa3r.core import UserError
-from spa3r.scenes import natural,read_photos,read_video,resize_view as fit_picture
+from spa3r.scenes import natural,photo_folder,photo_names,read_photos,read_video,resize_view as fit_picture,sharper
 from spa3r.views import Views
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
@@ -237,7 +237,27 @@ def test_natural_order(): assert sorted(['b10','b9','a','b9a','10','9'], key=nat
 def test_picture_becomes_whole_patches(size, patch):
     o = fit_picture(Image.new('RGBA', size), 112, patch)
     h = 112*size[1]/size[0]
-    assert o.mode=='RGB' and o.width==112 and o.height%patch==0 and (min(h, 224)-o.height)<patch+1
+    assert o.mode=='RGB' and o.width==112 and o.height%patch==0 and (min(h, 112)-o.height)<patch+1
+
+def test_the_eye_gets_the_same_part_of_a_picture_in_more_pixels(tmp_path):
+    r = np.random.default_rng(0)
+    for i,wh in enumerate([(500,410),(410,500)]):
+        Image.fromarray(r.integers(0, 255, (wh[1]//10,wh[0]//10,3), np.uint8)).resize(wh, Image.BICUBIC).save(tmp_path/f'{i}.png')
+    small,names,_ = read_photos(tmp_path, 2, 112, 7)
+    fine = sharper(tmp_path, names, 112, 7, 4)
+    assert fine.shape==(2,3,*(4*o for o in small.shape[-2:]))
+    assert (torch.nn.functional.avg_pool2d(fine, 4)-small).abs().mean()<.04
+    assert (torch.nn.functional.avg_pool2d(fine.roll(16, 2), 4)-small).abs().mean()>.2, 'and no other part'
+
+def test_photos_are_found_where_they_were_meant(photos, tmp_path):
+    (tmp_path/'x').mkdir()
+    os.symlink(photos, tmp_path/'x'/'images')
+    assert read_photos(tmp_path/'x', 9)[1]==photo_names(photos)[:2]+['10.jpg'] and photo_folder(tmp_path/'x')==tmp_path/'x'/'images'
+    with pytest.raises(UserError, match='is a file: give the folder'): photo_folder(photos/'1.jpg')
+    (tmp_path/'a.mp4').write_bytes(b'x')
+    with pytest.raises(UserError, match='give it to --video'): photo_folder(tmp_path/'a.mp4')
+    os.symlink(photos, tmp_path/'x'/'again')
+    with pytest.raises(UserError, match='again, images do'): photo_folder(tmp_path/'x')
 
 def test_exif_rotation():
     a = np.zeros((80,112,3), np.uint8)
@@ -318,9 +338,10 @@ def test_photos_know_only_photos(nano):
     student,teacher = Spa3R.from_pretrained(nano).eval(),VGGTTeacher(VGGT.from_pretrained(str(nano/'teacher')))
     s = photo_scene(student, teacher, torch.rand(3,3,42,28), between=2)
     assert s.kind==['context','path','path','target','path','path','context'] and s.known.tolist()==[True,False,False]*2+[True]
-    assert s.pred.shape==(7,3,2,96) and s.depth.shape==(7,15,10)
+    assert s.pred.shape==(7,3,2,96) and s.depth.shape==(7,21,14)  # as fine as the teacher's own map
+    assert [o.isfinite().all().item() for o in s.sure]==s.known.tolist() and s.sure[0].min()>=1  # VGGT's confidence starts at 1
     many = photo_scene(student, teacher, torch.rand(4,3,84,84), between=300)  # as many points as a page can bear, however long the walk
-    assert 80_000<many.depth.numel()<120_000 and many.depth.shape[1]>6
+    assert 250_000<many.depth.numel()<330_000 and many.depth.shape[1]>6
 
 # ---- the command
 

@@ -624,12 +624,15 @@ def test_cached_rooms_are_the_rooms(tmp_path, capsys):
         x = b.micro(s, 0)
         assert (x.imgs-with_images(x).imgs).abs().max()<=.5/255+1e-6
         assert x.imgs.shape[:2]==x.cams.shape and all(o.seed<8 for o in x.rooms.rooms)
+        drawn = rooms_as_views([o.seed for o in x.rooms.rooms], 5, (28,28)).cams
+        assert all(any(torch.equal(w, o) for o in d) for ws,d in zip(x.cams.w2c, drawn.w2c) for w in ws)  # as they were drawn
+        assert torch.equal(x.cams.K, drawn.K[:,:x.cams.shape[1]]) and x.cams.hw==drawn.hw
     assert sum(b.steps_in_epoch(e) for e in range(4))==b._first_step(4)
     stamps = {p:p.stat().st_mtime_ns for p in (tmp_path/'c').glob('*.npy')}
-    lost = sorted(stamps)[0]
+    lost = tmp_path/'c/rooms-000000.npy'
     data = lost.read_bytes()
     lost.unlink()
-    with pytest.raises(UserError, match='1 of 2 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
+    with pytest.raises(UserError, match='1 of 4 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
     more = cache_rooms(tmp_path/'c', 12, 5, (28,28), per_file=4)
     assert len(more)==12 and lost.read_bytes()==data and all(p.stat().st_mtime_ns==t for p,t in stamps.items() if p!=lost)
     with pytest.raises(UserError, match='other settings'): cache_rooms(tmp_path/'c', 8, 6, (28,28), per_file=4)

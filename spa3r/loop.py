@@ -129,7 +129,8 @@ class Muon(torch.optim.AdamW):
             for p in g['params']:
                 if g.get('muon') and p.grad is not None: shapes.setdefault(p.shape, []).append(p)
             for (r,c),ps in shapes.items():
-                means = [self.state[p].setdefault('mean', torch.zeros_like(p)).lerp_(p.grad, 1-momentum) for p in ps]
+                for p in ps: self.state[p] = self.state[p] or dict(mean=torch.zeros_like(p), step=torch.tensor(0.))  # AdamW wants to find a step in every memory
+                means = [self.state[p]['mean'].lerp_(p.grad, 1-momentum) for p in ps]
                 even,lr = even_out(torch.stack([p.grad.lerp(m, momentum) for p,m in zip(ps, means)])),g['lr']*g['muon']
                 for p,u in zip(ps, even):
                     p.mul_(1-lr*g['weight_decay']).sub_(u, alpha=lr*.2*max(r, c)**.5)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'SHAPES', 'WEIGHTS_OF', 'LESSONS', 'Stage', 'lesson_views', 'taken', 'Lesson', 'pose_loss', 'match_loss',
-           'teach_loss', 'pupil', 'teach']
+           'teach_loss', 'looks', 'pupil', 'teach']
 
 # %% ../nbs/12b_teaching.ipynb #7ea032d9
 import math
+from copy import deepcopy
 from dataclasses import dataclass,replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from .core import UserError,command,pick_device,set_seed,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig,take_views
 from .psfm import draw_targets
+from .teachers import VGGTTeacher
+from .gates import camera_errors,same_picture
 from .rooms import CLASSES,HELD_OUT,LAYOUTS,render,sample_scenes
 from .photos import handheld,photograph,redecorate
 from .training import TrainConfig,accelerator,fit
@@ -172,8 +175,20 @@ def _dense_loss(net, toks, true, hw):
     (depth,_),(points,_) = net.depth(toks, hw),net.points(toks, hw)
     return dict(depth=F.l1_loss(depth.log(), true['depth'][...,0]), points=F.l1_loss(points, true['xyz']))
 
+# %% ../nbs/12b_teaching.ipynb #f54b642a
+def looks(
+    lesson:Lesson, # What learns
+    seeds=range(HELD_OUT, HELD_OUT+12), # Rooms that nobody trains on
+    size:int=56, # Image side in pixels
+)->dict: # Degrees by which turns between overlapping views are off, for each layout, and the turn between equal pictures; 'score' is less than 0, the higher the better
+    "What the cameras are worth by now"
+    net = deepcopy(lesson.vggt)  # a teacher is frozen, and this one goes on learning
+    teacher,kw = VGGTTeacher(net),dict(hw=(size,size), device=next(net.parameters()).device)
+    off = {k:camera_errors(teacher, seeds, spread=k, **kw)['overlapping']['rotation'] for k in LAYOUTS}
+    return dict(score=-sum(off.values())/len(off)) | off | dict(same=same_picture(teacher, seeds, **kw)['turn'])
+
 # %% ../nbs/12b_teaching.ipynb #1481959e
-LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32, v_min=2, v_max=6, lr=1e-3, muon=2., eval_every=0)
+LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32, v_min=2, v_max=6, lr=1e-3, muon=2., eval_every=1000)
 
 def pupil(
     dim:int=128, # Width of the blocks, a multiple of 32
@@ -184,7 +199,7 @@ def pupil(
     return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32, dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
 
 @command
-@with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on,eval_every')  # the stages say how many views, and how many are hidden
+@with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on')  # the stages say how many views, and how many are hidden
 def teach(
     out:str='runs/teacher', # Folder of the run; continued when it holds one
     init:str='', # Folder of a checkpoint, or of a VGGT of the same size, to start from: then the last stage is all there is
@@ -205,6 +220,6 @@ def teach(
         state = load_file(Path(init)/'model.safetensors')
         (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
     batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')  # a GPU takes them itself: workers may not use it
-    lesson = fit(lesson, batch, teach_loss, cfg, out, settings=dict(init=init, dim=dim, depth=depth), device=acc.device, progress=not quiet)
+    lesson = fit(lesson, batch, teach_loss, cfg, out, looks, settings=dict(init=init, dim=dim, depth=depth), device=acc.device, progress=not quiet)
     if acc.is_main_process: lesson.vggt.save_pretrained(out)
     return lesson.vggt

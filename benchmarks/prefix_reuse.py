@@ -19,13 +19,16 @@ ASKED = [f'These are frames of a video.\nHow many {o}s are in this room?\nPlease
 def sizes(size, tokenizer, encoder):
     "Configuration, and the most pixels a frame may have"
     cfg = nano_config(tokenizer, **spatial_fields(encoder))
-    if size=='nano': return cfg,112*112
+    return (cfg,112*112) if size=='nano' else (grown(cfg),448*448)
+
+def grown(cfg):
+    "A configuration with the sizes of Qwen2.5-VL-3B"
     text = dict(vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2, rope_parameters=dict(rope_type='default', rope_theta=1e6, mrope_section=[16,24,24]))
     vision = dict(depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=2048, window_size=112, fullatt_block_indexes=[7,15,23,31])
     for k,v in text.items(): setattr(cfg.text_config, k, v)
     for k,v in vision.items(): setattr(cfg.vision_config, k, v)
     cfg.text_config.layer_types = ['full_attention']*36
-    return cfg,448*448
+    return cfg
 
 def timed(f, device):
     "Seconds of a call, and what it gave"

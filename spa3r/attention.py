@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         dim:int, # Width of a token
         depth:int, # Number of blocks
         nh:int, # Number of heads
-        n_registers:int=4, # Tokens that belong to nobody
+        n_registers:int=4, # Tokens that belong to no patch
         qk_norm:str='rms', # Normalise queries and keys: None, 'rms' or 'layer'
     ):
         super().__init__()
@@ -144,8 +144,8 @@ def quarter_turn(
     device=None, # Where the result lives
 )->Tensor: # `x @ J` turns all pairs by 90 degrees, (2*f, 2*f)
     "The matrix that makes (-b, a) of (a, b), where a is the first half of a row and b the second"
-    J = torch.tensor([[0.,1.],[-1.,0.]], device=device)
-    return torch.kron(J, torch.eye(f, device=device))
+    i = torch.eye(f, device=device)
+    return torch.cat([F.pad(i, (f,0)), F.pad(-i, (0,f))])
 
 # %% ../nbs/05_attention.ipynb #06fba717
 def turn(

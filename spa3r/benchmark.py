@@ -7,19 +7,25 @@ __all__ = ['FIELDS', 'fault', 'read_questions', 'split_of', 'frame_numbers', 'vi
            'RoomFilms', 'room_data']
 
 # %% ../nbs/18d_benchmark.ipynb #ff5565f4
-import io,json,re,zipfile,zlib
-from pathlib import Path
+import io,json,re,unicodedata,zipfile,zlib
+from collections import defaultdict
+from pathlib import Path,PurePosixPath
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError
+from .core import UserError,read_text
 from .blind import debias
 from .questions import room_questions
-from .views import VIDEOS
+from .scenes import VIDEOS,Video,_plain
 from .vsibench import NUMERIC,TYPES,letters,scene_of
 from .watching import room_frames
 
 # %% ../nbs/18d_benchmark.ipynb #371037fb
 FIELDS = ('id','dataset','scene_name','question_type','question','options','ground_truth')
+
+def _odd_name(q):
+    "Why a question's data set or scene is no name of a file, and might lead out of the folder; empty if nothing is"
+    odd = [k for k in ('dataset','scene_name') if not re.fullmatch(r'[^/\\\0]+', str(q[k])) or str(q[k]) in ('.','..')]
+    return f"{odd[0]} {q[odd[0]]!r} is no plain name" if odd else ''
 
 def fault(
     q, # Perhaps a question
@@ -27,15 +33,21 @@ def fault(
     "Why this is not a question of VSI-Bench"
     if not isinstance(q, dict): return f'not a question but {type(q).__name__}'
     if missing := [k for k in FIELDS if k not in q and k!='options']: return f"no {', '.join(missing)}"
+    if not isinstance(q['id'], (int,str)): return f"id {q['id']!r} is neither a number nor a name"
+    if odd := _odd_name(q): return odd
+    if not isinstance(q['question'], str): return f"question {q['question']!r} is no text"
     if q['question_type'] not in TYPES: return f"question_type {q['question_type']!r} is none of {', '.join(TYPES)}"
+    truth = q['ground_truth']
     if q['question_type'] in NUMERIC:
-        try: ok = np.isfinite(float(q['ground_truth']))
-        except (TypeError, ValueError): ok = False
-        return '' if ok else f"ground_truth {q['ground_truth']!r} is no number"
+        try: ok = np.isfinite(float(truth)) and not isinstance(truth, bool)
+        except (TypeError, ValueError, OverflowError): ok = False
+        if not ok: return f"ground_truth {truth!r} is no number"
+        return '' if float(truth)>=0 else f"ground_truth {truth!r} is less than 0: any answer would be right"
     options = q.get('options')
     if not isinstance(options, list) or len(options)<2 or not all(isinstance(o, str) and re.match(r'[A-Z]\.', o) for o in options):
         return f"options {options!r} are not a list like ['A. left', 'B. right']"
-    return '' if q['ground_truth'] in letters(q) else f"ground_truth {q['ground_truth']!r} is none of the options' letters {', '.join(letters(q))}"
+    if len(set(letters(q)))<len(options): return f"options {options!r} have a letter twice"
+    return '' if truth in letters(q) else f"ground_truth {truth!r} is none of the options' letters {', '.join(letters(q))}"
 
 # %% ../nbs/18d_benchmark.ipynb #4fec4fe3
 def _json(line):
@@ -46,16 +58,18 @@ def _table(path):
     "Rows of a parquet or arrow file"
     try: import pyarrow as pa,pyarrow.parquet as pq
     except ImportError as e: raise UserError(f"{path} needs pyarrow to be read: pip install pyarrow") from e
-    if path.suffix=='.parquet': return pq.read_table(path).to_pylist()
+    if path.suffix.lower()=='.parquet': return pq.read_table(path).to_pylist()
     with pa.memory_map(str(path)) as f:  # `save_to_disk` writes streams, others files
         try: return pa.ipc.open_file(f).read_all().to_pylist()
         except pa.ArrowInvalid: return pa.ipc.open_stream(path.read_bytes()).read_all().to_pylist()
 
 def _rows(path):
     "What a file holds, and where in it"
-    if path.suffix in ('.parquet','.arrow'): return [(f'row {i}',q) for i,q in enumerate(_table(path))]
-    text = path.read_text(encoding='utf-8-sig')
-    if path.suffix=='.json': return [(f'entry {i}',q) for i,q in enumerate(json.loads(text))]
+    kind = path.suffix.lower()
+    if not path.is_file(): raise UserError(f"{path} is no file: give a list of questions")
+    if kind in ('.parquet','.arrow'): return [(f'row {i}',q) for i,q in enumerate(_table(path))]
+    text = read_text(path)
+    if kind=='.json': return [(f'entry {i}',q) for i,q in enumerate(json.loads(text))]
     return [(f'line {i}',_json(l)) for i,l in enumerate(text.split('\n'), 1) if l.strip()]  # `splitlines` would cut at odd characters within a text
 
 # %% ../nbs/18d_benchmark.ipynb #5eda58ba
@@ -64,9 +78,9 @@ def read_questions(
 )->list: # Questions, all checked
     "Questions of a file; the malformed ones are named"
     try: rows = _rows(path := Path(path))
-    except (OSError, ValueError, TypeError) as e: raise UserError(f"{path} cannot be read as a list of questions: {e}") from e
+    except (OSError, ValueError, TypeError, RecursionError) as e: raise UserError(f"{path} cannot be read as a list of questions: {e}") from e
     bad,seen = [f'{where}: {why}' for where,q in rows if (why := fault(q))],{}
-    if not bad: bad = [f"{w}: the same scene and id as {seen[k]}" for w,q in rows if seen.setdefault(k := (scene_of(q),q['id']), w)!=w]
+    if not bad: bad = [f"{w}: the same scene and id as {seen[k]}" for w,q in rows if seen.setdefault(k := (scene_of(q),str(q['id'])), w)!=w]
     if bad: raise UserError(f"{path} has {len(bad)} malformed questions of {len(rows)}: {'; '.join(bad[:5])}"+f"; and {len(bad)-5} more"*(len(bad)>5))
     if not rows: raise UserError(f"{path} has no questions in it")
     return [dict(q, options=q.get('options')) for _,q in rows]
@@ -81,8 +95,9 @@ def split_of(
     if split not in ('full','debiased','pruned'): raise UserError(f"no split {split!r}: there are full, debiased (what is left) and pruned (what was taken out)")
     if split=='full': return questions
     ids = Path(folder)/'pruned_ids.txt'
+    pruned = set(read_text(ids).split()) if ids.is_file() else ()
     if all('pruned' in q for q in questions): out = {id(q) for q in questions if q['pruned']}
-    elif ids.is_file(): out = {id(q) for q in questions if str(q['id']) in set(ids.read_text().split())}
+    elif ids.is_file(): out = {id(q) for q in questions if str(q['id']) in pruned}
     else: raise UserError(f"what is {split} is not known: the questions have no column `pruned`, and there is no {ids}")
     return [q for q in questions if (id(q) in out)==(split=='pruned')]
 
@@ -101,59 +116,84 @@ def video_frames(
     name:str='', # What to call it in a message
 )->np.ndarray: # (n, h, w, 3), RGB in 0..255
     "Frames of a video by the benchmark's rule; needs PyAV"
-    try: import av
-    except ImportError as e: raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]'") from e
-    def decode(want):
-        i,got = -1,{}
-        if hasattr(file, 'seek'): file.seek(0)
-        with av.open(file) as box:
-            box.streams.video[0].thread_type = 'AUTO'
-            for i,f in enumerate(box.decode(video=0)):
-                if i in want: got[i] = f.to_ndarray(format='rgb24')
-        return got,i+1
-    try:
-        with av.open(file) as box: total = sum(p.size>0 for p in box.demux(video=0))
-        got,came = decode(set(frame_numbers(total, n).tolist()))
-        if came<total and came: got,_ = decode(set(frame_numbers(came, n).tolist()))
-    except (av.error.FFmpegError, OSError, ValueError, IndexError) as e:
-        raise UserError(f"{name or file} cannot be read as a video: {' '.join(str(e).split())}") from e
-    if not got: raise UserError(f"{name or file} has no picture in it")
-    return np.stack(list(got.values()))
+    film = Video(file, name)
+    return np.stack([np.asarray(f) for f in film.frames(frame_numbers(len(film), n))])
 
 # %% ../nbs/18d_benchmark.ipynb #d9057eca
+def _name(s): return unicodedata.normalize('NFC', str(s))
+
+def _by_scene(paths):
+    "Paths of videos by name of scene, hidden ones left out"
+    by = defaultdict(list)
+    for p in paths:
+        at = PurePosixPath(str(p).replace('\\', '/'))
+        if at.suffix.lower() in VIDEOS and not at.name.startswith('.') and '__MACOSX' not in at.parts: by[_name(at.stem)].append(p)
+    return by
+
+def _only(found, what):
+    "The one thing that was found, None if there is nothing; more than one are refused"
+    if len(found)>1: raise UserError(f"{len(found)} videos answer to {what}: {', '.join(_plain(getattr(o, 'filename', o)) for o in found[:3])}; leave one")
+    return found[0] if found else None
+
 class Videos:
     "The videos of a data set, as files or inside zips"
+    biggest = 2**31 # Bytes of a member of a zip that is still read into memory
     def __init__(self,
         root, # Folder with <dataset>/<scene>.mp4, <scene>.mp4 or <dataset>.zip
         fetch=None, # Function that brings <dataset>.zip there, from the hub
-    ): self.root,self.fetch,self.zips = Path(root),fetch,{}
+    ): self.root,self.fetch,self.known = Path(root),fetch,{}
+
+    def _files(self, folder, deep):
+        "Videos of a folder by name of scene"
+        if folder not in self.known: self.known[folder] = _by_scene(p for p in (folder.rglob('*') if deep else folder.glob('*')) if p.is_file()) if folder.is_dir() else {}
+        return self.known[folder]
 
     def _members(self, dataset):
         "Zip of a data set, and its videos by name of scene"
-        if dataset not in self.zips:
+        if dataset not in self.known:
             path = self.root/f'{dataset}.zip'
             if not path.is_file() and self.fetch: self.fetch(path.name)
-            try: names = zipfile.ZipFile(path).namelist() if path.is_file() else []
-            except (zipfile.BadZipFile, OSError) as e: raise UserError(f"{path} cannot be read as a zip: {e}; get it again") from e
-            self.zips[dataset] = path,{Path(n).stem:n for n in names if Path(n).suffix.lower() in VIDEOS}
-        return self.zips[dataset]
+            try: infos = zipfile.ZipFile(path).infolist() if path.is_file() else []
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e: raise UserError(f"{path} cannot be read as a zip: {e}; get it again") from e
+            members = {o.filename:o for o in infos if not o.is_dir()}
+            if len(members)<sum(not o.is_dir() for o in infos): raise UserError(f"{path} holds the same name twice: pack it again")
+            self.known[dataset] = path,{k:[members[o] for o in v] for k,v in _by_scene(members).items()}
+        return self.known[dataset]
 
     def find(self, q:dict):
-        "Path of a question's video, or zip and member; None if there is none"
-        for folder in (self.root/str(q['dataset']), self.root):
-            for s in VIDEOS:
-                if (p := folder/f"{q['scene_name']}{s}").is_file(): return p
-        path,members = self._members(str(q['dataset']))
-        if str(q['scene_name']) in members: return path,members[str(q['scene_name'])]
+        "Path of a question's video, or zip and member; None if there is none, a `UserError` if it could not be read"
+        dataset,scene = str(q['dataset']),_name(q['scene_name'])
+        if odd := _odd_name(q): raise UserError(odd)
+        for folder,deep in ((self.root/dataset,True), (self.root,False)):
+            if (p := _only(self._files(folder, deep).get(scene, []), scene_of(q))) is not None: return p
+        path,members = self._members(dataset)
+        if (m := _only(members.get(scene, []), f'{scene_of(q)} in {path}')) is None: return
+        if m.flag_bits&1: raise UserError(f"{m.filename} in {path} is encrypted: unpack the zip with its password beside it")
+        if m.compress_type not in (zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED,zipfile.ZIP_BZIP2,zipfile.ZIP_LZMA):
+            raise UserError(f"{m.filename} in {path} is packed by method {m.compress_type}, which Python does not know: unpack the zip beside it")
+        if m.file_size>self.biggest: raise UserError(f"{m.filename} in {path} takes {m.file_size/1e9:.1f} GB: unpack the zip beside it, files are read piece by piece")
+        return path,m
 
     def open(self, q:dict):
         "The video as something that PyAV can open"
         found = self.find(q)
         if found is None: raise UserError(f"no video of {scene_of(q)}: looked for {q['dataset']}/{q['scene_name']}.mp4 and {q['dataset']}.zip in {self.root}")
         if isinstance(found, Path): return str(found)
+        path,m = found
         try:
-            with zipfile.ZipFile(found[0]) as z: return io.BytesIO(z.read(found[1]))
-        except (zipfile.BadZipFile, zlib.error) as e: raise UserError(f"{found[1]} in {found[0]} is damaged: {e}; get the zip again") from e
+            with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e: raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
+
+    def stamp(self, q:dict)->str:
+        "Fingerprint of a question's video, which changes when it is replaced"
+        found = self.find(q)
+        if not isinstance(found, Path): return f'{found[1].CRC:08x}-{found[1].file_size}'
+        size,h = found.stat().st_size,0
+        with open(found, 'rb') as f:
+            for i in range(0, size, max(2**16, size//16)):
+                f.seek(i)
+                h = zlib.crc32(f.read(2**16), h)
+        return f'{h:08x}-{size}'
 
 # %% ../nbs/18d_benchmark.ipynb #0dfa6432
 @patch
@@ -204,6 +244,7 @@ class RoomFilms:
     "Films of generated rooms, by the number in their scene's name"
     root = 'the rooms'
     def find(self, q:dict): return re.fullmatch(r'room-\d+', str(q['scene_name']))
+    def stamp(self, q:dict)->str: return ''
     def film(self, q:dict, n:int)->np.ndarray:
         "Frames of the room of a question"
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
+from .core import there
 
 # %% ../nbs/01_cameras.ipynb #877bba71
 def intrinsics(
@@ -45,7 +46,7 @@ def scale_intrinsics(
     grid:tuple, # Rows and columns that are to cover the same image
 )->Tensor: # The same camera, measured in cells of `grid`, (..., 3, 3)
     "Intrinsics after resizing the image to `grid`"
-    s = K.new_tensor([grid[1]/hw[1], grid[0]/hw[0], 1.])
+    s = there([grid[1]/hw[1], grid[0]/hw[0], 1.], K)
     return K * s[:,None]
 
 # %% ../nbs/01_cameras.ipynb #62efa82f
@@ -124,7 +125,7 @@ def rigid(
     "The motion x -> R x + t as one matrix"
     dims = torch.broadcast_shapes(R.shape[:-2], t.shape[:-1])
     top = torch.cat([R.expand(*dims, 3, 3), t[...,None].expand(*dims, 3, 1)], dim=-1)
-    return torch.cat([top, top.new_tensor([0,0,0,1]).expand(*dims, 1, 4)], dim=-2)
+    return torch.cat([top, torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*dims, 1, 4)], dim=-2)
 
 # %% ../nbs/01_cameras.ipynb #624f7517
 def inv_se3(
@@ -255,8 +256,8 @@ def relative_to(
     i:int=0, # Index along the last leading dim
 )->Cameras: # View `i` sits at the origin and looks along z
     "The same views, with camera `i` as the world"
-    w2c = compose(self.w2c, self.c2w[...,[i],:,:])
-    w2c[...,i,:,:] = torch.eye(4).to(w2c)  # to the last digit
+    w2c = compose(self.w2c, self.c2w[...,i,:,:].unsqueeze(-3))
+    w2c[...,i,:,:] = torch.eye(4, dtype=w2c.dtype, device=w2c.device)  # to the last digit
     return Cameras(w2c, self.K, self.hw)
 
 # %% ../nbs/01_cameras.ipynb #85ba5598

@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint,safe_globals
-from .core import UserError,command
+from .core import UserError,command,read_tensors
 from .psfm import Spa3R,Spa3RConfig
 
 # %% ../nbs/20_convert.ipynb #580b1410
@@ -125,15 +125,16 @@ def left_behind(
     return not ours and name.removeprefix(first).split('.')[0] in TEACHERS
 
 def read_folder(
-    folder, # With one or several .safetensors
-)->dict: # Their tensors; None in place of those that are left behind
-    "All tensors of a model that was saved in pieces"
-    from safetensors import SafetensorError,safe_open
-    files = sorted(Path(folder).glob('*.safetensors'))
-    if not files: raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
-    def read(file):
-        with safe_open(file, 'pt') as f: return {k:None if left_behind(k) else f.get_tensor(k) for k in f.keys()}
-    try: return {k:v for f in files for k,v in read(f).items()}
+    folder, # With `model.safetensors`, or parts of it and their index
+)->dict: # Its tensors; None in place of those that are left behind
+    "All tensors of a model, perhaps in parts"
+    from safetensors import SafetensorError
+    if not any(Path(folder).glob('*.safetensors')): raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
+    held = {}
+    def keep(k):
+        if left_behind(k): held[k] = None
+        return k not in held
+    try: return held | read_tensors(folder, keep)
     except (OSError, SafetensorError) as e: raise UserError(f"{folder} cannot be read: {' '.join(str(e).split())[:300]}") from e
 
 def vlm_config(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'RoomTalks', 'segments', 'side_by_side', 'layout',
-           'Collator', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner', 'loudness', 'Notes',
-           'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
+           'Collator', 'said_from', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner',
+           'loudness', 'Notes', 'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
 
 # %% ../nbs/19c_finetune.ipynb #e00f7157
 import json,math,os,random,re
@@ -217,6 +217,14 @@ class Collator:
         halves = [write([qa]).rpartition(END) for qa in talk.said]
         return halves[0][0]+END+''.join(tail.rstrip('\n') for *_,tail in halves)
 
+# %% ../nbs/19c_finetune.ipynb #5a1dfr0n
+def said_from(
+    labels:Tensor, # -100 where nothing counts, (b, n)
+)->Tensor: # Places whose next word counts in a row at least, (k,), one at least
+    "Where a language model has to say what comes next"
+    at = (labels[:,1:]!=-100).any(0).nonzero()[:,0]
+    return at if len(at) else at.new_zeros(1)
+
 # %% ../nbs/19c_finetune.ipynb #59a7ae11
 @patch
 def __call__(self:Collator,
@@ -232,7 +240,7 @@ def __call__(self:Collator,
             broken.append(Broken(t.name, str(e)))
     if not good:
         x = Collator(self.processor)([Talk([('?','!')], [Image.new('RGB', (56,56))])])
-        return x|dict(labels=torch.full_like(x['labels'], -100), met=(len(broken),broken))
+        return x|dict(labels=torch.full_like(x['labels'], -100), keep=torch.zeros(1, dtype=torch.long), met=(len(broken),broken))
     given = [t.latents for t in good if t.latents is not None]
     x = self.processor(texts, [t.pics for t in good], padding='right', latents=given or None)
     n = x['attention_mask'].sum(1).tolist()
@@ -240,6 +248,7 @@ def __call__(self:Collator,
         why = f'more than {self.max_tokens} tokens: show fewer frames (--frames) or smaller ones (--max_pixels), or allow more (--max_tokens)'
         return self([Broken(t.name, why) if k>self.max_tokens else t for t,k in zip(good, n)]+broken)
     x['labels'] = x['input_ids'].masked_fill(~in_answers(x['input_ids'], tok)|(x['attention_mask']==0), -100)
+    x['keep'] = said_from(x['labels'])
     if any(t.apart for t in good): x['segments'] = segments(x['input_ids'], tok)*torch.tensor([[t.apart] for t in good])
     return x|dict(met=(len(talks),broken))
 
@@ -261,6 +270,7 @@ def inputs_apart(
 )->dict: # What its `forward` takes
     "Give questions that stand apart their mask and their positions"
     x = {k:v for k,v in x.items() if k!='met'}
+    if (keep := x.pop('keep', None)) is not None: x |= dict(logits_to_keep=keep, shift_labels=x['labels'][:,keep+1])
     if (segs := x.pop('segments', None)) is None: return x
     index = next(m.get_rope_index for m in model.modules() if hasattr(m, 'get_rope_index'))
     at = index(**{k:x[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})[0]

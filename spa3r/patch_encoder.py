@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'asymmetric', 'context_first', 'take_views', 'VGGTConfig', 'PatchEmbed', 'resize_pos_embed', 'DinoViT',
-           'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'dropped_keys',
-           'VGGT']
+           'normalise', 'Aggregator', 'CameraHead', 'ResidualConv', 'Fusion', 'uv_embed', 'DPTHead', 'threes',
+           'stretch', 'dropped_keys', 'VGGT']
 
 # %% ../nbs/07_patch_encoder.ipynb #2fa16c0b
 import math,re,warnings
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from fastcore.basics import patch
-from .core import HubModel
+from .core import HubModel,there
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
@@ -47,7 +47,7 @@ def take_views(
     order:Tensor, # Which views, (b, k)
 )->Tensor: # Those views, (b, k, ...)
     "Views `order` of each sample"
-    return x[torch.arange(len(x), device=x.device)[:,None], order]
+    return x[torch.arange(len(x), device=x.device)[:,None], order.to(x.device, non_blocking=True)]
 
 # %% ../nbs/07_patch_encoder.ipynb #79d77077
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def normalise(
     imgs:Tensor, # RGB in 0..1, (..., 3, h, w)
 )->Tensor: # The same, less the mean and divided by the standard deviation of ImageNet
     "Images as DINO was fed them"
-    m,s = (torch.tensor(o, dtype=imgs.dtype, device=imgs.device)[:,None,None] for o in (MEAN,STD))
+    m,s = (there(o, imgs)[:,None,None] for o in (MEAN,STD))
     return (imgs-m)/s
 
 # %% ../nbs/07_patch_encoder.ipynb #fc20bfe3
@@ -199,7 +199,7 @@ def forward(self:Aggregator,
         order,n_ctx = context_first(is_tgt)
         imgs = take_views(imgs, order)
     x = self.tokens(imgs)
-    pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]]).to(x.device)+1
+    pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]], device=x.device)+1
     pos = F.pad(pos, (0,0,1+cfg.n_registers,0))  # special tokens at 0
     in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
     attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
@@ -283,14 +283,17 @@ def uv_embed(
     aspect:float, # Image width over height
     base:float=100., # Ratio of the slowest to the fastest wave
     strength:float=0.1, # Factor in front of the waves
+    at:list=None, # If `x` is only part of a map: its rows and columns in it, long, and
+    hw:tuple=None, # height and width of the map
 )->Tensor: # The same with waves added that tell where in the image a cell is
     "Add the position in the image to each cell of a map"
-    c,h,w = x.shape[1:]
+    c,(h,w) = x.shape[1],hw or x.shape[-2:]
     diag = math.hypot(aspect, 1)
     u,v = [torch.linspace(-e*(n-1)/n, e*(n-1)/n, n, device=x.device, dtype=torch.float64) for e,n in ((aspect/diag,w),(1/diag,h))]
+    if at: v,u = v[at[0]],u[at[1]]
     freq = base**-(torch.arange(c//4, device=x.device, dtype=torch.float64)/(c/4))
     def waves(t): return torch.cat([(t[:,None]*freq).sin(), (t[:,None]*freq).cos()], dim=-1).to(x.dtype)
-    pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=h), repeat(waves(v), 'h c -> c h w', w=w)])
+    pos = torch.cat([repeat(waves(u), 'w c -> c h w', h=len(v)), repeat(waves(v), 'h c -> c h w', w=len(u))])
     return x + strength*pos
 
 # %% ../nbs/07_patch_encoder.ipynb #d5f0c78e
@@ -318,13 +321,37 @@ class DPTHead(nn.Module):
         s.output_conv1 = nn.Conv2d(features, features//2, 3, padding=1)
         s.output_conv2 = nn.Sequential(nn.Conv2d(features//2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out, 1))
 
+# %% ../nbs/07_patch_encoder.ipynb #a528330f
+def threes(
+    k:int, # Pixels wanted, spread evenly from the first on
+    n:int, # Pixels there are
+    device=None, # Where the result lives
+)->tuple: # Each one with its two neighbours, kept inside, (3*k,), and which of these were inside, (3*k,)
+    "Along one axis: the pixels that a convolution looks at to make some pixels"
+    at = ((torch.arange(k, device=device)*n//k)[:,None]+torch.arange(-1, 2, device=device)).flatten()
+    return at.clamp(0, n-1),(at>=0)&(at<n)
+
+def stretch(
+    x:Tensor, # Map, stretched along `dim`
+    dim:int, # Axis
+    at:Tensor, # Pixels of the stretched axis that are wanted, (m,)
+    n:int, # Pixels the stretched axis has
+)->Tensor: # Those pixels
+    "Part of a bilinear stretching whose corners stay corners"
+    s = at.double()*((x.shape[dim]-1)/max(n-1, 1))
+    lo = s.long().clamp(max=x.shape[dim]-1)
+    t = (s-lo).to(x.dtype).view(-1, *[1]*(x.ndim-1-dim))
+    a,b = x.index_select(dim, lo),x.index_select(dim, (lo+1).clamp(max=x.shape[dim]-1))
+    return a+t*(b-a)
+
 # %% ../nbs/07_patch_encoder.ipynb #9ef6259e
 @patch
 def forward(self:DPTHead,
     layers:list, # Patch tokens of four layers, coarse detail last, each (k, n, dim)
     hw:tuple, # Image height and width in pixels
-)->Tensor: # Raw map, (k, out, h/down, w/down)
-    "Map of all pixels from the tokens of four layers"
+    grid:tuple=None, # Rows and columns of pixels that are wanted, spread evenly from the first on; None: all
+)->Tensor: # Raw map, (k, out, h/down, w/down), or (k, out, *grid)
+    "Map of all pixels, or of some, from the tokens of four layers"
     (h,w),s,maps = hw,self.scratch,[]
     for i,x in enumerate(layers):
         x = self.projects[i](rearrange(self.norm(x), 'k (y x) c -> k c y x', y=h//self.patch))
@@ -332,8 +359,13 @@ def forward(self:DPTHead,
         maps.append(getattr(s, f'layer{i+1}_rn')(x))
     x = s.refinenet4(maps[3], size=maps[2].shape[-2:])
     for i in (3,2,1): x = getattr(s, f'refinenet{i}')(x, maps[i-1], maps[i-2].shape[-2:] if i>1 else None)
-    x = F.interpolate(s.output_conv1(x), size=(h//self.down, w//self.down), mode='bilinear', align_corners=True)
-    return s.output_conv2(uv_embed(x, w/h))
+    x,size = s.output_conv1(x),(h//self.down, w//self.down)
+    if grid is None: return s.output_conv2(uv_embed(F.interpolate(x, size=size, mode='bilinear', align_corners=True), w/h))
+    first,*rest = s.output_conv2
+    around = [threes(*o, x.device) for o in zip(grid, size)]
+    for dim,(at,_),n in zip((2,3), around, size): x = stretch(x, dim, at, n)
+    x = uv_embed(x, w/h, at=[at for at,_ in around], hw=size)*(around[0][1][:,None]&around[1][1])
+    return nn.Sequential(*rest)(F.conv2d(x, first.weight, first.bias, stride=3))
 
 # %% ../nbs/07_patch_encoder.ipynb #14669bd5
 def dropped_keys(
@@ -404,10 +436,12 @@ def cameras(self:VGGT,
 
 # %% ../nbs/07_patch_encoder.ipynb #a8a127c5
 @patch
-def _dense(self:VGGT, head, by_layer, hw):
-    "Raw map of `head` and the confidence in it"
+def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=8):
+    "Raw map of `head` and the confidence in it, `k` views at a time"
     toks = [self.patches(by_layer[l]) for l in self.cfg.dpt_layers]
-    with torch.autocast(toks[0].device.type, enabled=False): x = head([o.flatten(0,1).float() for o in toks], hw)
+    flat,low = [o.flatten(0,1) for o in toks],dtype!=torch.float32
+    with torch.autocast(flat[0].device.type, dtype if low else None, enabled=low):
+        x = torch.cat([head([o[i:i+k].float() for o in flat], hw, grid) for i in range(0, len(flat[0]), k)]).float()
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
@@ -416,9 +450,11 @@ def _dense(self:VGGT, head, by_layer, hw):
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
     hw:tuple, # Image height and width in pixels
-)->tuple: # Depth along z and confidence from 1 up, each (b, v, h, w), h and w divided by `cfg.dpt_down`
-    "Depth of each pixel"
-    x,conf = self._dense(self.depth_head, by_layer, hw)
+    grid:tuple=None, # Rows and columns of pixels that are wanted, spread evenly from the first on; None: all
+    dtype:torch.dtype=torch.float32, # Of convolutions
+)->tuple: # Depth along z and confidence from 1 up, each (b, v, h, w), h and w divided by `cfg.dpt_down`; or (b, v, *grid)
+    "Depth of each pixel, or of some"
+    x,conf = self._dense(self.depth_head, by_layer, hw, grid, dtype)
     return x[...,0].exp(),conf
 
 # %% ../nbs/07_patch_encoder.ipynb #031a8483
@@ -451,10 +487,12 @@ def forward(self:VGGT,
 @patch
 def load(self:VGGT,
     state:dict, # Tensors of a VGGT checkpoint
+    assign:bool=False, # Make them the parameters, in place of copying them
 )->list: # Names that were left out
     "Load a checkpoint whose every tensor has its place or is left out by name"
     self.left_out = dropped_keys(self.cfg, state)
-    self.load_state_dict({k:v for k,v in state.items() if k not in set(self.left_out)}, strict=True)
+    left = set(self.left_out)
+    self.load_state_dict({k:v for k,v in state.items() if k not in left}, strict=True, assign=assign)
     told = Counter(re.sub(r'\.\d+\.', '.*.', k) for k in self.left_out if '_head.' not in k)
     if told: warnings.warn(f"left out by name: {', '.join(f'{k} ({n} times)' for k,n in told.items())}", stacklevel=2)
     return self.left_out

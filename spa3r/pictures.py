@@ -6,7 +6,7 @@
 __all__ = ['SPECIAL', 'CHAT', 'VISION', 'make_tokenizer', 'pictures', 'Processor']
 
 # %% ../nbs/14b_pictures.ipynb #7e13fc5c
-import re
+import re,warnings
 from pathlib import Path
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
 from .core import UserError
-from .scenes import VIDEOS,resize_view,stack_views,_frames,_image,_is_picture,_list,_rgb,_spread_out,_upright,_video,_why
+from .scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,_why
 
 # %% ../nbs/14b_pictures.ipynb #5e66717a
 SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>','<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>'] # Qwen's tokens for what is no text
@@ -63,13 +63,16 @@ def _one(o):
 def _from_path(path, n):
     "Pictures of a folder or a file"
     if path.is_dir():
-        names = _list(path, _is_picture)
+        files = _listed(path)[1]
+        names,films = _are(files, PICTURES),_are(files, VIDEOS)
         if not names: raise UserError(f"No pictures in {path}")
+        if films: raise UserError(f"{path} has pictures and a video, {films[0]}: give the one or the other")
         return [_from_path(path/o, 1)[0] for o in _spread_out(names, n)]
     if not path.is_file(): raise UserError(f"No {path}: give a folder of photos, a video, or a picture")
     if path.suffix.lower() in VIDEOS:
-        with _video(path) as (box,stream): return [_upright(f) for f in _frames(box, stream, n)]
-    try: return [_one(_image(path.read_bytes()))]
+        film = Video(path)
+        return list(film.frames(film.evenly(n)))
+    try: return [_one(_picture(path))]
     except (OSError, ValueError) as e: raise UserError(f"{path} is neither a picture nor a video: {_why(e, path)}") from e
 
 # %% ../nbs/14b_pictures.ipynb #cedd1ce3
@@ -157,6 +160,16 @@ def types(self:Processor,
         for row in out: row[row.nonzero()[-self.slots:,0]] = 0
     return out
 
+# %% ../nbs/14b_pictures.ipynb #914d17f5
+@patch
+def views(self:Processor,
+    pics:list, # PIL images of a scene
+)->Tensor: # (v, 3, h, w) in 0..1
+    "Pictures for the spatial encoder; a warning names those of an odd shape, which it does not see"
+    odd = odd_shapes([p.size for p in pics], [f'picture {i+1}' for i in range(len(pics))])
+    if odd: warnings.warn(f"the spatial encoder does not see {', '.join(f'picture {i+1}' for i in odd)} of {len(pics)}: of another shape than the rest", stacklevel=2)
+    return stack_views([resize_view(p, *self.view) for i,p in enumerate(pics) if i not in odd])
+
 # %% ../nbs/14b_pictures.ipynb #aa055e12
 @patch
 def __call__(self:Processor,
@@ -177,7 +190,7 @@ def __call__(self:Processor,
     if not self.view: return out
     out[f'{kind}s_per_scene'] = torch.tensor([len(g) for g in grids])
     if latents is not None: return out|dict(latents=latents)
-    return out|dict(spatial_images=[stack_views([resize_view(p, *self.view) for p in o]) for o in scenes])
+    return out|dict(spatial_images=list(map(self.views, scenes)))
 
 # %% ../nbs/14b_pictures.ipynb #8b301b0e
 @patch

@@ -16,6 +16,7 @@ from .cameras import Cameras
 from .core import HubModel
 from .field_decoder import FieldDecoder
 from .latent_bottleneck import LatentBottleneck
+from .patch_encoder import take_views
 
 # %% ../nbs/10_psfm.ipynb #070d1e6c
 def feature_loss(
@@ -150,7 +151,9 @@ def select_views(
 ): # The same with only the kept views, (b, kept, ...), in their order
     "The views of each sample where `keep` is True"
     if isinstance(x, Cameras): return Cameras(select_views(x.w2c, keep), select_views(x.K, keep), x.hw)
-    return x[keep].unflatten(0, (len(x), -1))
+    n = set(keep.sum(1).tolist())  # not `x[keep]`: a GPU would have to say how many that are
+    if len(n)>1: raise ValueError(f"{sorted(n)} views are kept of the samples of one batch: make the number the same for all")
+    return take_views(x, keep.int().argsort(dim=1, descending=True, stable=True)[:,:n.pop()])
 
 # %% ../nbs/10_psfm.ipynb #f837dfd1
 def psfm_loss(

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .cameras import Cameras,scale_intrinsics
+from .core import there
 
 # %% ../nbs/03_rooms.ipynb #af44ebd0
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
@@ -489,13 +490,13 @@ class Rooms:
     def device(self):
         "Where the tensors are"
         return self.table.device
-    def to(self, device):
-        "The same rooms with their tensors on `device`"
-        return Rooms(self.size.to(device), self.lamp.to(device), self.table.to(device), self.rooms)
+    def to(self, device, **kwargs):
+        "The same rooms with their tensors on `device`; `kwargs` as for `Tensor.to`"
+        return Rooms(*(o.to(device, **kwargs) for o in (self.size,self.lamp,self.table)), self.rooms)
     def __len__(self): return len(self.rooms)
     def __getitem__(self, i):
-        i = [i] if isinstance(i, int) else list(range(len(self)))[i] if isinstance(i, slice) else list(i)
-        return Rooms(self.size[i], self.lamp[i], self.table[i], [self.rooms[j] for j in i])
+        i = slice(i, i+1 or None) if isinstance(i, int) else i if isinstance(i, slice) else list(i)
+        return Rooms(self.size[i], self.lamp[i], self.table[i], self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
     def __repr__(self): return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
 
 # %% ../nbs/03_rooms.ipynb #9321aa03
@@ -674,10 +675,10 @@ NEAR = .02  # metres; nothing nearer is seen
 
 def _rects(q, axes, gw, gh):
     "Cells covered by boxes, from centre and half axes in homogeneous image coordinates: first column, columns, first row, rows"
-    sg = torch.tensor([[(i>>k&1)*2-1. for k in range(3)] for i in range(8)], device=q.device)
+    sg = there([[(i>>k&1)*2-1. for k in range(3)] for i in range(8)], q)
     cs = q[:,None] + sum(sg[:,k,None]*axes[k][:,None] for k in range(3))  # (n, 8, 3)
-    e = torch.tensor(_E, device=q.device)
-    a,b = cs[:,e[:,0]],cs[:,e[:,1]]
+    a,b = there(_E, q, torch.long).T
+    a,b = cs[:,a],cs[:,b]
     za,zb = a[...,2:],b[...,2:]
     s = ((NEAR-za)/torch.where(za==zb, 1., zb-za)).clamp(0,1)
     m = a+s*(b-a)
@@ -685,7 +686,7 @@ def _rects(q, axes, gw, gh):
     ok = (torch.maximum(za,zb)>NEAR).repeat(1,2,1)
     uv = p[...,:2]/p[...,2:].clamp(min=NEAR*.5)
     lo,hi = torch.where(ok, uv, 1e6).amin(1)-.51,torch.where(ok, uv, -1e6).amax(1)-.49  # cell i is seen at i+.5
-    top = torch.tensor([gw,gh], device=q.device)
+    top = there([gw,gh], q, torch.long)
     lo,hi = lo.ceil().clamp(min=0).minimum(top.float()).long(),hi.floor().clamp(min=-1).minimum(top-1.).long()
     n = (hi-lo+1).clamp(min=0)
     return lo[:,0],n[:,0],lo[:,1],n[:,1]
@@ -720,19 +721,22 @@ def _dot(M, x):
     "Matrices (n, 3, 3) times vectors (n, 3), as a sum: not subject to TF32"
     return (M*x[:,None]).sum(-1)
 
-def _pairs(rooms, R, eye, A, P, gh, gw):
-    "View-primitive pairs that may meet: table row, view, kind, rectangle, and eye and ray matrix in the primitive's frame (12, n)"
+def _everywhere(shape, device): return torch.cartesian_prod(*(torch.arange(n, device=device) for n in shape)).unbind(-1)
+
+def _pairs(rooms, R, eye, A, P, gh, gw, all_=False):
+    "View-primitive pairs that may meet, or all of them, those that can't with kind -1: table row, view, kind, rectangle, and eye and ray matrix in the primitive's frame (12, n)"
     T,(b,v) = rooms.table,eye.shape[:2]
     rel = T[:,None,:,3:6]-eye[:,:,None]  # (b, v, p, 3)
     ahead = (rel*R[:,:,2][:,:,None]).sum(-1) > -(T[:,None,:,6:9]**2).sum(-1).sqrt()
-    bi,vi,pi = (ahead&(T[:,None,:,0]>=0)&(T[:,None,:,0]<3)).nonzero(as_tuple=True)
+    may = ahead&(T[:,None,:,0]>=0)&(T[:,None,:,0]<3)  # (b, v, p)
+    bi,vi,pi = _everywhere(may.shape, may.device) if all_ else may.nonzero(as_tuple=True)
     row,rel,g = T[bi,pi],rel[bi,vi,pi],P[bi,vi]
     c,s,z,half = row[:,9],row[:,10],torch.zeros_like(row[:,9]),row[:,6:9]
     ax = torch.stack([torch.stack(o, -1) for o in ((c,s,z),(-s,c,z),(z,z,z+1))], 1)  # the primitive's axes in the world
     rect = _rects(_dot(g, rel), [_dot(g, ax[:,k]*half[:,k:k+1]) for k in range(3)], gw, gh)
     o = -_dot(ax, rel)/half
     M = (ax[:,:,:,None]*A[bi,vi][:,None]).sum(2)/half[:,:,None]
-    return bi*T.shape[1]+pi, bi*v+vi, row[:,0], rect, torch.cat([o, M.flatten(1)], 1).T
+    return bi*T.shape[1]+pi, bi*v+vi, row[:,0].where(may[bi,vi,pi], -1.), rect, torch.cat([o, M.flatten(1)], 1).T
 
 # %% ../nbs/03_rooms.ipynb #3dcef824
 def _cast(pairs, gh, gw, key):
@@ -754,6 +758,19 @@ def _cast(pairs, gh, gw, key):
         t = _enter(kind, t[:3], [t[3+3*i]*x+t[4+3*i]*y+t[5+3*i] for i in range(3)])
         key.scatter_reduce_(0, cell, (t.view(torch.int32).long()<<32)|pair, 'amin')
 
+# %% ../nbs/03_rooms.ipynb #a1ac4efd
+def _cast_all(pairs, gh, gw, key):
+    "The same without a list of who meets: all cells for all pairs, always the same work"
+    _,view,kinds,(x0,nx,y0,ny),tab = [o[...,None] if isinstance(o, Tensor) else [r[:,None] for r in o] for o in pairs]
+    cell = torch.arange(gh*gw, device=key.device)
+    col,row = cell%gw,cell//gw
+    inside = (col>=x0)&(col<x0+nx)&(row>=y0)&(row<y0+ny)  # (n, cells)
+    o,d = tab[:3],[tab[3+3*i]*(col+.5)+tab[4+3*i]*(row+.5)+tab[5+3*i] for i in range(3)]
+    ts = [torch.where(inside&(kinds==kind), _enter(kind, o, d), math.inf) for kind in (BOX,CYLINDER,BALL)]
+    t = torch.stack(ts).amin(0).view(torch.int32).long()<<32
+    views,pair = len(key)//len(cell),torch.arange(len(t), device=key.device)[:,None]
+    torch.minimum(key, (t|pair).view(views, -1, len(cell)).amin(1).flatten(), out=key)
+
 # %% ../nbs/03_rooms.ipynb #09a90c07
 def _surface(rooms, row, face, xyz):
     "Normals and object coordinates of the points `xyz` (3, n) on table rows `row`"
@@ -768,7 +785,7 @@ def _surface(rooms, row, face, xyz):
     n = torch.where(kind==BOX, side, torch.where(kind==CYLINDER, tube, g))
     n = n*(n*n).sum(0).clamp(min=1e-18).rsqrt()
     n = torch.stack([c*n[0]-s*n[1], s*n[0]+c*n[1], n[2]])
-    f = torch.eye(3, device=xyz.device).repeat_interleave(2, 1)*torch.tensor([1.,-1]*3, device=xyz.device)  # the room's faces look inwards
+    f = torch.eye(3, device=xyz.device).repeat_interleave(2, 1)*there([1.,-1]*3, xyz)  # the room's faces look inwards
     return torch.where(kind==3, f[:,face], n), p
 
 # %% ../nbs/03_rooms.ipynb #26535c1e
@@ -803,21 +820,21 @@ def _walls(rooms, eye, A, gh, gw):
     a,o = A.permute(2,3,0,1)[...,None,None],eye.permute(2,0,1)[...,None,None]
     d = a[:,0]*x+a[:,1]*y[:,None]+a[:,2]
     d = torch.where(d.abs()<1e-9, 1e-9, d)
-    hi = (rooms.size/torch.tensor([2,2,1.], device=dev)).T[...,None,None,None]
-    lo = hi*torch.tensor([-1,-1,0.], device=dev).view(3,1,1,1,1)
+    hi = (rooms.size/there([2,2,1], eye)).T[...,None,None,None]
+    lo = hi*there([-1,-1,0], eye).view(3,1,1,1,1)
     t,axis = ((torch.where(d>0, hi, lo)-o)/d).min(0)
     return d, t.clamp(min=NEAR), axis*2+(d.gather(0, axis[None])[0]>0)
 
 # %% ../nbs/03_rooms.ipynb #489ec099
-def _render(rooms, cams, grid):
-    "What `render` returns, for all rooms at once"
+def _render(rooms, cams, grid, fixed=False):
+    "What `render` returns, for all rooms at once; `fixed`: as work that does not depend on what is seen"
     (b,v),(gh,gw),np_ = cams.shape,grid,rooms.table.shape[1]
     R,eye,A,P = _frames(cams, grid)
     d,t,face = _walls(rooms, eye, A, gh, gw)
     face,none = face.flatten(),b*v*np_  # the number of no pair: higher than all
     key = (t.flatten().view(torch.int32).long()<<32)|none
-    pairs = _pairs(rooms, R, eye, A, P, gh, gw)
-    _cast(pairs, gh, gw, key)
+    pairs = _pairs(rooms, R, eye, A, P, gh, gw, fixed)
+    (_cast_all if fixed else _cast)(pairs, gh, gw, key)
     pair,t = key&0xffffffff,(key>>32).int().view(torch.float32).view(b,v,gh,gw)
     rows = torch.cat([pairs[0], pairs[0].new_zeros(1)])
     bi = torch.arange(b, device=key.device).repeat_interleave(v*gh*gw)
@@ -839,8 +856,10 @@ def render(
     if len(cams.shape)!=2 or cams.shape[0]!=len(rooms):
         raise ValueError(f"cameras of shape {tuple(cams.shape)} for {len(rooms)} rooms: give (rooms, views)")
     gh,gw = grid or cams.hw
-    k = max(1, (2**24 if rooms.device.type=='cuda' else 2**17)//(cams.shape[1]*gh*gw))
-    hs = [_render(rooms[i:i+k], cams[i:i+k], (gh,gw)) for i in range(0,len(rooms),k)]
+    cpu = rooms.device.type=='cpu'
+    fixed = not cpu and gh*gw<=1024  # nothing to wait for; a finer grid would be too much work
+    k = max(1, (2**17 if cpu else 2**24)//(cams.shape[1]*gh*gw*(rooms.table.shape[1] if fixed else 1)))
+    hs = [_render(rooms[i:i+k], cams[i:i+k], (gh,gw), fixed) for i in range(0,len(rooms),k)]
     return {n:torch.cat([h[n] for h in hs]) for n in hs[0]} if len(hs)>1 else hs[0]
 
 # %% ../nbs/03_rooms.ipynb #ac41b675
@@ -865,9 +884,9 @@ def exact_field(
     R,t = w2c[...,:3,:3][:,:,None,None],w2c[...,:3,3][:,:,None,None]
     xyz = (R*hit['xyz'][...,None,:]).sum(-1)+t
     n = (R*hit['normal'][...,None,:]).sum(-1)
-    ph = (xyz[...,None,:]*_WAVES.to(xyz)).sum(-1)
+    ph = (xyz[...,None,:]*_WAVES.to(xyz, non_blocking=True)).sum(-1)
     code = F.one_hot(hit['cls'], len(CLASSES)).to(xyz)
     furn = (hit['cls']>=FURNITURE.start).to(xyz)[...,None]
-    pos = (xyz-torch.tensor([0,0,2.5]).to(xyz))/1.5
+    pos = (xyz-there([0,0,2.5], xyz))/1.5
     f = torch.cat([pos*.8, n*.9, ph.sin()*.34, ph.cos()*.34, code*(1.6+1.1*furn), furn*1.2], -1)
-    return (f.double()@_ROT.to(f.device).double().T).float()  # in double: exact whatever TF32 and autocast do
+    return (f.double()@_ROT.to(f.device, non_blocking=True).double().T).float()  # in double: exact whatever TF32 and autocast do

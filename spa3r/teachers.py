@@ -32,9 +32,9 @@ class Observation:
     grid:tuple # Rows and columns of patches
     is_tgt:Tensor # True = hidden from the encoder, (b, v)
     fine:tuple=None # If asked for: depth of each pixel of the teacher's map and its confidence in it, (b, v, h, w) each
-    def to(self, device):
-        "Copy on another device"
-        return _to(self, device)
+    def to(self, device, **kwargs):
+        "Copy on another device; `kwargs` as for `Tensor.to`"
+        return _to(self, device, **kwargs)
 
 # %% ../nbs/07b_teachers.ipynb #b0d71e98
 class Teacher(nn.Module):
@@ -172,7 +172,7 @@ def observe(self:VGGTTeacher,
     ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
     feats = {'geo':geo}
     if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
-    each = net.depth(toks, hw)
+    each = net.depth(toks, hw) if fine else net.depth(toks, hw, grid, self.dtype)
     depth = F.interpolate(each[0], size=grid, mode='nearest')  # the top left pixel of each patch
     return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt, each if fine else None)
 
@@ -248,9 +248,10 @@ def _pack(obs, dtype):
 def _unpack(kept, words):
     "The observation again, in float32"
     feats = {k.removeprefix('feats.'):v.float() for k,v in kept.items() if k.startswith('feats.')}
-    ctx = kept['ctx'].float() if 'ctx' in kept else _context(feats['geo'], kept['is_tgt'])
+    is_tgt = kept['is_tgt'].cpu()  # it is Python that looks at it
+    ctx = kept['ctx'].float() if 'ctx' in kept else _context(feats['geo'], is_tgt)
     cams = Cameras(kept['w2c'], kept['K'], tuple(json.loads(words['hw'])))
-    return Observation(ctx, feats, cams, kept['depth'], tuple(json.loads(words['grid'])), kept['is_tgt'])
+    return Observation(ctx, feats, cams, kept['depth'], tuple(json.loads(words['grid'])), is_tgt)
 
 # %% ../nbs/07b_teachers.ipynb #a6602740
 def bytes_needed(

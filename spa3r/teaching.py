@@ -134,7 +134,8 @@ def match_loss(
     sim = codes[:,1:]@codes[:,:-1].mT/temp  # (b, v-1, n, n)
     dist,where = torch.cdist(xyz[:,1:], xyz[:,:-1]).min(-1)
     seen = dist<near
-    return F.cross_entropy(sim[seen], where[seen]) if seen.any() else sim.sum()*0
+    each = F.cross_entropy(sim.flatten(0,2), where.flatten(), reduction='none')
+    return (each*seen.flatten()).sum()/seen.sum().clamp(min=1)  # not `sim[seen]`: a GPU would have to say how many that are
 
 # %% ../nbs/12b_teaching.ipynb #d2439a73
 WEIGHTS_OF = dict(turn=4., walk=1., lens=1., depth=1., points=.5, ask=1., match=.5)  # what each part of the loss counts
@@ -150,7 +151,7 @@ def teach_loss(
     toks = net.aggregate(views.imgs, is_tgt if is_tgt.any() else None, (*net.cfg.dpt_layers,last))
     x = net.patches(toks[last])
     res = pose_loss(net.camera_head(toks[last][:,:,0]), views.cams)
-    res |= _dense_loss(net, {k:t[:,[i]] for k,t in toks.items()}, _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
+    res |= _dense_loss(net, {k:t[:,i:i+1] for k,t in toks.items()}, _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
     true = {k:rearrange(t, 'b v y x c -> b v (y x) c') for k,t in _truth(views, net.grid(hw)).items()}
     said = lesson.ask(x)
     res['ask'] = _asked_loss(said[...,:10], true) + .5*F.cross_entropy(said[...,10:].flatten(0,-2), true['cls'].flatten())

@@ -18,7 +18,7 @@ from .teachers import ExactTeacher,ObservationCache,load_teacher
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from .rooms import HELD_OUT
 from .probes import evaluate_field,fit_prior
-from .loop import TrainConfig,accelerator,fit,newest
+from .loop import TrainConfig,accelerator,compile_blocks,fit,newest,to_device
 
 # %% ../nbs/12_training.ipynb #f2072c56
 MASKS = 4  # what is drawn here; `views` and `loop` draw 0 to 3
@@ -30,7 +30,7 @@ def masked(
     m:int, # Micro-batch
 )->tuple: # `Views`, and which of them are hidden, (b, v)
     "A micro-batch with some of its views marked as targets"
-    views = batches.micro(step, m)
+    views = batches.micro(step, m, raw=True)
     b,v = views.cams.shape if views.imgs is None else views.imgs.shape[:2]
     return views,torch.cat([draw_targets(1, v, cfg.ratio, seeded(cfg.seed, MASKS, step, m*b+i)) for i in range(b)])
 
@@ -42,7 +42,7 @@ def observe(
 ): # An `Observation`
     "What the teacher says; rooms without pictures get some, unless the teacher needs none"
     if views.imgs is None and not isinstance(teacher, ExactTeacher): views = with_images(views)
-    return teacher.observe(views, is_tgt)
+    return teacher.observe(views.floats(), is_tgt)
 
 # %% ../nbs/12_training.ipynb #de2767ec
 def new_student(
@@ -124,9 +124,8 @@ def _source(data, side, width, pictures):
 
 def _asking(teacher, report, acc):
     "A function that asks the teacher about a batch, and counts what could not be read of it"
-    from accelerate.utils import send_to_device
     def look(batch):
-        views,is_tgt = send_to_device(batch, acc.device)
+        views,is_tgt = to_device(batch, acc.device)
         report.add(views)
         report.check()
         return observe(teacher, views, is_tgt)
@@ -134,10 +133,9 @@ def _asking(teacher, report, acc):
 
 def _judge(teacher, cfg, acc, data, eval_data, side, width):
     "Who judges the student while it learns: scenes put aside, unseen rooms, or nobody"
-    from accelerate.utils import send_to_device
     if eval_data:
         held = cfg.batches(_source(eval_data, side, width, True))
-        return HeldViews(lambda s,m: observe(teacher, *send_to_device(masked(held, cfg, s, m), acc.device)))
+        return HeldViews(lambda s,m: observe(teacher, *to_device(masked(held, cfg, s, m), acc.device)))
     return HeldRooms(teacher, hw=(side,side), device=acc.device) if data=='rooms' else None
 
 def _open_cache(folder, samples, settings, cfg, acc):
@@ -184,6 +182,7 @@ def pretrain(
     t = load_teacher(teacher, semantic=semantic, dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
+    if cfg.compile: compile_blocks(t)
     batches,report = cfg.batches(_source(data, side, width, pictures)),BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
     look = _asking(t, report, acc)

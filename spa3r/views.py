@@ -25,28 +25,34 @@ from tqdm import tqdm
 from .cameras import Cameras
 from .core import UserError,atomic_write,command
 from .rooms import HELD_OUT,make_rooms,render,scene_cameras
-from .scenes import VIDEOS,Scene,Scenes,natural,open_scenes,resize_view,stack_views,upright_size,view_hw,_spread_out,_why
+from .scenes import Scene,Scenes,natural,open_scenes,resize_view,stack_bytes,upright_size,view_hw,_some,_spread_out,_why
 
 # %% ../nbs/04_views.ipynb #2e4ed098
-def _to(o, device):
+def _to(o, device, **kwargs):
     "Copy of a dataclass with what can move on `device`"
     def mv(x):
         if isinstance(x, dict): return {k:mv(v) for k,v in x.items()}
-        return x.to(device) if hasattr(x, 'to') else x
+        return x.to(device, **kwargs) if hasattr(x, 'to') else x
     return type(o)(**{k:mv(v) for k,v in vars(o).items()})
 
 # %% ../nbs/04_views.ipynb #35d55971
 @dataclass
 class Views:
     "What a teacher may look at"
-    imgs:Tensor=None # RGB in 0..1, (b, v, 3, h, w)
+    imgs:Tensor=None # RGB in 0..1, (b, v, 3, h, w); on their way to a device they may still be bytes
     cams:Cameras=None # True cameras, (b, v), where they are known
     rooms:object=None # The rooms themselves (`spa3r.rooms.Rooms`), for the exact teacher
     broken:tuple=() # Paths of images that could not be read while these views were made
     dropped:tuple=() # Names of scenes that were passed over because too many of their images are broken
-    def to(self, device):
-        "Copy on another device"
-        return _to(self, device)
+    def to(self, device, **kwargs):
+        "Copy on another device; `kwargs` as for `Tensor.to`"
+        return _to(self, device, **kwargs)
+    def pin_memory(self):
+        "The same, with pictures where a GPU fetches them by itself"
+        return self if self.imgs is None else replace(self, imgs=self.imgs.pin_memory())
+    def floats(self):
+        "The same, with pictures in 0..1 if they were bytes"
+        return self if self.imgs is None or self.imgs.is_floating_point() else replace(self, imgs=self.imgs.float()/255)
 
 # %% ../nbs/04_views.ipynb #075ebe3d
 def sample_frames(
@@ -146,12 +152,13 @@ def steps_in_epoch(self:Batches, epoch:int)->int:
     return self._first_step(epoch+1)-self._first_step(epoch)
 
 @patch
-def micro(self:Batches, step:int, m:int)->Views:
-    "Micro-batch `m` of a step"
+def micro(self:Batches, step:int, m:int, raw:bool=False)->Views:
+    "Micro-batch `m` of a step; `raw`: photographs as bytes, a quarter of the way to a GPU"
     if not 0<=m<self.micros: raise ValueError(f"micro-batch {m} of {self.micros}")
     k = self.scenes_in(step)
     first = self.first_scene(step)+m*k
-    return self.source.views(self.seed, range(first, first+k), self.views_in(step))
+    views = self.source.views(self.seed, range(first, first+k), self.views_in(step))
+    return views if raw else views.floats()
 
 @patch
 def __getitem__(self:Batches, key:tuple)->Views: return self.micro(*key)  # so that a DataLoader can ask for (step, m)
@@ -198,7 +205,7 @@ def _scene_views(source, seed, k, v):
 def views(self:Scenes, seed:int, ks, v:int)->Views:
     "`v` views of each of the scenes that are drawn as number `ks`, cropped to the lowest picture among them"
     imgs,broken,dropped = zip(*(_scene_views(self, seed, k, v) for k in ks))
-    imgs = stack_views(list(chain(*imgs)))
+    imgs = stack_bytes(list(chain(*imgs)))
     return Views(imgs.unflatten(0, (-1,v)), broken=tuple(chain(*broken)), dropped=tuple(chain(*dropped)))
 
 # %% ../nbs/04_views.ipynb #15d6a2b1
@@ -311,7 +318,7 @@ class CachedRooms:
         if v>m['views']: raise UserError(f"{v} views of a room, but {self.folder} has {m['views']} of each")
         at = torch.tensor([sample_frames(m['views'], v, (1,1), seeded(seed, FRAMES, k)) for k in ks])
         imgs,cams = [torch.from_numpy(np.stack(o)) for o in zip(*(self._of(i, t) for i,t in zip(rooms, at.numpy())))]
-        return Views(imgs.float()/255, cams=Cameras(cams[...,:4], cams[...,:3,4:], tuple(m['hw'])), rooms=make_rooms(rooms))
+        return Views(imgs, cams=Cameras(cams[...,:4], cams[...,:3,4:], tuple(m['hw'])), rooms=make_rooms(rooms))
     def _of(self, room, at):
         i,j = divmod(room, self.meta['per_file'])
         return [np.load(f, mmap_mode='r')[j][at] for f in _cached(self.folder, i)]
@@ -393,7 +400,6 @@ def _operations(gh, gw, v):
 
 # %% ../nbs/04_views.ipynb #78930cbf
 def _of(n, what): return f"{n} {what}{'s'*(n!=1)}"
-def _some(xs, k=8): return ', '.join(xs[:k])+(f" and {len(xs)-k} more" if len(xs)>k else '')
 def _hours(seconds): return f"{seconds/3600:.1f} hours" if seconds<2e5 else f"{seconds/86400:.1f} days"
 
 class BadData(UserError):

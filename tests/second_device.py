@@ -2,7 +2,8 @@
 
     python tests/second_device.py spa3r.page:demo --device far --rooms 2
 
-runs a command with the device `far` known to torch and accelerate, and says how many operations were done there. What cannot be seen so is all that differs from
+runs a command with the device `far` known to torch and accelerate, and says how many operations were done there. `waits` lists those for whose end the CPU
+would have to wait on a GPU: numbers that are asked for, and copies from one to the other. What cannot be seen so is all that differs from
 GPU to GPU: kernels, number formats, streams, memory.
 """
 import importlib, os, sys, traceback
@@ -13,14 +14,22 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}  # go from one device to the other
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # take indices from the CPU, on a GPU too
-done,home = 0,None
+ASKS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default, aten.equal.default}  # need an answer
+done,home,waits = 0,None,[]
+
+def waits_for(f, ts, kw, r):
+    "Would the CPU stand still until a GPU has done everything before this?"
+    if f in COPIES: return len({isinstance(a, Far) for a in (*ts, *tree_leaves(r)) if isinstance(a, torch.Tensor)})>1 and not kw.get('non_blocking', False)
+    return f in ASKS and isinstance(ts[0], Far) or f in INDEXED and any(isinstance(a, Far) and a.dtype==torch.bool for a in ts[1:])
 
 class Far(torch.Tensor):
     "A tensor on the far device; `x` is what it holds"
     @staticmethod
     def __new__(cls, x): return torch.Tensor._make_wrapper_subclass(cls, x.shape, strides=x.stride(), storage_offset=x.storage_offset(), dtype=x.dtype, device='far:0')
     def __init__(self, x): self.x = x
-    def tolist(self): return self.x.tolist()
+    def tolist(self):
+        waits.append('tolist')
+        return self.x.tolist()
     def untyped_storage(self): return self.x.untyped_storage()
     def __repr__(self): return f'far {self.x!r}'
     def __format__(self, spec): return format(self.item(), spec) if not self.ndim else repr(self)
@@ -50,7 +59,9 @@ def run(f, *args, **kw):
     for a in written:
         if isinstance(a, Far) and a.shape!=a.x.shape: a.data = Far(a.x)  # it changed its shape in place
     same = {id(near(a)):a for a in written}
-    return tree_map(lambda a: same[id(a)] if id(a) in same else Far(a) if far and isinstance(a, torch.Tensor) else a, r)
+    r = tree_map(lambda a: same[id(a)] if id(a) in same else Far(a) if far and isinstance(a, torch.Tensor) else a, r)
+    if waits_for(f, ts, given, r): waits.append(str(f))
+    return r
 
 def operations():
     "What creates tensors or moves them: torch calls these below the level of Python classes"

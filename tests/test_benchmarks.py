@@ -1,5 +1,5 @@
 "Every benchmark runs at its smallest size and prints its lines; none of the numbers is judged by how fast it is"
-import json,re,runpy,sys
+import json,re,runpy,subprocess,sys
 from pathlib import Path
 import pytest
 from browser import CHROMIUM
@@ -89,3 +89,21 @@ def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
     monkeypatch.setattr(finetune.RoomTalks, '__getitem__', lambda self, i: asked.append(i) or get(self, i))
     run('ablate_vlm', *args)
     assert len(asked)==1 and json.loads((tmp_path/'language.json').read_text())['runs']==first['runs']
+
+def test_a_gpu_session_in_toys_sizes(tmp_path):
+    "All parts work before they cost anything; one that is cut short keeps what it had"
+    p = subprocess.run([sys.executable, HERE.parent/'tools/gpu_session.py', tmp_path/'out', '--device', 'cpu', '--tiny', '--minutes', '60'], capture_output=True, text=True)
+    assert not p.returncode, p.stderr
+    r = json.loads((tmp_path/'out/results.json').read_text())
+    bad = {k:v for k,v in r.items() if any('failed' in o or 'ended' in o or 'not_run' in o for o in v)}
+    assert not bad and list(r)==['machine','tests','nano','step','spatial','tune','prefix','resume'], (bad, p.stdout[-5000:])
+    assert all(len(v)>1 and v[-1]['seconds']>0 for k,v in r.items() if k!='machine')
+    assert r['nano'][-2]['what']=='run' and {'nano-model.safetensors','nano-config.json','nano-log.jsonl'}<={f.name for f in (tmp_path/'out').iterdir()}
+    assert 0<r['step'][0]['of_matmul_rate']<1 and {o['dtype'] for o in r['spatial'][:-1]}=={'torch.float32','torch.bfloat16'}
+    assert r['tune'][0]['tokens_a_second']>0 and 'watched once' in r['prefix'][0]['said'] and r['resume'][0]['steps']==[0,1]
+    assert len(list((tmp_path/'out').iterdir()))<=8 and (tmp_path/'out/session.txt').stat().st_size>1000
+
+def test_a_gpu_session_ends_in_time(tmp_path):
+    p = subprocess.run([sys.executable, HERE.parent/'tools/gpu_session.py', tmp_path/'out', '--device', 'cpu', '--tiny', '--minutes', '.1', '--only', 'resume,tests'], capture_output=True, text=True)
+    r = json.loads((tmp_path/'out/results.json').read_text())
+    assert not p.returncode and r['resume'][-1]['ended']=='out of time' and r['tests']==[dict(not_run='no time left')]

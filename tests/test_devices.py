@@ -106,3 +106,34 @@ def main():
     assert not b.returncode, b.stderr[-3000:]
     a,b = [[*map(float, p.stdout.split('\n')[:-2])] for p in (a,b)]
     assert len(a)==12 and b==pytest.approx(a, abs=.3)
+
+def test_a_step_waits_for_nothing(tmp_path):
+    "On a GPU Python runs ahead: nothing in a micro-batch asks for a number, from the batch's way there to its gradients"
+    (tmp_path/'steps.py').write_text('''
+import __main__ as far
+import torch
+from spa3r.loop import TrainConfig,to_device
+from spa3r.psfm import Spa3R,Spa3RConfig,psfm_loss
+from spa3r.teachers import ExactTeacher,load_teacher
+from spa3r.teaching import LESSONS,Lesson,lesson_views,teach_loss
+from spa3r.patch_encoder import VGGT,VGGTConfig
+from spa3r.training import masked,observe
+from spa3r.views import RoomSource
+def count(name, f):
+    f()  # what is made once
+    n = len(far.waits)
+    f()
+    print(name, far.waits[n:])
+def main():
+    cfg,there = TrainConfig.nano(images=6, images_device=6, v_min=3, v_max=3),torch.device('far', 0)
+    for name,t in (('photos',load_teacher(TEACHER).to('far')),('exact',ExactTeacher((8,8)).to('far'))):
+        batch = masked(cfg.batches(RoomSource((28,28), images=name=='photos')), cfg, 0, 0)
+        s = Spa3R(Spa3RConfig.nano(geo_channels=t.channels['geo'])).to('far')
+        count(name, lambda: psfm_loss(s, observe(t, *to_device(batch, there)))['loss'].backward())
+    batch = next(b for b in (lesson_views(LESSONS, i) for i in range(2000, 2100)) if b[1].any())
+    lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), 21).to('far')
+    count('lesson', lambda: teach_loss(lesson, to_device(batch, there))['loss'].backward())
+'''.replace('TEACHER', repr(str(HERE.parent/'spa3r/weights/nano/teacher'))))
+    p = subprocess.run([sys.executable, HERE/'second_device.py', 'steps:main'], capture_output=True, text=True, env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}'))
+    assert not p.returncode, p.stderr[-3000:]
+    assert p.stdout.split('\n')[:3]==['photos []','exact []','lesson []']

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 import pytest
 from browser import CHROMIUM,browser,serve
-from tools.docs import PLOTLY,definitions,docs,file_links,heading,names,output_markdown,page_markdown,plotly_div,relink,show_source
+from tools.docs import PLOTLY,definitions,docs,figure_alts,file_links,heading,names,output_markdown,page_markdown,plotly_div,relink,show_source
 
 root = Path(__file__).resolve().parents[1]
 nbs = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -150,11 +150,29 @@ def test_links_out_of_the_notebooks_lead_to_the_repository(at, inside, out):
     assert nb.cells[0].source==f'[licence](https://github.com/spa3r/spa3r/blob/main/LICENSE) and [page]({inside})'
 
 def test_links_between_pages():
-    site,pages = 'https://spa3r.github.io/spa3r/',{'tour':'tour', 'model/02_prope':'model/prope', 'rooms/03_render':'rooms/render'}
-    assert relink('[rooms](rooms/03_render.ipynb#light)', pages, site)=='[rooms](rooms/render.md#light)'
-    assert relink('[rooms](../rooms/03_render.ipynb#light), [tour](../tour.ipynb)', pages, site, 'model/prope')=='[rooms](../rooms/render.md#light), [tour](../tour.md)'
-    assert relink(f'[`Cameras.cat`]({site}model/cameras.html#cameras.cat)', pages, site, 'model/prope')=='[`Cameras.cat`](cameras.md#cameras.cat)'
-    assert relink('[elsewhere](https://example.org/01_x.ipynb)', pages, site)=='[elsewhere](https://example.org/01_x.ipynb)'
+    pages = {'tour':'tour', 'model/02_prope':'model/prope', 'rooms/03_render':'rooms/render'}
+    assert relink('[rooms](rooms/03_render.ipynb#light)', pages)=='[rooms](rooms/render.md#light)'
+    assert relink('[rooms](../rooms/03_render.ipynb#light), [tour](../tour.ipynb)', pages, 'model/prope')=='[rooms](../rooms/render.md#light), [tour](../tour.md)'
+    assert relink('[`Cameras.cat`](cameras.html#cameras.cat)', pages, 'model/prope')=='[`Cameras.cat`](cameras.md#cameras.cat)'
+    assert relink('[elsewhere](https://example.org/01_x.ipynb)', pages)=='[elsewhere](https://example.org/01_x.ipynb)'
+
+def test_names_lead_to_the_page_beside_not_to_the_public_site():
+    from execnb.nbio import mk_cell,new_nb
+    nb = new_nb([mk_cell('[`Cameras`](https://spa3r.github.io/spa3r/model/cameras.html#cameras)', 'markdown')])
+    for at,to in (('tour.ipynb','model/cameras.html'), ('model/prope.ipynb','cameras.html'), ('view/page.ipynb','../model/cameras.html')):
+        one = new_nb([mk_cell(nb.cells[0].source, 'markdown')])
+        one.path_ = str(root/'nbs'/at)
+        with chdir(root): file_links(one).begin()
+        assert one.cells[0].source==f'[`Cameras`]({to}#cameras)'
+
+def test_every_figure_has_an_alt_text():
+    from execnb.nbio import mk_cell,new_nb
+    silent,named,text = mk_cell('draw()'),mk_cell('#| fig-alt: "A room"\ndraw()'),mk_cell('1+1')
+    for c,data in ((silent,{'image/png':''}), (named,{'image/png':''}), (text,{'text/plain':'2'})): c.outputs = [dict(output_type='display_data', data=data)]
+    nb = new_nb([silent, named, text])
+    nb.frontmatter_ = dict(title='Tour')
+    figure_alts(nb).begin()
+    assert [c.source for c in nb.cells]==['#| fig-alt: "Figure 1 of Tour: what this code draws"\ndraw()', '#| fig-alt: "A room"\ndraw()', '1+1']
 
 def test_a_picture_becomes_a_file():
     pic = {'output_type':'display_data', 'data':{'image/png':base64.b64encode(b'dots').decode(), 'text/plain':['<Figure>']}}

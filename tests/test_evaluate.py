@@ -147,7 +147,7 @@ def test_videos_in_folders_and_zips(tmp_path):
     for i in range(3): assert videos.film(question(0, f's{i}'), 20)[-1].mean()==pytest.approx(19*(i+1), abs=3)
     with pytest.raises(UserError, match='no video of d/s3: looked for d/s3.mp4 and d.zip'): videos.film(question(0, 's3'), 4)
     (tmp_path/'d/s4.mp4').write_bytes(b'0'*999)
-    with pytest.raises(UserError, match='d/s4 cannot be read as a video'): videos.film(question(0, 's4'), 4)
+    with pytest.raises(UserError, match='d/s4 cannot be read as a video'): bm.Videos(tmp_path).film(question(0, 's4'), 4)
 
 def test_damaged_zips_are_named(tmp_path):
     (tmp_path/'d.zip').write_bytes(b'PK, or not')
@@ -184,8 +184,7 @@ def test_the_right_frames(tmp_path, frames, n):
 def test_frames_of_a_film_that_was_cut(tmp_path):
     whole = film(tmp_path/'a.mkv', 25).read_bytes()
     (tmp_path/'b.mkv').write_bytes(whole[:len(whole)*2//3])
-    got = bm.video_frames(tmp_path/'b.mkv', 4)
-    assert len(got)==4 and got[0].mean()<4 and 80<got[-1].mean()<230  # what is there, to its end
+    with pytest.raises(UserError, match='b.mkv is cut'): bm.video_frames(tmp_path/'b.mkv', 4)  # frames of the first two thirds would pass for frames of the whole
 
 def test_frames_that_cannot_be_decoded(tmp_path):
     "Cut out in front of a key frame: the first packets give no picture, and the rule holds for those that come"

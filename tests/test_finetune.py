@@ -66,11 +66,13 @@ def test_apart_is_one_by_one(there, kind, fusion):
     norm = torch.stack([g.norm() for g in gb.values()]).norm()
     for k in ga: assert (ga[k]-gb[k]).norm()<2e-5*norm, k
 
+def everywhere(x): return {k:v for k,v in x.items() if k!='keep'}  # scores of all places
+
 def test_apart_means_apart(there):
     "Another answer to one question changes no logit of another question, and each of its own"
     m,p = made(there)
     def logits(said):
-        with torch.no_grad(): return m(**inputs_apart(m, x := Collator(p)([talk(0, said=said, apart=True)]))).logits[0],x['segments'][0]
+        with torch.no_grad(): return m(**inputs_apart(m, everywhere(x := Collator(p)([talk(0, said=said, apart=True)])))).logits[0],x['segments'][0]
     (a,seg),(b,seg2) = logits(SAID),logits([SAID[0],(SAID[1][0],'A'),*SAID[2:]])
     assert torch.equal(seg, seg2) and sorted(set(seg.tolist()))==[0,1,2,3,4]
     assert torch.equal(a[seg!=2], b[seg!=2]) and not torch.equal(a[seg==2], b[seg==2])
@@ -80,9 +82,9 @@ def test_apart_beside_together(there):
     m,p = made(there)
     c,one,two = Collator(p),talk(0, apart=True),talk(1, 2)
     with torch.no_grad():
-        both = m(**inputs_apart(m, c([one,two]))).logits
+        both = m(**inputs_apart(m, everywhere(c([one,two])))).logits
         for i,t in enumerate((one,two)):
-            x = c([t])
+            x = everywhere(c([t]))
             torch.testing.assert_close(both[i,:x['input_ids'].shape[1]], m(**inputs_apart(m, x)).logits[0], rtol=1e-4, atol=1e-4)
 
 # files
@@ -314,3 +316,18 @@ def test_nano_is_small_and_writes_what_is_asked():
     m,p = nano_qwen(3)
     assert 2e6<sum(o.numel() for o in m.parameters())<6e6 and type(m).__name__=='Qwen2_5_VLForConditionalGeneration'
     assert p.tokenizer.decode(p.tokenizer('12.5 m, front-left')['input_ids'])=='12.5 m, front-left'
+
+@pytest.mark.parametrize('kind', BASES)
+def test_scores_where_answers_are_and_nowhere_else(there, kind):
+    "the same loss and gradients as with the scores of every place"
+    m,p = made(there, kind)
+    x = Collator(p)([talk(0),talk(1, 2, SAID[1:3])])
+    def grads(x):
+        m.zero_grad()
+        out = m(**inputs_apart(m, x), num_items_in_batch=torch.tensor(7))
+        out.loss.backward()
+        return out,[q.grad.clone() for q in m.parameters() if q.grad is not None]
+    (few,a),(all_,b) = grads(dict(x)),grads(everywhere(x))
+    assert few.loss.item()==pytest.approx(all_.loss.item(), rel=1e-6) and len(a)==len(b)>10
+    assert all(torch.allclose(i, j, atol=1e-6, rtol=1e-4) for i,j in zip(a, b))
+    assert few.logits.shape[1]==len(x['keep'])<.3*all_.logits.shape[1]

@@ -1,5 +1,5 @@
 "The pages around the method: path, heads, equations, glossary, Colab"
-import ast,json,re
+import ast,json,posixpath,re
 from importlib.metadata import requires
 from pathlib import Path
 import pytest
@@ -8,6 +8,7 @@ nbs = Path(__file__).resolve().parents[1]/'nbs'
 
 def cells(name): return json.loads((nbs/name).read_text(encoding='utf8'))['cells']
 def source(c): return ''.join(c['source'])
+def beside(name, to): return posixpath.normpath(posixpath.join(posixpath.dirname(name), to))
 def prose(name): return '\n'.join(source(c) for c in cells(name) if c['cell_type']=='markdown')
 def made_by(name, start):
     "Markdown that a cell of the index printed"
@@ -29,15 +30,15 @@ def test_each_station_opens_with_needs_time_and_place(name, minutes):
     assert '**You need**' in head and '**Where you are:**' in head
     assert int(re.search(r'\*\*Time:\*\* (\d+) minutes', head)[1])==int(minutes)
     text = prose(name)
-    pictures = re.findall(r'!\[([^\]]+)\]\((images/(?:where|model)-[^)]+)\)', text)
-    assert pictures and all((nbs/f).exists() and len(alt)>20 for alt,f in pictures)
+    pictures = re.findall(r'!\[([^\]]+)\]\(((?:\.\./)*images/(?:where|model)-[^)]+)\)', text)
+    assert pictures and all((nbs/beside(name, f)).exists() and len(alt)>20 for alt,f in pictures)
 
 def test_nothing_on_the_path_needs_what_comes_later():
     order = [n for n,_ in path]
     later = set(order)
     for name in order:
         needs = re.search(r'\*\*You need\*\*(.*?)\*\*Time', prose(name), re.S)[1]
-        asked = set(re.findall(r'\(([\w]+\.ipynb)', needs))
+        asked = {beside(name, o) for o in re.findall(r'\(([\w./]+\.ipynb)', needs)}
         assert not asked & later, f'{name} needs {asked & later}, which comes later on the path'
         later.discard(name)
 
@@ -71,7 +72,7 @@ def test_each_equation_has_a_check():
 
 # --- glossary
 
-terms = re.findall(r'^\| ([^|]+) \| ([^|]+) \| \[[^\]]+\]\(([^)]+)\) \|$', prose('glossary.ipynb').split('## Words with')[0], re.M)
+terms = re.findall(r'^- \*\*(.+?)\*\*: (.+) \(\[[^\]]+\]\(([^)]+)\)\)$', prose('glossary.ipynb').split('## Words with')[0], re.M)
 
 def test_glossary_is_in_order_and_says_each_once():
     names = [t for t,_,_ in terms]

@@ -209,3 +209,21 @@ def test_no_field_of_view_is_zero():
     torch.nn.init.constant_(net.camera_head.pose_branch.fc2.bias, -1.)
     tokens = net.aggregate(scene()[0])[-1]
     assert net.cameras(tokens, (56,84)).K.isfinite().all()
+
+@pytest.mark.parametrize('patch,down,hw', [(14,1,(56,42)),(7,2,(56,42)),(7,1,(21,35)),(14,2,(28,28))])
+def test_depth_of_some_pixels_is_that_of_all(patch, down, hw):
+    head = DPTHead(24, 2, (8,8,12,12), 16, patch=patch, down=down)
+    grid = hw[0]//patch,hw[1]//patch
+    toks = [torch.randn(3, grid[0]*grid[1], 24) for _ in range(4)]
+    with torch.no_grad(): whole,some = head(toks, hw),head(toks, hw, grid)
+    want = torch.nn.functional.interpolate(whole, size=grid, mode='nearest')
+    assert some.shape==want.shape and (some-want).abs().max()<1e-5*want.abs().max() and want.std()>1e-3
+
+def test_depth_a_few_views_at_a_time():
+    net = VGGT(VGGTConfig.nano()).eval()
+    toks = {l:torch.randn(2, 6, 5+16, 192) for l in net.cfg.dpt_layers}
+    with torch.no_grad(): a,b = [net._dense(net.depth_head, toks, (56,56), k=k)[0] for k in (5,12)]
+    assert torch.allclose(a, b, atol=1e-5) and a.shape==(2,6,28,28,1)
+    with torch.no_grad(): low = net.depth(toks, (56,56), (4,4), torch.bfloat16)[0]
+    whole = net.depth(toks, (56,56))[0]
+    assert low.dtype==torch.float32 and torch.allclose(low, whole[...,::7,::7], rtol=.05) and not torch.equal(low, whole[...,::7,::7])

@@ -126,3 +126,8 @@ def test_nothing_hidden_is_said():
     obs = observation()
     obs.is_tgt = torch.zeros_like(obs.is_tgt)
     with pytest.raises(ValueError, match='no view is hidden'): psfm_loss(Spa3R(Spa3RConfig.nano(**TINY)), obs)
+
+def test_select_views_without_a_mask():
+    x,keep = torch.randn(3, 5, 2),draw_targets(3, 5)
+    assert torch.equal(select_views(x, keep), x[keep].unflatten(0, (3,-1)))
+    with pytest.raises(ValueError, match='same for all'): select_views(x, torch.tensor([[1,0,0,0,0],[1,1,0,0,0],[1,0,0,0,0]]).bool())

@@ -207,7 +207,7 @@ def test_reworked_blocks_learn_the_same_and_leave_no_trace(tmp_path):
 
 def test_compile_compiles_every_block(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(torch, 'compile', lambda f: seen.append(f) or f)
+    monkeypatch.setattr(torch, 'compile', lambda f, **kw: seen.append(f) or f)
     small(tmp_path, TrainConfig(**SIZE|dict(steps=1), compile=True))
     assert len(seen)==2
 
@@ -491,3 +491,37 @@ def test_every_setting_is_an_option():
     assert {f.name for f in fields(TrainConfig)}<=set(inspect.signature(pretrain).parameters)
     paper = TrainConfig()
     assert (paper.steps,paper.images,paper.images_device,paper.v_min,paper.v_max,paper.ratio,paper.lr,paper.weight_decay,paper.clip,paper.precision)==(80_000,384,24,4,12,.5,1e-3,1e-4,1.,'bf16')
+
+def test_blocks_are_compiled_once_for_any_number_of_views(monkeypatch):
+    "teacher and student, 4 to 12 views, with and without gradients: as many pieces as there are kinds of blocks, not more with every number"
+    from torch._dynamo.testing import CompileCounter
+    from spa3r.loop import compile_blocks
+    from spa3r.psfm import draw_targets,psfm_loss
+    from spa3r.teachers import VGGTTeacher
+    from spa3r.views import Views
+    count,real,made = CompileCounter(),torch.compile,[]
+    monkeypatch.setattr(torch, 'compile', lambda f, **kw: real(f, backend=count, **kw))
+    torch._dynamo.reset()
+    teacher = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, dpt_layers=(0,0,1,1), heads=('camera','depth'))))
+    student = Spa3R(Spa3RConfig.nano(dim=32, nh=2, enc_depth=1, dec_depth=1, n_latents=4, geo_channels=64))
+    for m in (teacher,student): compile_blocks(m)
+    for v in (4,5,6,8,11,12,4):
+        psfm_loss(student, teacher.observe(Views(torch.rand(1,v,3,14,14)), draw_targets(1, v)))['loss'].backward()
+        made.append(count.frame_count)
+    assert made[1]==made[-1]<=8, made
+    torch._dynamo.reset()
+
+def test_products_of_a_cpu_in_bf16(tmp_path):
+    "an option: nearly the same curve, and the setting is gone afterwards"
+    a,b = [small(tmp_path/p, TrainConfig(**SIZE|dict(steps=3), precision=p)) and log(tmp_path/p) for p in ('bf16','bf16_cpu')]
+    assert [r['loss'] for r in b]==pytest.approx([r['loss'] for r in a], rel=.01)
+    assert torch.get_float32_matmul_precision()=='highest'
+    from spa3r.loop import multiplying
+    with multiplying(True): assert torch.get_float32_matmul_precision()=='medium' and not torch.backends.cuda.flash_sdp_enabled()
+    assert torch.get_float32_matmul_precision()=='highest' and torch.backends.cuda.flash_sdp_enabled()
+
+def test_a_batch_goes_ahead_and_choices_stay():
+    from spa3r.loop import to_device
+    from spa3r.views import Views
+    v,is_tgt,i,rest = to_device((Views(torch.zeros(1,2,3,4,4, dtype=torch.uint8)),torch.ones(1,2, dtype=bool),3,[dict(x=torch.ones(2))]), torch.device('meta'))
+    assert (v.imgs.device.type,v.imgs.dtype,is_tgt.device.type,i,rest[0]['x'].device.type)==('meta',torch.uint8,'cpu',3,'meta')

@@ -296,7 +296,8 @@ def test_photos_of_one_or_many_scenes(tmp_path, scenes):
     (tmp_path/'readme.txt').write_text('x')
     (tmp_path/'a/.hidden.jpg').write_text('x')
     s = source(tmp_path)
-    assert [(o.name,len(o)) for o in s.scenes]==[('a',3)] and s.left==['b: 1 frame, at least 2 are needed']
+    assert [(o.name,len(o)) for o in s.scenes]==[('a',3)]
+    assert s.left==['readme.txt: .txt is neither a photo nor a video that is read here','b: 1 frame, at least 2 are needed']
     photos(tmp_path, 2, name='loose{}.jpg')
     with pytest.raises(UserError, match='one scene or many'): source(tmp_path)
 
@@ -488,7 +489,7 @@ def test_sizes_that_cannot_be(scenes):
 
 def test_mixed_sizes_are_cropped_alike(tmp_path):
     photos(tmp_path/'a', 4, (64,48))
-    photos(tmp_path/'a', 4, (48,64), first=4)
+    photos(tmp_path/'a', 4, (64,64), first=4)
     photos(tmp_path/'b', 6, (128,96))
     b = batches(tmp_path, v_min=4, v_max=4)
     got = {tuple(b.micro(s, m).imgs.shape) for s in range(5) for m in range(3)}

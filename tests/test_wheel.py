@@ -1,5 +1,5 @@
 "A wheel built from the project holds its weights and runs the demo in an empty folder, far from the checkout"
-import os,re,shutil,subprocess,sys,sysconfig,venv,zipfile
+import os,re,shutil,subprocess,sys,sysconfig,tarfile,venv,zipfile
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -23,9 +23,28 @@ def wheel(tmp_path_factory):
     src,out = tmp_path_factory.mktemp('src')/'spa3r',tmp_path_factory.mktemp('dist')
     src.mkdir()
     shutil.copytree(root/'spa3r', src/'spa3r', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(root/'tests', src/'tests', ignore=shutil.ignore_patterns('golden','__pycache__'))
     for f in 'settings.ini setup.py pyproject.toml README.md LICENSE MANIFEST.in'.split(): shutil.copy(root/f, src)
     run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, src, cwd=src)  # the sdist, and the wheel from it
     return next(out.glob('*.whl'))
+
+def test_sdist_has_no_half_of_the_tests(wheel):
+    with tarfile.open(next(wheel.parent.glob('*.tar.gz'))) as t: names = [n.partition('/')[2] for n in t.getnames()]
+    assert not [n for n in names if n.startswith('tests')] and {'settings.ini','README.md','spa3r/__init__.py'}<=set(names)
+
+def test_the_page_of_the_package_stands_alone(wheel):
+    with zipfile.ZipFile(wheel) as z:
+        names = z.namelist()
+        meta = z.read(next(n for n in names if n.endswith('/METADATA'))).decode()
+    head,_,text = meta.partition('\n\n')
+    assert 'License-Expression: Apache-2.0 AND MIT' in head
+    for f in ('LICENSE','three.LICENSE','onnxruntime.LICENSE','onnxruntime.ThirdPartyNotices.txt.gz'): assert any('/licenses/' in n and n.endswith('/'+f) for n in names), f'no {f}'
+    for o in ('Python :: 3.11','Python :: 3.14','Intended Audience'): assert f'Classifier: ' in head and o in head
+    for o in ('Documentation','Changelog','Issues'): assert re.search(rf'^Project-URL: {o}, https://', head, re.M)
+    near = re.findall(r'(?:\]\(|(?:src|href)=")(?!https?://|#)[^)"]*', text)
+    assert not near, f'links that lead nowhere from there: {near}'
+    pictures = re.findall(r'!\[[^\]]*\]\(([^)]*)\)', text)
+    assert pictures and all('/raw/' in o for o in pictures)
 
 @pytest.fixture(scope='module')
 def outside(wheel, tmp_path_factory):

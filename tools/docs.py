@@ -3,7 +3,7 @@
     python tools/docs.py [--out _docs] [--strict]
 
 nbdev does the first half, for Quarto too: hidden cells gone, names in back-ticks linked to where they are explained,
-and the three processors below (settings.ini names them). The second half writes Markdown for Material for MkDocs
+and the four processors below (settings.ini names them). The second half writes Markdown for Material for MkDocs
 (`pip install -e '.[docs]'`). nbdev puts a signature in place of an exported definition; here the code is the story, so
 `skip_procs` leaves that out and each definition is shown whole, under a heading that links lead to."""
 
@@ -88,19 +88,34 @@ def plotly_div(
         height = fig['layout'].get('height') or 450
         o['data'] = {'text/markdown':[f'<div class="plotly-figure" style="height:{height}px" data-figure="{data}"></div>\n']}
 
+def _rewrite(nb, f):
+    "Apply `f` to all Markdown of a notebook"
+    for c in nb.cells:
+        if c.cell_type=='markdown': c.source = f(_text(c.source))
+        for o in c.get('outputs', []):
+            if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = f(_text(o['data']['text/markdown']))
+
 class file_links:
-    "Processor: links out of the folder of notebooks become links to the repository"
+    "Processor: links out of the folder of notebooks lead to the repository, links to the published site to the page beside"
     def __init__(self, nb): self.nb = nb
     def begin(self):
         from nbdev.config import get_config
         cfg = get_config()
-        depth = len(Path(self.nb.path_).resolve().relative_to(cfg.nbs_path.resolve()).parts)
-        out = re.compile(r'\]\('+re.escape('../'*depth))
-        full = lambda s: out.sub(f']({cfg.git_url}/blob/{cfg.branch}/', _text(s))
+        at = Path(self.nb.path_).resolve().relative_to(cfg.nbs_path.resolve())
+        out = re.compile(r'\]\('+re.escape('../'*len(at.parts)))
+        site = re.compile(rf'\]\({re.escape(cfg.doc_host+cfg.doc_baseurl)}([\w/]+\.html)')
+        beside = lambda m: f"]({relpath(m[1], at.parent.as_posix())}"
+        _rewrite(self.nb, lambda s: site.sub(beside, out.sub(f']({cfg.git_url}/blob/{cfg.branch}/', s)))
+
+class figure_alts:
+    "Processor: a figure that says nothing of itself says at least where it stands, for those who cannot see it"
+    def __init__(self, nb): self.nb = nb
+    def begin(self):
+        title,n = getattr(self.nb, 'frontmatter_', {}).get('title', 'this page'),0
         for c in self.nb.cells:
-            if c.cell_type=='markdown': c.source = full(c.source)
-            for o in c.get('outputs', []):
-                if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = full(o['data']['text/markdown'])
+            if not any(k.startswith('image/') for o in c.get('outputs', []) for k in o.get('data', {})): continue
+            n += 1
+            if '#| fig-alt:' not in c.source: c.source = f'#| fig-alt: "Figure {n} of {title}: what this code draws"\n{c.source}'
 
 def _fence(s, kind):
     f = '~'*max(3, 1+max(map(len, re.findall('~+', s)), default=0))  # longer than what is inside
@@ -138,7 +153,7 @@ def page_markdown(
         code = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip()
         block = [_fence(code, '{ .python }')] if code and flags.get('echo')!='false' else []
         for o in c.get('outputs', []):
-            alt = flags.get('fig-alt', f"Figure {len(pics)+1} of {meta['title']}: what the code above draws").strip('"')
+            alt = flags.get('fig-alt', '').strip('"')
             md,files = output_markdown(o, f'pictures/{stem}-{len(pics)+1}', alt)
             block.append(md)
             pics |= files
@@ -149,15 +164,14 @@ def page_markdown(
 def relink(
     md:str, # Markdown of a page
     pages:dict, # Notebook to page, both as paths below their folder, without ending
-    host:str, # Address of the published site
     here:str='index', # The page's own path
 )->str: # The same with links between pages
-    "Links to notebooks and to the published site become links to pages, from where this one stands"
+    "Links to notebooks and to pages become links that MkDocs checks"
     at = dirname(here)
-    to = lambda page: f"]({relpath(page, at or '.')}.md"
-    beside = lambda m: to(pages.get(normpath(join(at, m[1])), normpath(join(at, m[1]))))
-    md = re.sub(r'\]\((?![a-z]+:)([\w./-]+)\.ipynb', beside, md)
-    return re.sub(rf'\]\({re.escape(host)}([\w/]+)\.html', lambda m: to(m[1]), md)
+    def beside(m):
+        to = normpath(join(at, m[1]))
+        return f"]({relpath(pages.get(to, to), at or '.')}.md"
+    return re.sub(r'\]\((?![a-z]+:)([\w./-]+)\.(?:ipynb|html)', beside, md)
 
 def mkdocs_settings(
     cfg, # nbdev's settings
@@ -206,7 +220,7 @@ def docs(
         file = pages/f'{stems[k]}.md'
         md,pics = page_markdown(nb, file.stem)
         (file.parent/'pictures').mkdir(parents=True, exist_ok=True)
-        file.write_text(relink(md, stems, cfg.doc_host+cfg.doc_baseurl, stems[k]), encoding='utf8')
+        file.write_text(relink(md, stems, stems[k]), encoding='utf8')
         for f,b in pics.items(): (file.parent/f).write_bytes(b)
     page = lambda o: stems[o.removesuffix('.ipynb')]+'.md'
     side = yaml.safe_load((cfg.nbs_path/'_quarto.yml').read_text())['website']['sidebar']['contents']

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import UserError,pick_dtype
+from .core import UserError,hub_model,hub_part,pick_dtype
 from .pictures import Processor,pictures
 from .vlm import BASES
 
@@ -136,9 +136,7 @@ def load_chat(
     "A model to talk to; Qwens and Spa3-VLMs need no torchvision"
     from transformers import AutoConfig,AutoModelForImageTextToText,AutoProcessor
     try:
-        ours = AutoConfig.from_pretrained(name).model_type.removeprefix('spa3_') in BASES
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=pick_dtype(device)).to(device)
-        if ours: return Chat(model, Processor.from_pretrained(name), **kwargs)
-        return OtherChat(model, AutoProcessor.from_pretrained(name), **kwargs)
-    except (OSError, ValueError, ImportError, AttributeError) as e:
-        raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {' '.join(str(e).split())[:300]} (some need pip install 'spa3r[vlm]')") from e
+        ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
+        model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)
+        return Chat(model, Processor.from_pretrained(name), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
+    except UserError as e: raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {e} (some processors need the torchvision that belongs to this torch)") from e

@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint,safe_globals
-from .core import UserError,command,read_tensors
+from .core import TensorFiles,UserError,check_finite,check_outputs,command,one_line,read_json
 from .psfm import Spa3R,Spa3RConfig
 
 # %% ../nbs/20_convert.ipynb #580b1410
@@ -50,11 +50,15 @@ def student_state(
 )->dict: # The student's tensors under their own names
     "The student's part of a checkpoint; what is neither student nor teacher is an error"
     state = ckpt.get('state_dict', ckpt) if isinstance(ckpt, dict) else None
-    if not state: raise UserError("no state_dict in this checkpoint: is it spa3r.ckpt?")
+    if not isinstance(state, dict) or not state: raise UserError("no state_dict in this checkpoint: is it spa3r.ckpt?")
+    if odd := [k for k in state if not isinstance(k, str)]: raise UserError(f"this checkpoint calls a tensor {odd[0]!r}, which is no name: is it spa3r.ckpt?")
     names = {k:k.removeprefix('model.') for k in state}
     if odd := [k for k,n in names.items() if n.split('.')[0] not in STUDENT+TEACHERS]:
         raise UserError(f"{len(odd)} names of this checkpoint are unknown, the first is {odd[0]!r}: it is not a Spa3R of the official code at 07e0b60")
-    return {n:state[k] for k,n in names.items() if n.split('.')[0] in STUDENT}
+    out = {n:state[k] for k,n in names.items() if n.split('.')[0] in STUDENT}
+    if odd := [k for k,v in out.items() if not isinstance(v, torch.Tensor) or not v.is_floating_point()]:
+        raise UserError(f"{len(odd)} entries of this checkpoint are no tensors of floating-point numbers, the first is {odd[0]!r}: is it spa3r.ckpt?")
+    return out
 
 # %% ../nbs/20_convert.ipynb #82497653
 def config_of(
@@ -66,7 +70,7 @@ def config_of(
     try: return Spa3RConfig(dim=n('projection.weight'), nh=n('projection.weight')//n('encoder.blocks.0.attn.q_norm.weight'),
         enc_depth=depth('encoder'), dec_depth=depth('decoder'), n_latents=n('query_embed.weight'), n_registers=n('encoder.register_tokens', 1),
         geo_channels=n('heads.geo.fc2.weight'), sem_channels=n('heads.sem.fc2.weight'))
-    except (KeyError, ValueError) as e: raise UserError(f"not the student of Spa3R: {e} is missing") from e
+    except (LookupError, ValueError, ZeroDivisionError) as e: raise UserError(f"not the student of Spa3R: {e} is missing") from e
 
 # %% ../nbs/20_convert.ipynb #0ba16859
 OFFICIAL = dict(teacher_norm='rms', asymmetric=False,
@@ -76,9 +80,12 @@ def official_student(
     state:dict, # The official student's tensors, from `student_state`
 )->Spa3R: # In float32
     "A student with the record of its teacher"
-    student = Spa3R(replace(config_of(state), **OFFICIAL))
-    try: student.load_state_dict(state)
-    except RuntimeError as e: raise UserError(f"The student does not fit: {' '.join(str(e).split())[:300]}") from e
+    cfg = replace(config_of(state), **OFFICIAL)
+    try:
+        with torch.device('meta'): Spa3R(cfg).load_state_dict({k:v.to('meta') for k,v in state.items()})  # before memory is taken
+    except RuntimeError as e: raise UserError(f"The student does not fit: {one_line(e)}") from e
+    student = Spa3R(cfg)
+    student.load_state_dict(state)
     return student
 
 def convert_student(
@@ -89,6 +96,9 @@ def convert_student(
     "Make the official Spa3R checkpoint one of ours, teachers left behind, and note which teacher belongs to it"
     held = read_checkpoint(ckpt, allow)
     state = student_state(held)
+    if (n := sum(v.numel()*v.itemsize for v in state.values()))>2*Path(ckpt).expanduser().stat().st_size:
+        raise UserError(f"{ckpt} is much smaller than the {n/1e6:.0f} MB that its tensors claim: get it again")
+    check_finite(state, ckpt)
     official_student(state).save_pretrained(out)
     left = Counter(k.removeprefix('model.').split('.')[0] for k in held.get('state_dict', held))-Counter(k.split('.')[0] for k in state)
     print(f"{out}: {len(state)} tensors, {sum(v.numel() for v in state.values())/1e6:.1f} million numbers; "
@@ -128,14 +138,9 @@ def read_folder(
     folder, # With `model.safetensors`, or parts of it and their index
 )->dict: # Its tensors; None in place of those that are left behind
     "All tensors of a model, perhaps in parts"
-    from safetensors import SafetensorError
     if not any(Path(folder).glob('*.safetensors')): raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
-    held = {}
-    def keep(k):
-        if left_behind(k): held[k] = None
-        return k not in held
-    try: return held | read_tensors(folder, keep)
-    except (OSError, SafetensorError) as e: raise UserError(f"{folder} cannot be read: {' '.join(str(e).split())[:300]}") from e
+    held = TensorFiles(folder)
+    return dict.fromkeys(held.of)|held.tensors(lambda k: not left_behind(k))
 
 def vlm_config(
     held:dict, # What the official config.json says
@@ -155,7 +160,7 @@ def fill_vlm(
     with torch.device('meta'): model = Spa3Qwen2_5VL(cfg)
     if cfg.tie_word_embeddings: state = {'lm_head.weight':state.get('model.language_model.embed_tokens.weight')} | state
     try: model.load_state_dict(state, assign=True)
-    except (RuntimeError, AttributeError) as e: raise UserError(f"The language model does not fit: {' '.join(str(e).split())[:300]}") from e
+    except (RuntimeError, AttributeError) as e: raise UserError(f"The language model does not fit: {one_line(e)}") from e
     model.tie_weights()
     return model
 
@@ -168,14 +173,18 @@ def convert_vlm(
     src,out = Path(folder).expanduser(),Path(out)
     held = read_folder(src)
     state,student = vlm_states(held)
-    try: cfg = vlm_config(json.loads((src/'config.json').read_text()), config_of(student))
-    except (OSError, ValueError) as e: raise UserError(f"No config.json in {folder} that can be read: {' '.join(str(e).split())}") from e
+    said = read_json(src/'config.json', 'get it again')
+    if odd := [k for d in (said,*said.values()) if isinstance(d, dict) for k,v in d.items() if k in ('num_hidden_layers','depth') and not (isinstance(v, int) and 0<v<=len(held))]:
+        raise UserError(f"{src/'config.json'}: {odd[0]} is no number of layers of these {len(held)} tensors: get it again")
+    try: cfg = vlm_config(said, config_of(student))
+    except UserError: raise
+    except Exception as e: raise UserError(f"{src/'config.json'} describes no Spa3-VLM ({one_line(e)}): get it again") from e
     model,student = fill_vlm(cfg, state),official_student(student)
     del student.field
     student.save_pretrained(out/'spatial')
     model.save_pretrained(out)
     for f in src.iterdir():  # tokenizer and image processor
-        if f.suffix in ('.json','.txt','.jinja') and f.name not in ('config.json','model.safetensors.index.json'): shutil.copy(f, out)
+        if f.is_file() and f.suffix in ('.json','.txt','.jinja') and f.name not in ('config.json','model.safetensors.index.json'): shutil.copy(f, out)
     left = Counter(k.split('.')[2] for k in held if left_behind(k))
     print(f"{out}: {len(state)} tensors of language model and adapter, {sum(v.numel() for v in state.values())/1e6:.1f} million numbers; "
           f"left behind: {', '.join(f'{v} of {k}' for k,v in left.items()) or 'nothing'}")
@@ -188,5 +197,5 @@ def convert(
     allow:str='', # Names that may be in a .ckpt besides tensors, with commas; each becomes an empty stub
 )->Path: # The folder
     "Make the official Spa3R or Spa3-VLM one of ours, teachers left behind, and note which teacher belongs to it"
-    try: return convert_vlm(ckpt, out) if Path(ckpt).expanduser().is_dir() else convert_student(ckpt, out, tuple(filter(None, allow.split(','))))
-    except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
+    check_outputs(out, folder=True, runs=False, sources=(ckpt,))
+    return convert_vlm(ckpt, out) if Path(ckpt).expanduser().is_dir() else convert_student(ckpt, out, tuple(filter(None, allow.split(','))))

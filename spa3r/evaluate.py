@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['SIMPLE', 'BESIDE', 'SHIPPED', 'SHIPPED_FRAMES', 'AskedScene', 'make_scenes', 'choose', 'ask_id', 'decided', 'VLM',
-           'AnswerFile', 'read_answers', 'ask', 'same_run', 'commit', 'judge', 'result_text', 'plot_result',
-           'save_result', 'against_run', 'find_model', 'model_name', 'weights_id', 'process_device', 'one_thread',
-           'ask_model', 'evaluate']
+           'AnswerFile', 'read_answers', 'ask', 'same_run', 'commit', 'judge', 'result_text', 'plot_result', 'beside',
+           'save_result', 'against_run', 'find_model', 'model_name', 'weights_id', 'with_film', 'process_device',
+           'one_thread', 'ask_model', 'evaluate']
 
 # %% ../nbs/19_evaluate.ipynb #771894b6
 import hashlib,json,os,subprocess,time
-from contextlib import contextmanager
+from contextlib import ExitStack,contextmanager
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import spa3r,torch
 from tqdm import tqdm
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,check_outputs,command,hold,one_line,pick_device,read_json,say
 from .probes import WEIGHTS
 from .rooms import HELD_OUT
 from .vsibench import PARSERS,TASKS,TITLES,TYPES,grade,prompt,scene_of
@@ -75,8 +76,8 @@ def choose(
 
 # %% ../nbs/19_evaluate.ipynb #d96d139c
 def ask_id(q:dict)->str:
-    "Fingerprint of a question: scene, id and wording"
-    return hashlib.sha1(json.dumps([scene_of(q), q['id'], prompt(q)]).encode()).hexdigest()[:16]
+    "Fingerprint of a question: scene, id and wording, and of its film where that is a file"
+    return hashlib.sha1(json.dumps([scene_of(q), q['id'], prompt(q), *([q['film']] if 'film' in q else [])]).encode()).hexdigest()[:16]
 
 SIMPLE = dict(chance=chance_answers, frequency=frequency_answers, blind=blind_answers,
               oracle=lambda questions: [str(q['ground_truth']) for q in questions]) # Answerers that need no model: all questions -> a text for each
@@ -116,15 +117,10 @@ class AnswerFile:
     def __init__(self,
         path, # .jsonl; goes on where it was left
     ):
-        import fcntl
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, 'ab', buffering=0)
-        try: fcntl.flock(self.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
-        except OSError as e:
-            self.file.close()
-            raise UserError(f"{path} is being written by another process: wait for it, or write elsewhere with --out") from e
-        self.file.truncate(path.read_bytes().rfind(b'\n')+1)  # a line without an end was torn
+        self.stack = ExitStack()
+        self.stack.enter_context(hold(f'{path}.lock', f"{path} is being written by another process: wait for it, or write elsewhere with --out"))
+        self.file = self.stack.enter_context(open(path, 'ab', buffering=0))
+        self.file.truncate(Path(path).read_bytes().rfind(b'\n')+1)  # a line without an end was torn
 
     def add(self,
         questions:list, # Asked
@@ -138,7 +134,7 @@ class AnswerFile:
         "Wait until it is on the disk itself"
         os.fsync(self.file.fileno())
     def __enter__(self): return self
-    def __exit__(self, *_): self.file.close()
+    def __exit__(self, *_): self.stack.close()
 
 # %% ../nbs/19_evaluate.ipynb #91124800
 def read_answers(
@@ -193,7 +189,7 @@ def same_run(
     card = Path(folder)/'run.json'
     if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):  # nothing has been answered yet
         atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1)))
-    elif (old := json.loads(card.read_text()))!=about:
+    elif (old := read_json(card, f'remove the folder {folder}, and all is asked again'))!=about:
         off = [f"{k} {old.get(k)!r}, not {about.get(k)!r}" for k in dict.fromkeys([*old,*about]) if old.get(k)!=about.get(k)]
         raise UserError(f"{folder} holds answers of another run, with {'; '.join(off)}: write elsewhere with --out, or remove that folder")
 
@@ -250,21 +246,36 @@ def plot_result(
     for i,(nm,v) in enumerate(runs.items()):
         x = np.arange(len(keys))+(i-(len(runs)-1)/2)*.8/len(runs)
         y,ci = [np.array([v[part].get(k, 0*np.array(empty)) for k in keys]) for part,empty in (('scores',0.),('intervals',[0.,0.]))]
-        ax.bar(x, y, .8/len(runs), yerr=np.maximum(0, np.stack([y-ci[:,0], ci[:,1]-y])), error_kw=dict(lw=.7), label=nm)
+        ax.bar(x, y, .8/len(runs), yerr=np.maximum(0, np.stack([y-ci[:,0], ci[:,1]-y])), error_kw=dict(lw=.7), label=nm.replace('$', r'\$'))
     ax.set(xticks=range(len(keys)), xticklabels=[TITLES[k].replace(' ', '\n') for k in keys], ylabel='score, percent', ylim=(0,105))
     fig.legend(loc='outside upper center', ncols=3 if len(''.join(runs))>60 else len(runs), frameon=False)
     return fig
 
 # %% ../nbs/19_evaluate.ipynb #d51433f7
+def beside(
+    out, # File of a result
+    end:str, # Of the name of what belongs to it
+)->Path: # `out`, and `end` after its whole name
+    "A name beside another: `run.v1` and `run.v2` share nothing"
+    return Path(f'{out}{end}')
+
 def save_result(
     result:dict, # From `judge`
     out, # .json; the figure goes beside it
 ):
-    "Write a result down"
+    "Write a result down, a row at a time: there may be a million"
     import matplotlib.pyplot as plt
-    atomic_write(out, lambda p: p.write_text(json.dumps(result, indent=1)))
+    def write(p):
+        with open(p, 'w') as f:
+            f.write(json.dumps({k:v for k,v in result.items() if k!='rows'}, indent=1)[:-2]+',\n "rows": {')
+            for i,(name,rows) in enumerate(result['rows'].items()):
+                f.write(f"{','*(i>0)}\n  {json.dumps(name)}: [")
+                f.writelines(f"{','*(j>0)}\n   {json.dumps(r)}" for j,r in enumerate(rows))
+                f.write('\n  ]')
+            f.write('\n }\n}')
+    atomic_write(out, write)
     fig = plot_result(result)
-    atomic_write(Path(out).with_suffix('.png'), lambda p: fig.savefig(p, dpi=120))
+    atomic_write(beside(out, '.png'), lambda p: fig.savefig(p, dpi=120))
     plt.close(fig)
 
 # %% ../nbs/19_evaluate.ipynb #b1f369e3
@@ -273,9 +284,10 @@ def against_run(
     questions:list, # Questions of this one
 )->tuple: # Name of what was judged there, and its answer to each
     "The answers of another run"
-    try: name,rows = next(iter(json.loads(Path(path).read_text())['rows'].items()))
-    except (OSError, ValueError, KeyError, StopIteration) as e: raise UserError(f"--against {path} is not the result of a run") from e
-    got = {(r['scene'],r['id']):r['answer'] for r in rows}
+    try:
+        name,rows = next(iter(json.loads(Path(path).read_text())['rows'].items()))
+        got = {(r['scene'],r['id']):r['answer'] for r in rows}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as e: raise UserError(f"--against {path} is not the result of a run") from e
     if missing := [q for q in questions if (scene_of(q),q['id']) not in got]:
         raise UserError(f"--against {path} has no answer to {len(missing)} of these {len(questions)} questions: compare runs over the same ones")
     return f'{name} ({Path(path).name})',[got[scene_of(q),q['id']] for q in questions]
@@ -316,13 +328,34 @@ def weights_id(
         try: return (PretrainedConfig.get_config_dict(model)[0].get('_commit_hash') or '')[:12]
         except OSError as e: raise UserError(f"{model!r} is no folder here, and cannot be had from the hub either: {' '.join(str(e).split())[:160]}") from e
     h = hashlib.sha1()
-    for p in sorted(o for o in Path(model).rglob('*') if o.suffix in ('.json','.jinja','.safetensors','.bin')):
-        h.update(f'{p.relative_to(model)} {(size := p.stat().st_size)}'.encode())
-        with open(p, 'rb') as f:
-            for i in range(0, size, max(2**16, size//1000)):
-                f.seek(i)
-                h.update(f.read(2**16))
+    for p in sorted(o for o in Path(model).rglob('*') if o.is_file() and o.suffix in ('.json','.jinja','.safetensors','.bin')):
+        h.update(str(p.relative_to(model)).encode())
+        _sample(h, p, 1000)
     return h.hexdigest()[:12]
+
+def _sample(h, path, times):
+    "Feed a hash with the size of a file and with 64 kB of it here and there"
+    size = path.stat().st_size
+    h.update(f' {size}'.encode())
+    with open(path, 'rb') as f:
+        for i in range(0, size, max(2**16, size//times)):
+            f.seek(i)
+            h.update(f.read(2**16))
+
+def with_film(
+    questions:list, # Questions
+    films, # `Videos` or `RoomFilms`
+)->list: # The same; where its film is a file, each knows a fingerprint of it
+    "Have the answer to a question belong to the film it was asked about: another under the same name is asked again"
+    @lru_cache(None)
+    def mark(path):
+        _sample(h := hashlib.sha1(), path, 8)
+        return h.hexdigest()[:12]
+    def one(q):
+        found = films.find(q)
+        path = found[0] if isinstance(found, tuple) else found
+        return q|dict(film=mark(path)) if isinstance(path, Path) else q
+    return [one(q) for q in questions]
 
 # %% ../nbs/19_evaluate.ipynb #6df3fa1e
 def process_device(
@@ -355,6 +388,7 @@ def ask_model(
     "Put the questions to a model, as far as they have not been answered"
     if missing := sorted({scene_of(q) for q in questions if films.find(q) is None}):
         raise UserError(f"{len(missing)} scenes have no video: {', '.join(missing[:5])}{', ...'*(len(missing)>5)}; looked in {films.root}")
+    questions = with_film(questions, films)
     same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames))
     answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames).answer
     start = time.perf_counter()
@@ -365,7 +399,7 @@ def ask_model(
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
 # %% ../nbs/19_evaluate.ipynb #214ebcef
-@command
+@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', batch='[0, 4096]', parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
 def evaluate(
     data:str='rooms', # `rooms`, a folder with test.jsonl and videos (or zips of them), a file of questions, or a hub id such as nyu-visionx/VSI-Bench
     split:str='full', # full, debiased or pruned
@@ -382,22 +416,29 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
-    if parser not in PARSERS: raise UserError(f"--parser {parser}: there are {', '.join(PARSERS)}")
-    if rooms<1 or min(frames, limit, batch)<0: raise UserError(f"--rooms {rooms}, --frames {frames}, --limit {limit}, --batch {batch}: none may be negative, rooms at least 1")
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
+    answers = beside(out, '.answers')
+    check_outputs(out, sources=(data, model, against))
+    check_outputs(beside(out, '.png'), sources=() if out.exists() else (data, model, against))  # beside a result of ours it is ours, too
+    check_outputs(answers, folder=True, sources=(data, model, against))
+    say(f'reading the questions of {data}')
     model,name = find_model(model, data),''
     with one_thread(model in ('',str(SHIPPED))):
         questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
         questions = choose(questions, tasks, limit)
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
-            texts,asked = ask_model(model, questions, films, out.with_suffix('.answers'), frames, batch, device, rank, world)
+            texts,asked = ask_model(model, questions, films, answers, frames, batch, device, rank, world)
             if texts is None: return {}
             runs[name] = texts
     if rank and not asked: return {}
     if against: runs |= [against_run(against, questions)]
-    runs |= {k:f(questions) for k,f in SIMPLE.items()}
+    for k,f in SIMPLE.items():
+        say(f'answering {len(questions)} questions by {k}')
+        runs[k] = f(questions)
+    say(f'judging {len(questions)} questions')
     result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, weights=weights_id(model) if model else '', code=commit())
     print(result_text(result))
+    say(f'writing {out}')
     save_result(result, out)
     return result

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'RoomTalks', 'segments', 'side_by_side', 'layout',
            'Collator', 'said_from', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner',
-           'loudness', 'Notes', 'training_args', 'last_checkpoint', 'open_model', 'open_talks', 'room_eye', 'finetune']
+           'loudness', 'Notes', 'StopBetween', 'training_args', 'last_checkpoint', 'check_checkpoint', 'open_model',
+           'open_talks', 'RoomEye', 'room_eye', 'finetune']
 
 # %% ../nbs/19c_finetune.ipynb #e00f7157
-import json,math,os,random,re
+import json,math,os,random,re,zipfile
 from dataclasses import asdict,dataclass,replace
 from pathlib import Path
 from contextlib import ExitStack
@@ -17,13 +18,14 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
+from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_json,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from tqdm.auto import tqdm
-from .core import UserError,command,pick_device,set_seed,weights_folder,with_cfg
 from .views import BrokenReport
 from .scenes import resize_view,stack_views
-from .loop import FREE,Log,locked,same_run,what_happened
+from .loop import FREE,Log,locked,reading,same_run,wanted,what_happened
 from .rooms import HELD_OUT
 from .pictures import Processor,make_tokenizer,pictures
 from .adapter import ZeroLinear
@@ -281,34 +283,31 @@ def inputs_apart(
 @dataclass(frozen=True)
 class TuneConfig:
     "How a tuning goes; the defaults are the paper's (Spa3R, implementation details; official scripts/train_vlm_sft.sh)"
-    lr:float=1e-5 # Highest learning rate
-    batch:int=1 # Conversations at a time on one device
-    accumulate:int=8 # Batches added up to a step
-    epochs:float=1. # How often each conversation comes up; each room, with other questions every time
-    steps:int=0 # Optimiser steps, if not as many as the epochs have
-    warmup:float=.03 # Share of the steps in which the learning rate rises
-    weight_decay:float=0. # AdamW's decay
-    beta2:float=.999 # AdamW's second moment
-    clip:float=1. # Largest norm of the gradient
-    frames:int=8 # Most pictures of a conversation
-    max_pixels:int=576*28*28 # Most pixels of a picture for the language model's own eye
-    max_tokens:int=16384 # Longest conversation
-    lora:int=0 # Rank of LoRA matrices that are tuned in place of the language model; 0: all of it is tuned
+    lr:float=within('(0, 1e9]', 1e-5) # Highest learning rate
+    batch:int=within('[1, 1e5]', 1) # Conversations at a time on one device
+    accumulate:int=within('[1, 1e6]', 8) # Batches added up to a step
+    epochs:float=within('(0, 1e6]', 1.) # How often each conversation comes up; each room, with other questions every time
+    steps:int=within('[0, 1e9]', 0) # Optimiser steps, if not as many as the epochs have
+    warmup:float=within('[0, 1)', .03) # Share of the steps in which the learning rate rises
+    weight_decay:float=within('[0, 10]', 0.) # AdamW's decay
+    beta2:float=within('[0, 1)', .999) # AdamW's second moment
+    clip:float=within('(0, 1e9]', 1.) # Largest norm of the gradient
+    frames:int=within('[1, 1024]', 8) # Most pictures of a conversation
+    max_pixels:int=within('[784, 1e8]', 576*28*28) # Most pixels of a picture for the language model's own eye
+    max_tokens:int=within('[1, 1e7]', 16384) # Longest conversation
+    lora:int=within('[0, 4096]', 0) # Rank of LoRA matrices that are tuned in place of the language model; 0: all of it is tuned
     eyes:bool=False # Tune the vision tower, too
-    rooms:int=2000 # Rooms to ask about, where data are rooms
-    turns:int=16 # Questions about a room at a time
-    max_broken:float=.01 # Share of conversations that may be broken
+    rooms:int=within('[1, 1e8]', 2000) # Rooms to ask about, where data are rooms
+    turns:int=within('[1, 1000]', 16) # Questions about a room at a time
+    max_broken:float=within('[0, 1]', .01) # Share of conversations that may be broken
     checkpointing:bool=True # Compute activations again instead of keeping them: less memory, more time
     fsdp:bool=False # Shard weights, gradients and optimiser over the devices (FSDP2)
     deepspeed:str='' # File with DeepSpeed's settings; `zero2`: those that come with the package
-    save_every:int=500 # Steps between checkpoints
-    workers:int=-1 # Processes that prepare data ahead; -1: 4 with a GPU, none without
-    seed:int=0 # Seed of new weights, and of the order of conversations
+    save_every:int=within('[1, 1e9]', 500) # Steps between checkpoints
+    workers:int=within('[-1, 256]', -1) # Processes that prepare data ahead; -1: 4 with a GPU, none without
+    seed:int=within('[0, 4294967295]', 0) # Seed of new weights, and of the order of conversations
 
-    def __post_init__(self):
-        if min(self.batch, self.accumulate, self.frames, self.rooms, self.turns, self.save_every)<1 or self.epochs<=0 or self.steps<0 or self.lora<0:
-            raise UserError(f"batch {self.batch}, accumulate {self.accumulate}, frames {self.frames}, rooms {self.rooms}, turns {self.turns}, save_every {self.save_every}: "
-                            f"at least 1 each; epochs {self.epochs}: more than 0; steps {self.steps}, lora {self.lora}: not less than 0")
+    def __post_init__(self): check_fields(self)
 
     @classmethod
     def nano(cls, **kw):
@@ -414,6 +413,15 @@ class Notes(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.bar is not None: self.bar.close()
 
+class StopBetween(TrainerCallback):
+    "Ends a tuning after the step in which somebody wanted it, with a checkpoint"
+    def __init__(self,
+        told:list, # From `stop_between`
+        acc, # The processes
+    ): self.told,self.acc,self.stopped = told,acc,False
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step<state.max_steps and wanted(self.told, self.acc): self.stopped = control.should_save = control.should_training_stop = True
+
 # %% ../nbs/19c_finetune.ipynb #7d040ece
 def training_args(
     cfg:TuneConfig, # How the tuning goes
@@ -439,7 +447,16 @@ def last_checkpoint(
     def whole(p):
         try: return bool(json.loads((p/'trainer_state.json').read_text()))
         except (OSError, ValueError): return False
-    return max((p for p in Path(out).glob('checkpoint-*') if whole(p)), key=lambda p: int(p.name.split('-')[1]), default=None)
+    return max((p for p in Path(out).glob('checkpoint-*') if re.fullmatch(r'checkpoint-\d+', p.name) and whole(p)), key=lambda p: int(p.name.split('-')[1]), default=None)
+
+def check_checkpoint(
+    part:Path, # A checkpoint, or None
+):
+    "Refuse one whose files were cut off or lost numbers; what trains would end in the middle of them"
+    if part is None: return
+    with reading(part):
+        TensorFiles(part).tensors()
+        for p in part.glob('*.pt*'): zipfile.ZipFile(p).namelist()
 
 # %% ../nbs/19c_finetune.ipynb #b9494dd3
 def open_model(
@@ -456,11 +473,10 @@ def open_model(
             model,processor = nano_qwen()
             processor.save_pretrained(name)
             model.save_pretrained(name)
-    try: kind = AutoConfig.from_pretrained(weights_folder(name)).model_type
-    except (OSError, ValueError) as e: raise UserError(f"No model in {name!r}: {' '.join(str(e).split())[:200]}") from e
+    kind = hub_part(AutoConfig, weights_folder(name)).model_type
     if kind.removeprefix('spa3_') not in BASES: raise UserError(f"{name} is a {kind}: tuning is for {', '.join(BASES)} and Spa3-VLMs on them")
     model = from_qwen(name, spatial, fusion, teacher, dtype=torch.float32) if kind in BASES and fusion!='none' else None
-    model = model or AutoModelForImageTextToText.from_pretrained(weights_folder(name), dtype=torch.float32)
+    model = model or hub_model(AutoModelForImageTextToText, name, dtype=torch.float32)
     p = Processor.from_pretrained(name)
     return model,Processor(p.tokenizer, p.images, **processor_fields(model.config))
 
@@ -479,16 +495,23 @@ def open_talks(
         raise UserError(f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}: name their folder with --media, or allow more with --max_broken")
     return talks
 
+@dataclass
+class RoomEye:
+    "Looks at films beforehand; a class, so that workers can be given it where they are not forked"
+    encoder:object # A `SpatialEncoder`
+    view:tuple # How it is shown pictures
+    def __call__(self, room, frames): return self.encoder(stack_views([resize_view(p, *self.view) for p in pictures(frames)]))
+
 def room_eye(
     model, # A Spa3-VLM
     processor:Processor, # Of it
 ): # Function of a room's number and its frames: latents, (m, c); None if the model has no such eye
     "The spatial encoder of a model, to look at films beforehand"
     if not processor.view: return None
-    return lambda room,frames: model.model.encoder()(stack_views([resize_view(p, *processor.view) for p in pictures(frames)]))
+    return RoomEye(model.model.encoder(), processor.view)
 
 # %% ../nbs/19c_finetune.ipynb #8d8f8bc4
-@command
+@command(fusion=('none','append','cross'))
 @with_cfg(TuneConfig)
 def finetune(
     out:str='runs/vlm', # Folder of the run, and of the tuned model; continued when it holds a run
@@ -505,6 +528,7 @@ def finetune(
     "Tune a vision-language model on questions about scenes"
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device, numbered=False)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
+    check_outputs(out, folder=True, sources=(model, data, spatial, teacher, cfg.deepspeed))
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')})
     if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
     args = training_args(replace(cfg, epochs=1.) if data=='rooms' else cfg, out, device)  # `RoomTalks` counts its passes itself; starts the other processes, if there are any
@@ -513,19 +537,24 @@ def finetune(
             stack.enter_context(locked(out))
             same_run(out, settings)
         set_seed(cfg.seed)
+        talks = None if data=='rooms' else open_talks(data, media, cfg)  # first: its reading is quick, and a model's is not
+        check_checkpoint(last := last_checkpoint(out))
+        say(f'loading {model}')
         with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher)
         processor.images.size['longest_edge'] = cfg.max_pixels
-        talks = open_talks(data, media, cfg, room_eye(net, processor) if device.type=='cpu' else None)
+        talks = talks or open_talks(data, media, cfg, room_eye(net, processor) if device.type=='cpu' else None)
         report = BrokenReport(cfg.max_broken, 'conversations')
         trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
         if cfg.fsdp and not trainer.is_fsdp_enabled: raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Notes(out, report, not quiet))
-        last = last_checkpoint(out)
+        stop = StopBetween(stack.enter_context(stop_between()), trainer.accelerator)
+        trainer.add_callback(stop)
         try: trainer.train(resume_from_checkpoint=last and str(last))
         except Exception as e:
             if not (why := what_happened(e)): raise
             raise UserError(f"{why}. The run in {out} goes on from {last_checkpoint(out).name if last_checkpoint(out) else 'its beginning'}") from e
+        if stop.stopped: raise Stopped(f"stopped after {trainer.state.global_step} of {trainer.state.max_steps} steps: run it again to go on from there", *stop.told)
         if cfg.lora: net = trainer.model.merge_and_unload()
         whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards; all processes have to be here
         if args.process_index==0:

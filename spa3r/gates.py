@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from .cameras import Cameras,rotation_angle
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,check_outputs,command,pick_device,say
 from .views import Views,with_images
 from .teachers import ExactTeacher
 from .psfm import Spa3R
@@ -223,7 +223,7 @@ def judge(
     return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw), teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
 
 # %% ../nbs/11b_gates.ipynb #c7828fac
-@command
+@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS, head=('geo','sem'), size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id
     scenes:int=64, # Unseen rooms in a set
@@ -240,12 +240,10 @@ def probe(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds
     "Judge a student on unseen rooms beside its honest baselines; prints a table and what was aimed at"
-    if scenes<2 or seeds<1 or seed<0: raise UserError(f"--scenes {scenes} --seeds {seeds} --seed {seed}: give at least 2 rooms, latents are shuffled between them, at least 1 set, and a seed from 0 up")
-    if out and Path(out).is_dir(): raise UserError(f"--out {out!r} is a folder: give the name of a file")
     if not 0<n_ctx<views: raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
-    if batch<1 or min(size, grid)<0: raise UserError(f"--size {size}, --grid {grid}, --batch {batch}: at least one room at a time, and nothing negative")
-    if spread not in LAYOUTS: raise UserError(f"--spread {spread}: choose from {', '.join(LAYOUTS)}")
+    check_outputs(out or None, sources=(weights,))
     device = pick_device(device)
+    say(f'loading the weights {weights}')
     student,teacher,_ = load_student(weights, device, grid=grid, semantic=head=='sem')
     if head not in student.cfg.channels: raise UserError(f"--head {head}: the weights {str(weights)!r} predict {' and '.join(student.cfg.channels)}")
     size = size or view_side(student, teacher)
@@ -255,6 +253,5 @@ def probe(
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_parts(result) + '\n\n' + format_table(result))
-    try: out and atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
-    except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
+    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
     return result

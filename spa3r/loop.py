@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FREE', 'CHANCE', 'TrainConfig', 'blocks', 'param_groups', 'even_out', 'Muon', 'accelerator', 'Task', 'multiplying',
-           'compile_blocks', 'to_device', 'return_freed', 'spread', 'newest', 'save_checkpoint', 'Run', 'Feed', 'Log',
-           'locked', 'same_run', 'what_happened', 'accidents', 'Notes', 'fit']
+           'compile_blocks', 'to_device', 'return_freed', 'spread', 'checkpoints', 'newest', 'reading',
+           'save_checkpoint', 'Run', 'Feed', 'Log', 'locked', 'same_run', 'what_happened', 'accidents', 'Notes',
+           'wanted', 'fit']
 
 # %% ../nbs/11c_loop.ipynb #b083351e
-import ctypes,errno,json,math,os,shutil,signal,time,warnings
+import ctypes,json,math,os,re,shutil,signal,time,warnings
 from contextlib import ExitStack,contextmanager,nullcontext,suppress
 from copy import deepcopy
 from dataclasses import asdict,dataclass
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from .attention import Block
-from .core import UserError,atomic_write
+from .core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,hold,no_room,one_line,read_json,stop_between,within
 from .views import Batches,seeded
 
 # %% ../nbs/11c_loop.ipynb #665f3cc3
@@ -31,37 +32,32 @@ FREE = ('save_every','eval_every','workers','fsdp','compile','checkpointing','te
 @dataclass(frozen=True)
 class TrainConfig:
     "How a run goes; the defaults are the paper's (Spa3R, implementation details)"
-    steps:int=80_000 # Optimiser steps
-    images:int=384 # Images a step, over all devices
-    images_device:int=24 # Images at a time on one device; as many rounds as it takes are added up
-    v_min:int=4 # Fewest views of a scene
-    v_max:int=12 # Most views of a scene
-    ratio:float=0.5 # Share of views to hide from the encoder
-    lr:float=1e-3 # Highest learning rate
-    lr_end:float=0.1 # Last learning rate, as a share of the highest
-    warmup:int=0 # Steps of linear warm-up
-    weight_decay:float=1e-4 # AdamW's decay; norms, biases, queries and tokens are spared
-    beta2:float=0.999 # AdamW's second moment
-    muon:float=0. # Learning rate of Muon for the matrices inside blocks, as a multiple of lr; 0: AdamW for all (paper)
-    clip:float=1. # Largest norm of the gradient
+    steps:int=within('[1, 1e9]', 80_000) # Optimiser steps
+    images:int=within('[1, 1e6]', 384) # Images a step, over all devices
+    images_device:int=within('[1, 1e5]', 24) # Images at a time on one device; as many rounds as it takes are added up
+    v_min:int=within('[2, 1000]', 4) # Fewest views of a scene
+    v_max:int=within('[2, 1000]', 12) # Most views of a scene
+    ratio:float=within('(0, 1)', 0.5) # Share of views to hide from the encoder
+    lr:float=within('(0, 1e9]', 1e-3) # Highest learning rate
+    lr_end:float=within('[0, 1]', 0.1) # Last learning rate, as a share of the highest
+    warmup:int=within('[0, 1e9]', 0) # Steps of linear warm-up
+    weight_decay:float=within('[0, 10]', 1e-4) # AdamW's decay; norms, biases, queries and tokens are spared
+    beta2:float=within('[0, 1)', 0.999) # AdamW's second moment
+    muon:float=within('[0, 1000]', 0.) # Learning rate of Muon for the matrices inside blocks, as a multiple of lr; 0: AdamW for all (paper)
+    clip:float=within('(0, 1e9]', 1.) # Largest norm of the gradient
     smooth:bool=False # Smooth L1 (official code) in place of L1 (paper)
-    on:str='targets' # Views that count in the loss: 'targets' (paper) or 'all' (official code)
-    precision:str='bf16' # Of matrix products: 'bf16' (on a GPU; a CPU takes float32), 'float32', or 'bf16_cpu' (on either)
-    seed:int=0 # Seed of weights, scenes, views and masks
-    save_every:int=1000 # Steps between checkpoints
-    eval_every:int=1000 # Steps between looks at held-out views, 0 for none
-    workers:int=-1 # Processes that prepare data ahead; -1: 4 with a GPU, none without
+    on:str=within(('targets','all'), 'targets') # Views that count in the loss: 'targets' (paper) or 'all' (official code)
+    precision:str=within(('bf16','float32','bf16_cpu'), 'bf16') # Of matrix products: 'bf16' (on a GPU; a CPU takes float32), 'float32', or 'bf16_cpu' (on either)
+    seed:int=within('[0, 9e18]', 0) # Seed of weights, scenes, views and masks
+    save_every:int=within('[1, 1e9]', 1000) # Steps between checkpoints
+    eval_every:int=within('[0, 1e9]', 1000) # Steps between looks at held-out views, 0 for none
+    workers:int=within('[-1, 256]', -1) # Processes that prepare data ahead; -1: 4 with a GPU, none without
     fsdp:bool=False # Shard weights, gradients and optimiser over the devices (FSDP2) in place of copies (DDP)
     compile:bool=False # Compile the transformer blocks
     checkpointing:bool=False # Keep no activations inside blocks, compute them again: less memory, more time
     tensorboard:bool=False # Write TensorBoard's files into the folder of the run, too
 
-    def __post_init__(self):
-        if min(self.steps, self.images_device, self.save_every)<1 or self.eval_every<0 or not 0<self.ratio<1:
-            raise UserError(f"steps {self.steps}, images_device {self.images_device}, save_every {self.save_every}: at least 1 each; "
-                            f"eval_every {self.eval_every}: at least 0; ratio {self.ratio}: between 0 and 1")
-        for k,known in (('precision',('bf16','float32','bf16_cpu')), ('on',('targets','all'))):
-            if getattr(self, k) not in known: raise UserError(f"{k} {getattr(self, k)!r}: {' or '.join(known)}")
+    def __post_init__(self): check_fields(self)
 
 # %% ../nbs/11c_loop.ipynb #71c4aa95
 @patch(cls_method=True)
@@ -221,11 +217,25 @@ def spread(
     return task
 
 # %% ../nbs/11c_loop.ipynb #cd1bba1a
+def checkpoints(
+    out:Path, # Folder of a run
+)->list: # Their folders
+    "All checkpoints, the newest last"
+    return sorted((p for p in Path(out).glob('step-*') if re.fullmatch(r'step-\d+', p.name) and p.is_dir()), key=lambda p: int(p.name[5:]))
+
 def newest(
     out:Path, # Folder of a run
 )->Path: # None if there is none
     "The newest checkpoint"
-    return max(Path(out).glob('step-*'), default=None)
+    return (checkpoints(out) or [None])[-1]
+
+@contextmanager
+def reading(
+    part:Path, # A checkpoint
+):
+    "Say what to do about one that is damaged, whatever is wrong with it"
+    try: yield
+    except Exception as e: raise UserError(f"the checkpoint {part} is damaged ({one_line(e)}): delete that folder, and the run goes on from the one before it, or begins again") from e
 
 def save_checkpoint(
     out:Path, # Folder of the run
@@ -243,7 +253,7 @@ def save_checkpoint(
             with open(p, 'rb+') as f: os.fsync(f.fileno())
         tmp.rename(final)
     finally: shutil.rmtree(tmp, ignore_errors=True)
-    for old in sorted(out.glob('step-*'))[:-1]: shutil.rmtree(old)
+    for old in checkpoints(out)[:-1]: shutil.rmtree(old)
 
 # %% ../nbs/11c_loop.ipynb #02ca57a5
 CHANCE = 3  # what is drawn here; `views` draws 0 to 2
@@ -259,17 +269,18 @@ class Run:
         out:Path, # Folder of the run; its newest checkpoint is where we start
         acc, # The processes
     ):
-        from safetensors.torch import load_file
         if cfg.micros%acc.num_processes: raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by {acc.num_processes} processes: change images or images_device")
         if cfg.fsdp and acc.num_processes<2: raise UserError("fsdp shards over several processes, and there is one: start with torchrun, or leave it out")
         if cfg.fsdp and cfg.muon: raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
         self.model,self.cfg,self.out,self.acc,self.step,last = model,cfg,Path(out),acc,0,newest(out)
-        if last: model.load_state_dict(load_file(last/'model.safetensors'))
+        if last:
+            with reading(last): model.load_state_dict(TensorFiles(last).tensors())
         self.copy = deepcopy(model) if cfg.fsdp else None
         self.task = spread(Task(model, loss_fn, acc.device.type=='cuda' and cfg.precision!='float32'), cfg, acc)
         groups,kind = param_groups(model, cfg.weight_decay, cfg.muon),Muon if cfg.muon else torch.optim.AdamW
         self.opt = kind(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=acc.device.type=='cuda' or None)
-        if last: self.load(torch.load(last/'state.pt', map_location='cpu', weights_only=True))
+        if last:
+            with reading(last): self.load(torch.load(last/'state.pt', map_location='cpu', weights_only=True))
         model.train()
 
 # %% ../nbs/11c_loop.ipynb #fa5305cc
@@ -351,10 +362,13 @@ class _Pairs(Dataset):
         try: return self.batch_fn(self.first+i//len(self.mine), self.mine[i%len(self.mine)])
         except UserError as e: return e  # raised again by who reads it: a worker would wrap it into its traceback
 
-def _worker(key, _):
-    "What a worker does first: let go of the lock, and see to it that it dies with who wants its data"
-    if key: key.close()
-    with suppress(AttributeError): ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux alone has it
+def _as_it_is(batch): return batch
+
+def _worker(_):
+    "What a worker does first: leave Ctrl-C to who wants its data, and see to it that it dies with them"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(AttributeError, TypeError, OSError): ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux alone has it
 
 # %% ../nbs/11c_loop.ipynb #f4e294a7
 class Feed:
@@ -364,20 +378,19 @@ class Feed:
         first:int, # Step to begin with
         cfg:TrainConfig, # Steps, micro-batches, workers
         acc, # The processes
-        key=None, # Open file that workers must not keep open
     ):
         self.device,self.waited,self.waiting,self.it = acc.device,0.,False,None
         self.workers = cfg.workers if cfg.workers>=0 else 0 if acc.device.type=='cpu' else 4
         pairs = _Pairs(batch_fn, first, cfg.steps, range(acc.process_index, cfg.micros, acc.num_processes))
-        self.loader = DataLoader(pairs, batch_size=None, collate_fn=lambda x: x, num_workers=self.workers, generator=torch.Generator(), pin_memory=self.device.type=='cuda',
-                                 worker_init_fn=partial(_worker, key))
+        self.loader = DataLoader(pairs, batch_size=None, collate_fn=_as_it_is, num_workers=self.workers, generator=torch.Generator(),
+                                 pin_memory=self.device.type=='cuda', worker_init_fn=_worker)
 
     def next(self):
         "The next one"
         start = time.perf_counter()
         if self.it is None:
             self.it = iter(self.loader)
-            if self.workers: signal.signal(signal.SIGCHLD, self._worker_ended)
+            if self.workers and hasattr(signal, 'SIGCHLD'): signal.signal(signal.SIGCHLD, self._worker_ended)  # Windows has none
         self.waiting = True
         try: batch = next(self.it)
         except (RuntimeError,OSError,EOFError) as e:
@@ -405,11 +418,17 @@ class Log:
         path:Path, # File
         value:str='loss', # What to compare when a step comes again
     ):
-        self.f,self.value,self.apart = open(path, 'ab+', buffering=0),value,[]
+        try: self.f = open(path, 'ab+', buffering=0)
+        except OSError as e: raise UserError(f"{path} cannot be written ({one_line(e)}): remove it") from e
         self.f.seek(0)
         text = self.f.read()
         self.f.truncate(text.rfind(b'\n')+1)
-        self.had = {d['step']:d.get(value) for d in map(json.loads, text[:text.rfind(b'\n')+1].splitlines())}
+        self.value,self.apart,self.had = value,[],{}
+        for i,line in enumerate(text[:text.rfind(b'\n')+1].splitlines(), 1):
+            try: step,x = (d := json.loads(line))['step'],d[value]
+            except (ValueError, TypeError, KeyError): step = x = None
+            if type(step) is not int or not isinstance(x, (int,float)): raise UserError(f"{path}, line {i} is no step with its {value}: delete that line")
+            self.had[step] = x
 
     def write(self,
         line:dict, # With its 'step'
@@ -421,17 +440,11 @@ class Log:
         self.had[line['step']] = line[self.value]
 
 # %% ../nbs/11c_loop.ipynb #d6ae225a
-@contextmanager
 def locked(
     out:Path, # Folder of a run, made if it isn't there
 ):
     "Hold a folder, or refuse it while another process does"
-    import fcntl
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out/'.lock', 'a') as key:
-        try: fcntl.flock(key, fcntl.LOCK_EX|fcntl.LOCK_NB)
-        except BlockingIOError as e: raise UserError(f"another process is training in {out}: wait for it, or use another folder") from e
-        yield key
+    return hold(Path(out)/'.lock', f"another process is training in {out}: wait for it, or use another folder")
 
 def same_run(
     out:Path, # Folder of a run
@@ -439,20 +452,18 @@ def same_run(
 ):
     "Refuse to continue a run under other settings"
     path,new = out/'train.json',json.loads(json.dumps(settings))
-    old = json.loads(path.read_text()) if path.exists() else new
+    old = read_json(path, 'delete it, if you know that the run had these very settings, or use another folder') if path.exists() else new
     if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
         raise UserError(f"{out} holds a run with other settings, (there, here): {diff}; use the same ones or another folder")
     atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
 
 # %% ../nbs/11c_loop.ipynb #91aa6957
-def _no_room(e): return getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT) or 'No space left' in str(e)
-
 def what_happened(
     e:Exception, # Raised while training
 )->str: # A sentence, or nothing if it is none of ours
     "The accidents that a long run meets"
     if isinstance(e, UserError): return str(e)
-    if _no_room(e): return 'no room left on the disk: make some and start again'
+    if no_room(e): return 'no room left on the disk: make some and start again'
     if isinstance(e, torch.distributed.DistError) or any(o in str(e) for o in ('gloo','NCCL')): return 'a process of this run was lost: start again'
 
 @contextmanager
@@ -463,7 +474,7 @@ def accidents(
     try: yield
     except Exception as e:
         if not (why := what_happened(e)): raise
-        if run.copy is None and run.step and not _no_room(e): run.save()  # shards can't be gathered when one process is in trouble
+        if run.copy is None and run.step and not no_room(e): run.save()  # shards can't be gathered when one process is in trouble
         raise UserError(f"{why}. The run in {run.out} goes on from {newest(run.out).name if newest(run.out) else 'its beginning'}") from e
 
 # %% ../nbs/11c_loop.ipynb #bafb6227
@@ -520,6 +531,13 @@ def end(self:Notes):
     with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../nbs/11c_loop.ipynb #9014f456
+def wanted(
+    told:list, # From `stop_between`
+    acc, # The processes
+)->bool: # The same in all of them
+    "Has any of the processes been asked to stop?"
+    return bool(told) if acc.num_processes==1 else acc.gather(torch.tensor([len(told)], device=acc.device)).any().item()
+
 def fit(
     model:nn.Module, # What learns; has `save_pretrained`
     batch_fn, # (step, m) -> micro-batch `m` of a step, a pure function
@@ -533,20 +551,22 @@ def fit(
     progress:bool=True, # Show a progress bar, and a line at the end
 )->nn.Module: # The trained model
     "Train `model`, or go on training it, up to `cfg.steps`"
-    out,acc,key = Path(out),accelerator(device),None
+    out,acc = Path(out),accelerator(device)
     with ExitStack() as stack:
         if acc.is_main_process:
-            key = stack.enter_context(locked(out))
+            check_outputs(out, folder=True, room=7*sum(p.nbytes for p in model.parameters()))  # two checkpoints and a bit
+            stack.enter_context(locked(out))
             same_run(out, asdict(cfg)|settings)
         acc.wait_for_everyone()
         run = Run(model, loss_fn, cfg, out, acc)
         steps = acc.gather(torch.tensor([run.step], device=acc.device)).tolist()
         if len(set(steps))>1: raise UserError(f"processes see checkpoints of different steps in {out}: {steps}; all machines must share that folder")
-        feed = Feed(batch_fn, run.step, cfg, acc, key)
+        feed = Feed(batch_fn, run.step, cfg, acc)
         for o in (run,feed): stack.callback(o.close)
         stack.enter_context(multiplying(acc.device.type=='cpu' and cfg.precision=='bf16_cpu'))
         notes = Notes(run, feed, progress) if acc.is_main_process else None
         if notes: stack.callback(notes.end)
+        told = stack.enter_context(stop_between())
         while run.step<cfg.steps:
             with accidents(run): losses = run.gradients(feed)
             run.update()
@@ -555,6 +575,8 @@ def fit(
                 if evaluate and cfg.eval_every and run.step%cfg.eval_every==0:
                     whole = run.whole()
                     if notes: notes.judge(whole.to(acc.device), evaluate)
-                if run.step%cfg.save_every==0 or run.step==cfg.steps: run.save()
+                stop = run.step<cfg.steps and wanted(told, acc)
+                if run.step%cfg.save_every==0 or run.step==cfg.steps or stop: run.save()
                 if each_step: each_step(run.step-1)
+            if stop: raise Stopped(f"stopped after {run.step} of {cfg.steps} steps: run it again to go on from there", *told)
         return run.whole().eval()

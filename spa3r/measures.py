@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor,nn
 from .cameras import Cameras
+from .core import say
 from .views import Views,with_images
 from .teachers import ExactTeacher
 from .psfm import draw_targets,select_views
@@ -31,6 +32,7 @@ def held_views(
     if not 0<n_ctx<v: raise ValueError(f"{n_ctx} of {v} views as context: give at least one, and leave at least one to predict")
     seeds = list(seeds)
     for i in range(0, len(seeds), batch):
+        say(f'room {i+1} of {len(seeds)}')
         s = seeds[i:i+batch]
         rooms,cams = [o.to(device) for o in sample_scenes(s, v, hw, spread=spread)]
         yield Views(cams=cams, rooms=rooms),torch.cat([draw_targets(1, v, 1-n_ctx/v, torch.Generator().manual_seed(o)) for o in s]).to(device)

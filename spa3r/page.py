@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .cameras import scale_intrinsics
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,check_outputs,command,pick_device,say
 from .scenes import given_pictures,read_photos,read_video
 from .teachers import ExactTeacher
 from .measures import fit_prior
@@ -24,7 +24,7 @@ from .psfm import Spa3R
 from .rooms import HELD_OUT
 from .viz import FeaturePCA,cosine_map
 from .viewer import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
-from .files import check_export,export_scene
+from .files import COLOURS,check_export,export_scene
 from .onnx_decoder import find_decoder
 
 # %% ../nbs/13h_page.ipynb #9968461d
@@ -253,10 +253,12 @@ NOTES = ["cosine and L1 with the teacher's standardised features; furniture: how
 def _room(student, teacher, folder, o):
     "The scene and the words of a generated room"
     seed = HELD_OUT+o['seed']
+    say(f'predicting the views of room {seed}')
     scene = room_scene(student, teacher, seed, o['views'], o['between'], view_side(student, teacher), o['device'])
     about,remarks,kw = _about(student, teacher, folder),[],{}
     print(about)
     if o['rooms']:
+        say(f"measuring on {o['rooms']} rooms")
         res = room_measures(student, teacher, o['rooms'], o['device'])
         print('\n'+format_table(res))
         remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
@@ -275,9 +277,11 @@ def _photos(student, teacher, folder, o):
     "The scene and the words of photos or a video"
     cfg = teacher.vggt.cfg
     kw = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch)
+    say('reading the pictures')
     if o['images'] is not None: imgs,names,left = read_photos(o['images'], **kw)
     else: (imgs,names),left = read_video(o['video'], **kw),[]
     for l in left: print(f'left out {l}')
+    say(f'predicting the views of {len(imgs)} pictures')
     scene = photo_scene(student, teacher, imgs, o['between'], o['device'])
     about,rows = _about(student, teacher, folder),photo_measures(scene)
     remarks = [about]
@@ -298,7 +302,7 @@ def _photos(student, teacher, folder, o):
     return scene,dict(title='What would it look like from over there?', lead=lead, measures=rows, measures_title=f'On the {nt} held-back pictures', remarks=remarks, said=said)
 
 # %% ../nbs/13h_page.ipynb #f7886bd8
-@command
+@command(seed='[0, 1e9]', views='[2, 256]', between='[0, 64]', rooms='[0, 1e5]', export_colours=COLOURS)
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
     video:str=None, # Video file of one place (needs the extra `video`)
@@ -316,21 +320,22 @@ def demo(
     export_bare:bool=False, # No cameras in it
 )->Path: # The page
     "Predict the feature fields of cameras nobody took, and write one page to look at them. Without arguments: a generated room"
-    if views<2 or between<0: raise UserError(f"--views {views} --between {between}: at least 2 pictures and no negative number of cameras between them")
-    if rooms==1 or rooms<0 or seed<0: raise UserError(f"--rooms {rooms} --seed {seed}: give 0 rooms or at least 2, and a seed from 0 up")
-    if Path(out).is_dir(): raise UserError(f"--out {out!r} is a folder: give the name of a file")
+    if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
+    check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)
     device,real = pick_device(device),given_pictures(images, video)
     if real and not weights: weights = 'nano'  # only these start from images
+    say('loading the weights')
     student,tea,folder = load_student(weights, device, teacher)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     make = _photos if real else _room
     scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device))
     if export: print(f"\n{export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)}: points for other programs")
+    say('making the decoder for the page')
     decoder,why = find_decoder(student, folder) if live else (None,'it was left out')
     if live and not decoder: print(f"No live decoder in the page: {why}")
-    try: path = write_html(out, scene, decoder=decoder, why=why, **words)
-    except OSError as e: raise UserError(f"Cannot write {out}: {e.strerror or e}") from e
+    say('writing the page')
+    path = write_html(out, scene, decoder=decoder, why=why, **words)
     print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk"+(", its decoder included" if decoder else "")
           + ("; fewer --views or --between make it smaller" if path.stat().st_size>15e6 else ""))
     return path

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange,repeat
 from fastcore.basics import patch
-from .core import HubModel,there
+from .core import HubModel,UserError,check_fields,there,within
 from .cameras import Cameras
 from .attention import MLP,Block,Rope2d,grid_positions
 
@@ -53,26 +53,26 @@ def take_views(
 @dataclass(frozen=True)
 class VGGTConfig:
     "Sizes of a patch encoder; the defaults are VGGT-1B's"
-    patch:int=14 # Patch side in pixels
-    dim:int=1024 # Width of the blocks; tokens come out twice as wide
-    depth:int=24 # Pairs of one frame block and one global block
-    nh:int=16 # Attention heads of those blocks
-    n_registers:int=4 # Register tokens per view
-    init_values:float|None=0.01 # LayerScale at the start, None for no LayerScale
-    global_qk_norm:str='layer' # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
-    embed:str='dinov2' # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
-    embed_depth:int=24 # Blocks of the 'dinov2' embedding
-    embed_nh:int=16 # Its attention heads
-    embed_registers:int=4 # Its register tokens
-    img_size:int=518 # Side in pixels of the square images whose position table it has
+    patch:int=within('[1, 256]', 14) # Patch side in pixels
+    dim:int=within('[1, 16384]', 1024) # Width of the blocks; tokens come out twice as wide
+    depth:int=within('[1, 1000]', 24) # Pairs of one frame block and one global block
+    nh:int=within('[1, 1024]', 16) # Attention heads of those blocks
+    n_registers:int=within('[0, 1e4]', 4) # Register tokens per view
+    init_values:float|None=within('[0, 100]', 0.01) # LayerScale at the start, None for no LayerScale
+    global_qk_norm:str=within(('layer','rms'), 'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
+    embed:str=within(('dinov2','conv'), 'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
+    embed_depth:int=within('[0, 1000]', 24) # Blocks of the 'dinov2' embedding
+    embed_nh:int=within('[1, 1024]', 16) # Its attention heads
+    embed_registers:int=within('[0, 1e4]', 4) # Its register tokens
+    img_size:int=within('[1, 16384]', 518) # Side in pixels of the square images whose position table it has
     heads:tuple=('camera','depth','point') # Heads to build
-    camera_depth:int=4 # Blocks in the camera head
-    camera_nh:int=16 # Its attention heads
-    camera_iters:int=4 # Times it refines its guess
-    dpt_layers:tuple=(4,11,17,23) # Pairs whose tokens the depth and point heads read
-    dpt_dim:int=256 # Channels of those heads
-    dpt_channels:tuple=(256,512,1024,1024) # Channels of their four resolutions
-    dpt_down:int=1 # Their maps are this many times smaller than the image
+    camera_depth:int=within('[0, 1000]', 4) # Blocks in the camera head
+    camera_nh:int=within('[1, 1024]', 16) # Its attention heads
+    camera_iters:int=within('[1, 100]', 4) # Times it refines its guess
+    dpt_layers:tuple=within('[0, 1000]', (4,11,17,23)) # Pairs whose tokens the depth and point heads read
+    dpt_dim:int=within('[1, 16384]', 256) # Channels of those heads
+    dpt_channels:tuple=within('[1, 16384]', (256,512,1024,1024)) # Channels of their four resolutions
+    dpt_down:int=within('[1, 64]', 1) # Their maps are this many times smaller than the image
 
     @classmethod
     def nano(cls, **kw):
@@ -82,10 +82,8 @@ class VGGTConfig:
 
     def __post_init__(self):
         for k in ('heads','dpt_layers','dpt_channels'): object.__setattr__(self, k, tuple(getattr(self, k)))  # JSON knows no tuples
-        if self.embed not in ('dinov2','conv'): raise ValueError(f"embed is {self.embed!r}: choose 'dinov2' or 'conv'")
-        if self.global_qk_norm not in ('layer','rms'):
-            raise ValueError(f"global_qk_norm is {self.global_qk_norm!r}: choose 'layer' or 'rms'")
-        if odd := set(self.heads)-{'camera','depth','point'}: raise ValueError(f"no heads {sorted(odd)}: there are 'camera', 'depth' and 'point'")
+        check_fields(self)
+        if odd := set(self.heads)-{'camera','depth','point'}: raise UserError(f"no heads {sorted(odd)}: there are 'camera', 'depth' and 'point'")
 
 # %% ../nbs/07_patch_encoder.ipynb #da896fb3
 class PatchEmbed(nn.Module):

@@ -14,7 +14,7 @@ from PIL import Image,ImageOps
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
-from .core import UserError
+from .core import UserError,spare_torchvision
 from .scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,_why
 
 # %% ../nbs/14b_pictures.ipynb #5e66717a
@@ -35,6 +35,7 @@ def make_tokenizer(
 ): # A transformers tokenizer
     "A small tokenizer with Qwen's special tokens, way of cutting text, and chat template"
     from tokenizers import Regex,Tokenizer,decoders,models,pre_tokenizers,trainers
+    spare_torchvision()
     from transformers import Qwen2TokenizerFast
     words = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tk = Tokenizer(models.BPE())

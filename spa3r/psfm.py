@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor,nn
 from .cameras import Cameras
-from .core import HubModel
+from .core import HubModel,check_fields,within
 from .field_decoder import FieldDecoder
 from .latent_bottleneck import LatentBottleneck
 from .patch_encoder import take_views
@@ -58,21 +58,23 @@ def draw_targets(
 @dataclass(frozen=True)
 class Spa3RConfig:
     "Sizes of the student; the defaults are the paper's (Spa3R section 4, official `configs/spa3r.yaml`)"
-    dim:int=768 # Width of tokens and latents
-    nh:int=12 # Attention heads
-    enc_depth:int=6 # Layers of the bottleneck's encoder
-    dec_depth:int=6 # Layers of the decoder
-    n_latents:int=256 # Latents that hold the scene
-    n_registers:int=4 # Register tokens of either stack
-    geo_channels:int=2048 # Channels of the geometric teacher (VGGT: frame and global half)
-    sem_channels:int=1024 # Channels of the semantic teacher (DINOv3 ViT-L); 0 for none
+    dim:int=within('[1, 16384]', 768) # Width of tokens and latents
+    nh:int=within('[1, 1024]', 12) # Attention heads
+    enc_depth:int=within('[0, 1000]', 6) # Layers of the bottleneck's encoder
+    dec_depth:int=within('[0, 1000]', 6) # Layers of the decoder
+    n_latents:int=within('[1, 1e5]', 256) # Latents that hold the scene
+    n_registers:int=within('[0, 1e4]', 4) # Register tokens of either stack
+    geo_channels:int=within('[1, 1e5]', 2048) # Channels of the geometric teacher (VGGT: frame and global half)
+    sem_channels:int=within('[0, 1e5]', 1024) # Channels of the semantic teacher (DINOv3 ViT-L); 0 for none
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
     teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, '' for none
-    grid:int=0 # Patches along a side that the exact teacher gave in training; 0 where images decide
-    teacher_norm:str='' # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
+    grid:int=within('[0, 1024]', 0) # Patches along a side that the exact teacher gave in training; 0 where images decide
+    teacher_norm:str=within(('','layer','rms'), '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
     asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
     note:str='' # What else there is to know of these weights
+
+    def __post_init__(self): check_fields(self)
 
     @classmethod
     def nano(cls, **kw):

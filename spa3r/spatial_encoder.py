@@ -6,14 +6,12 @@
 __all__ = ['DECODER', 'SpatialEncoder']
 
 # %% ../nbs/14c_spatial_encoder.ipynb #4badd34b
-import json
 from dataclasses import replace
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from safetensors import safe_open
 from torch import Tensor
-from .core import UserError
+from .core import TensorFiles,UserError,one_line,read_json
 from .probes import find_weights
 from .psfm import Spa3R
 from .teachers import Teacher,load_teacher
@@ -70,14 +68,20 @@ def from_pretrained(cls:SpatialEncoder,
 )->SpatialEncoder: # Frozen
     "Only what encoding needs is read: no field decoder, no heads, no semantic teacher"
     folder = find_weights(name)
-    try: cfg = Spa3R.read_config(json.loads((folder/'config.json').read_text()))
-    except (OSError, ValueError, TypeError) as e: raise UserError(f"No student in {folder}: {' '.join(str(e).split())}") from e
-    student = Spa3R(replace(cfg, teacher=teacher or cfg.teacher))
-    del student.field
-    with safe_open(folder/'model.safetensors', 'pt') as f: state = {k:f.get_tensor(k) for k in f.keys() if not k.startswith(DECODER)}
-    for k in [k for k in student._buffers if k.startswith('sem_')]: del student._buffers[k]
-    try: student.load_state_dict(state)
-    except RuntimeError as e: raise UserError(f"The weights in {folder} do not fit: {' '.join(str(e).split())[:300]}") from e
+    d,held = read_json(folder/'config.json', 'give the folder of a student'),TensorFiles(folder)
+    try: cfg = Spa3R.read_config(d)
+    except TypeError as e: raise UserError(f"No student in {folder}: {one_line(e)}") from e
+    def bare():
+        student = Spa3R(replace(cfg, teacher=teacher or cfg.teacher))
+        del student.field
+        for k in [k for k in student._buffers if k.startswith('sem_')]: del student._buffers[k]
+        return student
+    needed = lambda k: not k.startswith(DECODER)
+    try:
+        with torch.device('meta'): bare().load_state_dict({k:v for k,v in held.shapes().items() if needed(k)})  # before memory is taken
+    except RuntimeError as e: raise UserError(f"The weights in {folder} do not fit: {one_line(e)}") from e
+    student = bare()
+    student.load_state_dict(held.tensors(needed))
     return cls(student, load_teacher(student.cfg.teacher, folder, norm=cfg.teacher_norm, dtype=dtype, grid=(cfg.grid or 8,)*2, heads=()))
 
 # %% ../nbs/14c_spatial_encoder.ipynb #9b16d644

@@ -12,7 +12,7 @@ from dataclasses import dataclass,field
 from html import escape
 from pathlib import Path
 import torch
-from .core import UserError,atomic_write,command,pick_device
+from .core import UserError,atomic_write,check_outputs,command,pick_device
 from .rooms import HELD_OUT
 from .psfm import select_views
 from .viz import FeaturePCA,show_fields
@@ -201,7 +201,7 @@ def _report(plan, rooms, device):
         atomic_write(plan.out/f'report.{ext}', lambda f: f.write_text(text, encoding='utf8'))
     return r
 
-@command
+@command(hours='(0, 1e5]', minutes='[0, 1e6]', rooms='[2, 1e5]')
 def speedrun(
     out:str='runs/speedrun', # Folder of all runs; continued when it holds a speedrun
     hours:float=20., # Budget
@@ -212,7 +212,7 @@ def speedrun(
     quiet:bool=False, # No progress bars
 )->dict: # What report.json holds
     "Make every weight that ships from random numbers, within a budget, and report"
-    if hours<=0 or minutes<0 or rooms<2: raise UserError(f"--hours {hours} --minutes {minutes} --rooms {rooms}: give some time, and at least 2 rooms")
+    check_outputs(out, folder=True)
     device,root = str(pick_device(device, numbered=False)),Path(out)
     root.mkdir(parents=True, exist_ok=True)
     plan = Plan(root, 60*minutes or 3600*hours, small, device)

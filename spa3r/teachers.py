@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from .core import UserError,atomic_write,weights_folder
+from .core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder
 from .cameras import Cameras
 from .views import Views,_to
 from .patch_encoder import VGGT,context_first,normalise,take_views
@@ -91,6 +91,7 @@ class DINOv3(Teacher):
 @contextmanager
 def _quiet():
     "No bars and reports of transformers: we read what it did, and say it in one line"
+    spare_torchvision()
     from transformers.utils import logging
     bar,level = logging.is_progress_bar_enabled(),logging.get_verbosity()
     logging.disable_progress_bar()
@@ -118,17 +119,14 @@ def from_pretrained(cls:DINOv3,
     **kwargs, # `side` and `dtype`
 )->DINOv3: # Frozen
     "A DINO every tensor of which comes from the checkpoint"
-    from transformers import AutoConfig,AutoModel
     folder = _dino_folder(name)
+    spare_torchvision()
+    from transformers import AutoConfig,AutoModel
     try:
-        kind = AutoConfig.from_pretrained(folder).model_type
-        if kind not in DINOS: raise ValueError(f"it is a {kind}, not one of {', '.join(DINOS)}")
-        with _quiet(): model,info = AutoModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True,
-            use_safetensors=True, dtype=torch.float32)
-        odd = {k:[str(o) for o in v if not str(o).endswith('mask_token')] for k,v in info.items()}
-        if any(odd.values()): raise ValueError(', '.join(f"{k} {sorted(v)[:3]}" for k,v in odd.items() if v))
-    except (OSError, ValueError) as e:
-        raise UserError(f"The weights in {str(name)!r} cannot be a semantic teacher: {' '.join(str(e).split())[:400]}") from e
+        kind = hub_part(AutoConfig, folder).model_type
+        if kind not in DINOS: raise UserError(f"it is a {kind}, not one of {', '.join(DINOS)}")
+        with _quiet(): model = hub_model(AutoModel, folder, 'mask_token', use_safetensors=True, dtype=torch.float32)
+    except UserError as e: raise UserError(f"The weights in {str(name)!r} cannot be a semantic teacher: {e}") from e
     return cls(model, **kwargs)
 
 # %% ../nbs/07b_teachers.ipynb #1fa1c4e9
@@ -277,7 +275,7 @@ class ObservationCache:
         self.folder,self.n,self.dtype,self.limit,self.device,self.tell = Path(folder),n,dtype,limit_gb*1e9,str(device),tell
         self.used = None  # bytes on disk, unknown until the first file is to be written
         new,path = json.loads(json.dumps(dict(key)|{'dtype':str(dtype)})),self.folder/'key.json'
-        old = json.loads(path.read_text()) if path.exists() else new
+        old = read_json(path, f'delete {folder}, and the teacher is asked again') if path.exists() else new
         if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k)}:
             raise UserError(f"{folder} holds observations made under other conditions, (there, here): {diff}; use another folder or delete this one")
         atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from .cameras import Cameras,compose,decode_pose,fov,inv_se3,rotate,transform
-from .core import UserError,command,pick_device,set_seed,with_cfg
+from .core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg
 from .views import Views,seeded,with_images
 from .patch_encoder import VGGT,VGGTConfig,take_views
 from .psfm import draw_targets
@@ -199,7 +199,7 @@ def pupil(
     if dim<32 or dim%32 or depth<1: raise UserError(f"--dim {dim} --depth {depth}: a width that is a multiple of 32, and at least one pair of blocks")
     return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32, dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
 
-@command
+@command(dim='[32, 4096]', depth='[1, 100]')
 @with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on')  # the stages say how many views, and how many are hidden
 def teach(
     out:str='runs/teacher', # Folder of the run; continued when it holds one
@@ -210,16 +210,17 @@ def teach(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Train the miniature patch encoder on rooms: cameras, depth, points, and what it takes to find them"
-    from safetensors.torch import load_file
     cfg = replace(LESSONS, **kwargs)
     if cfg.images_device<(most := STAGES[-1].v_max): raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
     if init and not (Path(init)/'model.safetensors').is_file(): raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
+    check_outputs(out, folder=True, sources=(init,))
     sizes,acc = pupil(dim, depth),accelerator(pick_device(device, numbered=False))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(sizes), len(CLASSES))
     if init:
-        state = load_file(Path(init)/'model.safetensors')
-        (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
+        state = TensorFiles(init).tensors()
+        try: (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
+        except RuntimeError as e: raise UserError(f"the weights in {init} do not fit the miniature: {one_line(e)}") from e
     batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')  # a GPU takes them itself: workers may not use it
     lesson = fit(lesson, batch, teach_loss, cfg, out, looks, settings=dict(init=init, dim=dim, depth=depth), device=acc.device, progress=not quiet)
     if acc.is_main_process: lesson.vggt.save_pretrained(out)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch import Tensor,nn
-from .core import UserError,atomic_write,command,pick_device,pick_dtype,set_seed,with_cfg
+from .core import UserError,atomic_write,check_outputs,command,pick_device,pick_dtype,say,set_seed,with_cfg
 from .views import Batches,BrokenReport,CachedRooms,RoomSource,Views,open_scenes,seeded,with_images
 from .teachers import ExactTeacher,ObservationCache,load_teacher
 from .psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
@@ -97,6 +97,11 @@ class HeldViews:
         return dict(score=1-mean['geo_cos']) | mean
 
 # %% ../nbs/12_training.ipynb #da34e013
+def _kept_batch(cache, cfg, batch_fn, step, m):
+    "A micro-batch, or only its number where the teacher has been asked about it"
+    i = (step*cfg.micros+m)%cache.n
+    return i,None if (cache.folder/f'{i:08d}.safetensors').exists() else batch_fn(*divmod(i, cfg.micros))
+
 def kept(
     cache:ObservationCache, # Where
     cfg:TrainConfig, # Micro-batches in a step
@@ -104,12 +109,8 @@ def kept(
     look, # batch -> `Observation`
 )->tuple: # The same two functions, with a memory
     "Ask the teacher once for each of `cache.n` micro-batches"
-    def make(i): return batch_fn(*divmod(i, cfg.micros))
-    def batch(step, m):
-        i = (step*cfg.micros+m)%cache.n
-        return i,None if (cache.folder/f'{i:08d}.safetensors').exists() else make(i)
-    def again(b): return cache.get(b[0], lambda: look(b[1] or make(b[0])))  # it may be damaged
-    return batch,again
+    def again(b): return cache.get(b[0], lambda: look(b[1] or batch_fn(*divmod(b[0], cfg.micros))))  # it may be damaged
+    return partial(_kept_batch, cache, cfg, batch_fn),again
 
 # %% ../nbs/12_training.ipynb #836e7c00
 def _only_rooms(data, semantic, eval_data):
@@ -155,7 +156,7 @@ def _end_of_epoch(batches, report, acc, step):
     if acc.is_main_process: print(text)
 
 # %% ../nbs/12_training.ipynb #9362cf1a
-@command
+@command(grid='[1, 128]', width='[14, 4096]', cache_samples='[1, 1e9]', max_broken='[0, 1]')
 @with_cfg(TrainConfig)
 def pretrain(
     out:str='runs/student', # Folder of the run; continued when it holds one
@@ -176,6 +177,8 @@ def pretrain(
     "Train a student to predict feature fields (PSFM)"
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
+    for folder in (out, cache or None): check_outputs(folder, folder=True, sources=(data, teacher, semantic, init, eval_data))
+    cfg.batches(None)  # do views and images fit together?
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
     if teacher=='exact': _only_rooms(data, semantic, eval_data)
     set_seed(cfg.seed)

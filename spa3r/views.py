@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from tqdm import tqdm
 from .cameras import Cameras
-from .core import UserError,atomic_write,command
+from .core import UserError,atomic_write,command,say
 from .rooms import HELD_OUT,make_rooms,render,scene_cameras
 from .scenes import Scene,Scenes,natural,open_scenes,resize_view,stack_bytes,upright_size,view_hw,_some,_spread_out,_why
 
@@ -376,6 +376,7 @@ def look_at(
     out,start = Look(0, 0., {}, Counter(), Counter(), []),time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         for scene in tqdm(source.scenes, unit='scene', disable=None, leave=False):
+            say(f'{out.read} images read, now {scene.name} of {len(source.scenes)} scenes')
             at = _spread_out(range(len(scene)), sample or scene.glances or len(scene))
             got = list(pool.map(glance, [scene]*len(at), at))
             good = [o for o in got if isinstance(o[0], tuple)]
@@ -434,7 +435,8 @@ def _about_run(source, look, batches, steps, rate, workers):
     yield f"memory of a device, at the paper's size: at least {2.9+1.7+3.4e-4*patches:.0f} GB (teachers 2.9, student and optimiser 1.7, the student's activations {3.4e-4*patches:.1f}); of the machine: {mb:.0f} MB a micro-batch, two of them for each worker"
 
 # %% ../nbs/04_views.ipynb #4a52dd6c
-@command
+@command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]', v_min='[2, 1000]', v_max='[2, 1000]', images='[1, 1e6]',
+    images_device='[1, 1e5]', seed='[0, 9e18]', steps='[1, 1e9]', rate='(0, 1e9]', workers='[1, 256]')
 def check_data(
     data:str, # Folder or file with scenes; several with commas between them
     split:str='train', # Which list of scenes, for ScanNet++: train or val
@@ -452,6 +454,8 @@ def check_data(
     workers:int=4, # Threads that read
 )->Look:
     "Say what is in a folder of data and what is wrong with it. Ends in 0 when training would run on it, in 1 when it would not"
+    if width<patch: raise UserError(f"width {width} is less than one patch of {patch} pixels: give a wider view")
+    say(f'looking for scenes in {data}')
     try:
         source = open_scenes(data, split, width=width, patch=patch)
         batches = Batches(source, seed, v_min, v_max, images, images_device)

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor,nn
+from .core import UserError,hub_model,hub_part,read_json,spare_torchvision,weights_folder
+spare_torchvision()
 from transformers import (AutoConfig,AutoModel,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,Qwen3VLConfig,Qwen3VLForConditionalGeneration,Qwen3VLModel)
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from .adapter import ZeroLinear,fuse,make_fusion
-from .core import UserError,weights_folder
 from .pictures import Processor
 from .spatial_encoder import SpatialEncoder
 from .teachers import _quiet
@@ -202,13 +203,11 @@ def from_qwen(
     **kwargs, # `dtype` and others, as in transformers
 ): # `Spa3Qwen2_5VL` or `Spa3Qwen3VL`, in eval mode
     "A Spa3-VLM before its tuning: a Qwen that knows nothing of its latents yet"
-    cfg = AutoConfig.from_pretrained(name)
+    cfg = hub_part(AutoConfig, name)
     if cfg.model_type not in BASES: raise UserError(f"{name} is a {cfg.model_type}: a Spa3-VLM is built on one of {', '.join(BASES)}")
     cls,encoder = BASES[cfg.model_type],SpatialEncoder.from_pretrained(spatial, teacher) if spatial else None
     fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'} | (spatial_fields(encoder) if encoder is not None else {}) | {'fusion':fusion}
-    with _quiet(): model,info = cls.from_pretrained(name, config=cls.config_class(**fields), output_loading_info=True, **kwargs)
-    if odd := [f'{k} {sorted(map(str, v))[:3]}' for k,vs in info.items() if (v := [o for o in vs if not (k=='missing_keys' and 'model.adapter.' in o)])]:
-        raise UserError(f"The weights in {name!r} do not fit {cls.__name__}: {', '.join(odd)}")
+    with _quiet(): model = hub_model(cls, name, 'model.adapter.', config=cls.config_class(**fields), **kwargs)
     if encoder is not None: model.model.attach(encoder)
     return model
 
@@ -239,9 +238,9 @@ def from_pretrained(cls:Processor,
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     folder = weights_folder(name)
-    cfg,tokenizer = AutoConfig.from_pretrained(folder),AutoTokenizer.from_pretrained(folder)
-    images = Qwen2VLImageProcessorPil.from_pretrained(folder, **(dict(max_pixels=max_pixels) if max_pixels else {}))
-    if (chat := folder/'chat_template.json').is_file(): tokenizer.chat_template = json.loads(chat.read_text())['chat_template']
+    cfg,tokenizer = hub_part(AutoConfig, folder),hub_part(AutoTokenizer, folder)
+    images = hub_part(Qwen2VLImageProcessorPil, folder, **(dict(max_pixels=max_pixels) if max_pixels else {}))
+    if (chat := folder/'chat_template.json').is_file(): tokenizer.chat_template = read_json(chat, 'get it again').get('chat_template')
     return cls(tokenizer, images, **processor_fields(cfg))
 
 # %% ../nbs/15_vlm.ipynb #1c50dd6e

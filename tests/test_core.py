@@ -86,7 +86,7 @@ def test_command_options_and_help(cmd):
 
 def test_command_says_what_is_wrong_in_one_line(cmd):
     assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')
-    assert cmd('--dim', '0')==(130, '', '')
+    assert cmd('--dim', '0')==(130, '', 'go: stopped\n')
 
 def test_a_bug_keeps_its_traceback(cmd):
     with pytest.raises(ZeroDivisionError): cmd('--dim', '1')
@@ -172,7 +172,7 @@ print((loaded-before)//1000, (peak()-before)//1000)"""
     Net(Sizes(6000)).save_pretrained(tmp_path)  # 144 MB
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parent)
     loaded,used = map(int, r.stdout.split())
-    assert loaded<40 and used<250, r.stdout+r.stderr
+    assert loaded<200 and used<250, r.stdout+r.stderr  # every number has been looked at, where it lies in the file
 
 def test_half_precision_files_become_float32(tmp_path):
     net = Net()
@@ -223,7 +223,7 @@ def test_parts_are_loaded_strictly(tmp_path):
     parts(tmp_path, state|{'mean':torch.zeros(4)})
     with pytest.raises(UserError, match='size mismatch for mean'): Net.from_pretrained(tmp_path)
     (tmp_path/'model-0.safetensors').write_bytes(b'no tensors')
-    with pytest.raises(UserError, match='do not fit Net'): Net.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match='model-0.safetensors cannot be read'): Net.from_pretrained(tmp_path)
     for text in ('[]', '{"weight_map": 3}', 'no'):
         (tmp_path/'model.safetensors.index.json').write_text(text)
         with pytest.raises(UserError, match='no index of weights'): Net.from_pretrained(tmp_path)

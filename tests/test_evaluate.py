@@ -353,7 +353,7 @@ def test_command_on_a_file(tmp_path, capsys):
     path = write(tmp_path/'q.json', questions(120))
     r = e.evaluate(str(path), out=str(tmp_path/'o.json'), parser='thinking_in_space')
     said = capsys.readouterr().out
-    assert r==json.loads((tmp_path/'o.json').read_text()) and (tmp_path/'o.png').read_bytes()[:4]==b'\x89PNG'
+    assert r==json.loads((tmp_path/'o.json').read_text()) and (tmp_path/'o.json.png').read_bytes()[:4]==b'\x89PNG'
     assert list(r['runs'])==['chance','frequency','blind','oracle'] and not r['minus']
     assert r['runs']['oracle']['scores']==dict.fromkeys(v.TITLES, 100.)
     for s in r['runs'].values():
@@ -362,7 +362,7 @@ def test_command_on_a_file(tmp_path, capsys):
     assert r['about']['parser']=='thinking_in_space' and r['about']['questions']==120 and r['about']['code'].startswith('spa3r ')
     for w in ('120 questions about 18 scenes','oracle','relative direction','  easy','numbers read as thinking_in_space does','code spa3r'): assert w in said, w
     for w in ('as reported by others on the 5130 questions of VSI-Bench, not run here','62.1','79.2','Thinking in Space','Spa3R, table 1'): assert w in said, w
-    assert [len(o) for o in r['rows'].values()]==[120]*4 and not (tmp_path/'o.answers').exists()
+    assert [len(o) for o in r['rows'].values()]==[120]*4 and not (tmp_path/'o.json.answers').exists()
 
 def test_command_on_rooms(tmp_path, capsys, monkeypatch):
     r = e.evaluate(rooms=2, seed=5, model='none', out=str(tmp_path/'o.json'))
@@ -446,7 +446,7 @@ def test_command_in_several_processes(tmp_path, filmed, capsys, monkeypatch):
         r = e.evaluate(str(tmp_path), **kw)
         assert (r=={})==first and (tmp_path/'o.json').exists()!=first
     assert 'process 1 of 2 is done; 19 questions are with the others' in capsys.readouterr().out
-    assert len(r['rows']['tiny'])==33 and len(list((tmp_path/'o.answers').glob('rank*.jsonl')))==2
+    assert len(r['rows']['tiny'])==33 and len(list((tmp_path/'o.json.answers').glob('rank*.jsonl')))==2
     monkeypatch.setenv('RANK', '1')
     assert e.evaluate(str(tmp_path), **kw)=={}  # nothing left to ask: the first process makes the table
     monkeypatch.setenv('RANK', '0')
@@ -455,7 +455,7 @@ def test_command_in_several_processes(tmp_path, filmed, capsys, monkeypatch):
 def test_missing_videos_are_named_before_anything_is_asked(tmp_path, filmed):
     (tmp_path/'d/s3.mp4').unlink()
     with pytest.raises(UserError, match='1 scenes have no video: d/s3'): e.evaluate(str(tmp_path), model='tiny', out=str(tmp_path/'o.json'))
-    assert not (tmp_path/'o.answers').exists() and e.evaluate(str(tmp_path), out=str(tmp_path/'o.json'))['runs']
+    assert not (tmp_path/'o.json.answers').exists() and e.evaluate(str(tmp_path), out=str(tmp_path/'o.json'))['runs']
 
 def test_options_are_checked(tmp_path):
     q = str(write(tmp_path/'q.json', questions(4)))

@@ -137,7 +137,7 @@ def test_camera_to_the_window_and_back(eye):
 
 # ---- the command
 
-@pytest.mark.parametrize('kw,err', [(dict(images='a', video='b'),'not both'), (dict(images='no/such'),'No folder'), (dict(video='no.mp4'),'No video'), (dict(views=1),'at least 2'),
+@pytest.mark.parametrize('kw,err', [(dict(images='a', video='b'),'not both'), (dict(images='no/such'),'No folder'), (dict(video='no.mp4'),'No video'), (dict(views=1),'views 1'),
                                     (dict(images='.', weights='exact'),'cannot look at pictures')])
 def test_mistakes_are_named(kw, err, monkeypatch):
     monkeypatch.setattr(live, '_viser', lambda: None)

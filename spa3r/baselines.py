@@ -11,7 +11,7 @@ import random,re
 from collections import Counter,defaultdict
 import numpy as np
 from tqdm import tqdm
-from .vsibench import CHOICE,NUMERIC,PARSERS,TASKS,THRESHOLDS,TITLES,TYPES,averages,letters,scene_of,score,totals
+from .vsibench import CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,TYPES,averages,letters,read,scene_of,score,totals
 
 # %% ../nbs/18c_baselines.ipynb #a3132059
 def chance_answers(
@@ -32,7 +32,7 @@ def tenths(
     parser:str='lmms_eval', # How numbers are read
 )->np.ndarray: # Whole numbers from 0 to 10, (answers, truths)
     "`mra` of each answer where each truth is right, in tenths"
-    p = np.array([np.nan if (x := PARSERS[parser](a)) is None else x for a in answers], float)[:,None]
+    p = np.array([np.nan if (x := read(dict(question_type=NUMERIC[0]), a, parser)) is None else x for a in answers], float)[:,None]
     t = np.array(truths, float)
     with np.errstate(all='ignore'): off = np.where(t==0, np.where(p==0, 0, np.inf), abs(p-t)/t)
     return sum((off<=1-x).astype(np.int64) for x in THRESHOLDS)

@@ -231,7 +231,7 @@ def result_text(
     out += ['', 'as reported by others on the 5130 questions of VSI-Bench, not run here:', format_table(beside, '; '.join(f"{k}: {o['source']}" for k,o in beside.items()))]
     if result['minus']: out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, {d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
                                      for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
-    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','weights','frames','data','split','code') if a.get(k)]
+    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','weights','frames','max_pixels','data','split','code') if a.get(k)]
     return '\n'.join([*out, '', '; '.join(with_)])
 
 # %% ../nbs/19_evaluate.ipynb #168d0370
@@ -381,6 +381,7 @@ def ask_model(
     folder, # Where answers go
     frames:int=32, # Frames it is shown
     batch:int=8, # Questions at a time
+    max_pixels:int=0, # Most pixels of a picture for the model's own eye; 0: as the model says
     device:str='auto', # auto, cpu, cuda, ...
     rank:int=0, # Number of this process
     world:int=1, # How many there are
@@ -389,8 +390,8 @@ def ask_model(
     if missing := sorted({scene_of(q) for q in questions if films.find(q) is None}):
         raise UserError(f"{len(missing)} scenes have no video: {', '.join(missing[:5])}{', ...'*(len(missing)>5)}; looked in {films.root}")
     questions = with_film(questions, films)
-    same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames))
-    answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames).answer
+    same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames, max_pixels=max_pixels))
+    answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames, max_pixels=max_pixels).answer
     start = time.perf_counter()
     got,asked = ask(answer, make_scenes(questions, films.film), folder, batch, rank, world)
     took = time.perf_counter()-start
@@ -408,6 +409,7 @@ def evaluate(
     model:str=None, # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none: only ways of guessing; if not given: nano for rooms, else none
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
+    max_pixels:int=0, # Most pixels of a picture for the own eye of a Qwen or Spa3-VLM; 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
@@ -416,6 +418,7 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
+    if max_pixels<0: raise UserError(f"--max_pixels {max_pixels}: give 0 or more")
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
     answers = beside(out, '.answers')
     check_outputs(out, sources=(data, model, against))
@@ -428,7 +431,7 @@ def evaluate(
         questions = choose(questions, tasks, limit)
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
-            texts,asked = ask_model(model, questions, films, answers, frames, batch, device, rank, world)
+            texts,asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
             if texts is None: return {}
             runs[name] = texts
     if rank and not asked: return {}
@@ -437,7 +440,7 @@ def evaluate(
         say(f'answering {len(questions)} questions by {k}')
         runs[k] = f(questions)
     say(f'judging {len(questions)} questions')
-    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, weights=weights_id(model) if model else '', code=commit())
+    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
     print(result_text(result))
     say(f'writing {out}')
     save_result(result, out)

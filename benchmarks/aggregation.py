@@ -32,12 +32,12 @@ def row(form, views, repeats, full, out):
     from spa3r import patch_encoder as pe
     from spa3r.core import set_seed
     if full and not torch.cuda.is_available(): raise SystemExit('--full needs a GPU: leave it out to measure a small aggregator on the CPU')
-    torch.set_num_threads(1)
+    if not full: torch.set_num_threads(1)
     set_seed(0)
     device = 'cuda' if full else 'cpu'
     small = dict(dim=256, depth=4, nh=4, embed='conv', img_size=252, dpt_layers=(0,1,2,3))
     cfg = pe.VGGTConfig(heads=(), **{} if full else small)
-    net = pe.Aggregator(cfg).eval().to(device)
+    with torch.device(device): net = pe.Aggregator(cfg).eval()
     imgs = torch.rand(1, views, 3, cfg.img_size, cfg.img_size, device=device)
     is_tgt = torch.arange(views, device=device)[None] >= (views+1)//2
     spent = 0.

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from .core import UserError,read_text
 from .blind import debias
 from .questions import room_questions
+from .pictures import token_in
 from .scenes import VIDEOS,Video,_plain
 from .vsibench import NUMERIC,TYPES,letters,scene_of
 from .watching import room_frames
@@ -36,6 +37,7 @@ def fault(
     if not isinstance(q['id'], (int,str)): return f"id {q['id']!r} is neither a number nor a name"
     if odd := _odd_name(q): return odd
     if not isinstance(q['question'], str): return f"question {q['question']!r} is no text"
+    if token := token_in(q['question'], *map(str, q['options'] if isinstance(q.get('options'), list) else ())): return f"{token} in words, which a model takes for the token"
     if q['question_type'] not in TYPES: return f"question_type {q['question_type']!r} is none of {', '.join(TYPES)}"
     truth = q['ground_truth']
     if q['question_type'] in NUMERIC:
@@ -184,17 +186,6 @@ class Videos:
             with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e: raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
-    def stamp(self, q:dict)->str:
-        "Fingerprint of a question's video, which changes when it is replaced"
-        found = self.find(q)
-        if not isinstance(found, Path): return f'{found[1].CRC:08x}-{found[1].file_size}'
-        size,h = found.stat().st_size,0
-        with open(found, 'rb') as f:
-            for i in range(0, size, max(2**16, size//16)):
-                f.seek(i)
-                h = zlib.crc32(f.read(2**16), h)
-        return f'{h:08x}-{size}'
-
 # %% ../nbs/18d_benchmark.ipynb #0dfa6432
 @patch
 def film(self:Videos, q:dict, n:int)->np.ndarray:
@@ -244,7 +235,6 @@ class RoomFilms:
     "Films of generated rooms, by the number in their scene's name"
     root = 'the rooms'
     def find(self, q:dict): return re.fullmatch(r'room-\d+', str(q['scene_name']))
-    def stamp(self, q:dict)->str: return ''
     def film(self, q:dict, n:int)->np.ndarray:
         "Frames of the room of a question"
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)

@@ -18,16 +18,16 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_json,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from tqdm.auto import tqdm
 from .views import BrokenReport
-from .scenes import resize_view,stack_views
+from .scenes import odd_shapes,resize_view,stack_views
 from .loop import FREE,Log,locked,reading,same_run,wanted,what_happened
 from .rooms import HELD_OUT
-from .pictures import Processor,make_tokenizer,pictures
+from .pictures import Processor,make_tokenizer,pictures,token_in
 from .adapter import ZeroLinear
 from .vlm import BASES,from_qwen,nano_config,processor_fields
 from .chat import END
@@ -56,6 +56,7 @@ class Talk:
     pics:list # Paths of photos, of folders of frames, or of one video; or pictures as PIL has them
     name:str='' # Where it comes from, for messages
     apart:bool=False # Does no question know of those before it?
+    system:str='' # What the model is told before; empty: Qwen's own words
     latents:Tensor=None # What a spatial encoder made of the scene, (m, c), if it was asked beforehand
 
 @dataclass
@@ -68,34 +69,44 @@ class Broken:
 _ROLES = dict(human='user', user='user', gpt='assistant', assistant='assistant', system='system')
 
 def _said(row):
-    "Pairs of question and answer"
+    "What the model is told before, and pairs of question and answer"
     turns = row.get('conversations') or row.get('messages') or []
     turns = [(_ROLES.get(t.get('from', t.get('role'))), t.get('value', t.get('content'))) for t in turns]
-    turns = [t for t in turns if t[0]!='system']
-    if not turns or len(turns)%2 or [t[0] for t in turns]!=['user','assistant']*(len(turns)//2) or not all(isinstance(t[1], str) for t in turns):
-        raise ValueError('`conversations` must be a list of human and gpt in turn, each with a text as `value`')
-    return [(q[1],a[1]) for q,a in zip(turns[::2], turns[1::2])]
+    system = [turns.pop(0)[1]] if turns and turns[0][0]=='system' else ['']
+    if not turns or len(turns)%2 or [t[0] for t in turns]!=['user','assistant']*(len(turns)//2) or not all(isinstance(o, str) for o in system+[t[1] for t in turns]):
+        raise ValueError('`conversations` must be a list of human and gpt in turn, each with a text as `value`; a system may speak first')
+    return system[0],[(q[1],a[1]) for q,a in zip(turns[::2], turns[1::2])]
 
 def _media(row):
     "Paths of pictures or of a video"
-    for k in ('images','image','videos','video'):
-        if row.get(k): return [row[k]] if isinstance(row[k], str) else list(row[k])
-    raise ValueError('there is no `image`, `images`, `video` or `videos`')
+    there = {k:[row[k]] if isinstance(row[k], str) else list(row[k]) for k in ('images','image','videos','video') if row.get(k)}
+    if not there: raise ValueError('there is no `image`, `images`, `video` or `videos`')
+    if len(there)>1: raise ValueError(f"there are {' and '.join(f'`{k}`' for k in there)}: give one of them")
+    (key,paths), = there.items()
+    if not all(isinstance(o, str) for o in paths): raise ValueError(f'`{key}` must be a path or a list of paths, not {paths[0]!r:.60}')
+    return paths
+
+def _rows(path):
+    "What a file of conversations holds"
+    text = read_text(path)
+    return json.loads(text) if path.suffix.lower()=='.json' else [json.loads(l) for l in text.split('\n') if l.strip()]
 
 def read_talks(
     path, # .json (a list) or .jsonl (a line each)
     media='', # Folder that paths of pictures and videos begin at; the file's own if empty
-)->list: # Of `Talk`
+)->list: # Of `Talk`; of `Broken` where somebody says a token of Qwen's
     "Conversations of VSI-590K, VG-LLM, SPAR and their relatives"
     path = Path(path).expanduser()
     if not path.is_file(): raise UserError(f"no conversations in {path}: give `rooms` or a .json or .jsonl file")
     root,out = Path(media or path.parent).expanduser(),[]
-    try: rows = json.loads(path.read_text()) if path.suffix=='.json' else [json.loads(l) for l in path.open() if l.strip()]
-    except ValueError as e: raise UserError(f"{path} is no {path.suffix[1:] or 'json'}: {e}") from e
+    try: rows = _rows(path)
+    except (ValueError, RecursionError) as e: raise UserError(f"{path} is no {path.suffix[1:] or 'json'}: {e}") from e
     if not isinstance(rows, list) or not rows: raise UserError(f"{path} holds no list of conversations")
     for i,row in enumerate(rows):
-        try: out.append(Talk(_said(row), [str(root/m) for m in _media(row)], f'{path.name}, conversation {row.get("id", i)}'))
+        try: (system,said),pics,name = _said(row),[str(root/m) for m in _media(row)],f'{path.name}, conversation {row.get("id", i)}'
         except (ValueError, AttributeError, TypeError) as e: raise UserError(f"{path}, conversation {i}: {e}") from e
+        token = token_in(system, *(o for qa in said for o in qa))
+        out.append(Broken(name, f'it says {token} in words, which the model takes for the token') if token else Talk(said, pics, name, system=system))
     return out
 
 # %% ../nbs/19c_finetune.ipynb #a92597ca
@@ -106,17 +117,21 @@ class FileTalks(Dataset):
         frames:int=8, # Most pictures of a conversation
     ):
         self.talks,self.frames = talks,frames
-        self.lengths = [sum(len(q)+len(a) for q,a in t.said)//4 + 300*min(len(t.pics) if len(t.pics)>1 else frames, frames) for t in talks]  # roughly; only their order matters
+        self.lengths = [0 if isinstance(t, Broken) else sum(len(q)+len(a) for q,a in t.said)//4 + 300*min(len(t.pics) if len(t.pics)>1 else frames, frames) for t in talks]  # roughly; only their order matters
 
     def __len__(self): return len(self.talks)
     def __getitem__(self, i):
         t = self.talks[i]
+        if isinstance(t, Broken): return t
         try: return replace(t, pics=pictures(t.pics[0] if len(t.pics)==1 else t.pics, self.frames))
         except (UserError, OSError, ValueError) as e: return Broken(t.name, ' '.join(str(e).split()))
 
     def missing(self)->list: # Paths
         "Files that are not there"
-        return [p for p in dict.fromkeys(p for t in self.talks for p in t.pics) if not Path(p).exists()]
+        return [p for p in self.paths() if not Path(p).exists()]
+    def paths(self)->list: # Each once
+        "All pictures and videos"
+        return list(dict.fromkeys(p for t in self.talks if isinstance(t, Talk) for p in t.pics))
 
 # %% ../nbs/19c_finetune.ipynb #1fea597a
 class RoomTalks(Dataset):
@@ -200,7 +215,7 @@ def layout(
         said = [(MARK.sub('', q),a) for q,a in said]
         said[0] = ('<image>'*n+said[0][0],said[0][1])
     rows = [dict(role=r, content=c) for q,a in said for r,c in (('user',_content(q)),('assistant',a))]
-    return [dict(role='system', content='You are a helpful assistant.'),*rows]
+    return [dict(role='system', content=talk.system or 'You are a helpful assistant.'),*rows]
 
 # %% ../nbs/19c_finetune.ipynb #1bf5b1c6
 class Collator:
@@ -236,8 +251,11 @@ def __call__(self:Collator,
     good,broken,tok = [t for t in talks if isinstance(t, Talk)],[t for t in talks if isinstance(t, Broken)],self.processor.tokenizer
     texts = []
     for t in list(good):
-        try: texts.append(self.text(t))
-        except ValueError as e:
+        try:
+            text = self.text(t)
+            if self.processor.view and t.latents is None: odd_shapes([p.size for p in t.pics], [f'picture {i+1}' for i in range(len(t.pics))])
+            texts.append(text)
+        except (ValueError, UserError) as e:
             good.remove(t)
             broken.append(Broken(t.name, str(e)))
     if not good:
@@ -490,7 +508,10 @@ def open_talks(
     "The conversations to learn from"
     if data=='rooms': return RoomTalks(cfg.rooms, cfg.turns, math.ceil(cfg.epochs), cfg.frames, cfg.seed, eye)
     talks = FileTalks(read_talks(data, media), cfg.frames)
-    gone,n = talks.missing(),len({p for t in talks.talks for p in t.pics})
+    broken = [t for t in talks.talks if isinstance(t, Broken)]
+    if len(broken)>cfg.max_broken*len(talks):
+        raise UserError(f"{len(broken)} of {len(talks)} conversations cannot be held, such as {broken[0].name}: {broken[0].why}. Mend them, or allow more with --max_broken")
+    gone,n = talks.missing(),len(talks.paths())
     if len(gone)>cfg.max_broken*n:
         raise UserError(f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}: name their folder with --media, or allow more with --max_broken")
     return talks

@@ -122,7 +122,7 @@ class VGGTTeacher(Teacher):
         vggt:VGGT, # Patch encoder
         semantic:DINOv3=None, # Teacher of semantics
         asymmetric:bool=True, # One pass with hidden targets; False: the two passes of the official config
-        dtype:torch.dtype=torch.float32, # Of matrix products; the heads, which say where things are, stay float32
+        dtype:torch.dtype=torch.float32, # Of matrix products, and of the depth of patches; the camera head, which says where things are, stays float32
     ):
         super().__init__()
         self.vggt,self.semantic,self.asymmetric = vggt,semantic,asymmetric

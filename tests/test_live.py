@@ -13,6 +13,7 @@ from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.probes import load_student
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.teachers import ExactTeacher,VGGTTeacher
+from spa3r.viewer import ramp
 
 def student(**kw):
     torch.manual_seed(0)
@@ -63,7 +64,13 @@ def test_everything_that_points_can_wear(kind, colour, request):
 
 def test_one_view_and_nobody_disagrees(room):
     p = painter(room)(State((True,False,False,False), colour='uncertainty'))
-    assert 'unknown' in ' '.join(p.words) and (p.rgb==128).all() and (p.images['uncertainty']==128).all()
+    assert 'unknown' in ' '.join(p.words) and (p.rgb==ramp(np.nan)).all() and (p.images['uncertainty']==ramp(np.nan)).all()
+
+def test_words_are_plain(room):
+    "Degrees in place of a spread; what is grey says how it gets its colours"
+    words = painter(room)(START).words
+    assert any('°' in o for o in words) and any('click a point' in o for o in words) and not any('spread' in o for o in words)
+    assert not any('click a point' in o for o in painter(room)(replace(START, picked=(0,1))).words)
 
 def test_pictures_depend_on_the_state_alone(room):
     a,b = painter(room),painter(room)
@@ -98,7 +105,7 @@ def test_a_patch_is_like_itself(room):
     p = painter(room)(replace(START, colour='rgb'))
     i = len(p.where)//2
     q = painter(room)(replace(START, picked=tuple(p.where[i].tolist()), colour='similarity'))
-    assert q.rgb[i].tolist()==[255,255,0] and q.rgb.mean()<q.rgb[i].mean()
+    assert q.rgb[i].tolist()==ramp(1.).tolist() and q.rgb.mean()<q.rgb[i].mean()
 
 @pytest.mark.parametrize('seed', range(5))
 def test_pick_finds_the_first_point_near_the_ray(seed):

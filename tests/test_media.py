@@ -1,5 +1,5 @@
 "Videos and photos as people have them: what a file shows whoever opens it, what is left out and named, what has an odd shape"
-import itertools,os,struct,threading,warnings
+import itertools,os,struct,threading,warnings,zipfile
 from fractions import Fraction
 from pathlib import Path
 import numpy as np, pytest
@@ -325,3 +325,57 @@ def test_pipes_are_never_opened(tmp_path):
     t.start()
     t.join(60)
     assert done
+
+# ---- zips, and names of scenes
+
+def asked(scene='s0', dataset='d'): return dict(id=0, dataset=dataset, scene_name=scene, question_type='object_counting', question='?', options=None, ground_truth='3')
+def zipped(path, members, **kw):
+    with zipfile.ZipFile(path, 'w', **kw) as z:
+        for n,data in members: z.writestr(n, data)
+    return path
+def patched(path, at, value):
+    "The same zip with a field changed in both of its headers of the first member"
+    b = bytearray(path.read_bytes())
+    for head,k in ((b'PK\1\2',at[0]), (b'PK\3\4',at[1])):
+        i = b.index(head)+k
+        b[i:i+2] = struct.pack('<H', value)
+    path.write_bytes(b)
+
+def test_what_a_zip_cannot_give_is_known_before_it_is_asked(tmp_path):
+    data = film(tmp_path/'x/s0.mp4', 6).read_bytes()
+    for field,value,why in (((8,6),1,'is encrypted'), ((10,8),9,'packed by method 9'), ((10,8),99,'packed by method 99')):
+        patched(zipped(tmp_path/'d.zip', [('d/s0.mp4',data)]), field, value)
+        with pytest.raises(UserError, match=f's0.mp4 in .*d.zip (is )?{why}'): bm.Videos(tmp_path).find(asked())
+    zipped(tmp_path/'d.zip', [('d/s0.mp4',data)])
+    v = bm.Videos(tmp_path)
+    assert v.film(asked(), 3).shape==(3,H,W,3)
+    v.biggest = 100
+    with pytest.raises(UserError, match='takes 0.0 GB'): v.find(asked())
+    zipped(tmp_path/'d.zip', [('val/s0.mp4',data),('preview/s0.mp4',data)])
+    with pytest.raises(UserError, match='2 videos answer to d/s0 in .*val/s0.mp4, preview/s0.mp4'): bm.Videos(tmp_path).find(asked())
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        zipped(tmp_path/'d.zip', [('d/s0.mp4',data),('d/s0.mp4',data)])
+    with pytest.raises(UserError, match='the same name twice'): bm.Videos(tmp_path).find(asked())
+    zipped(tmp_path/'d.zip', [('d/s0.mp4',data),('__MACOSX/d/._s0.mp4',b'x'),('d/._s0.mp4',b'x')])
+    assert bm.Videos(tmp_path).find(asked())[1].filename=='d/s0.mp4'
+
+@pytest.mark.parametrize('name,scene', [('win\\s0.mp4','s0'),('S.MP4','S'),('cafe\u0301.mp4','caf\u00e9'),('caf\u00e9.mov','cafe\u0301')])
+def test_names_that_mean_the_same(tmp_path, name, scene):
+    data = film(tmp_path/'x/s0.mp4', 6).read_bytes()
+    zipped(tmp_path/'d.zip', [(name,data)])
+    assert bm.Videos(tmp_path).film(asked(scene), 3).shape==(3,H,W,3)
+    if '\\' in name: return
+    (tmp_path/'e/deep').mkdir(parents=True)
+    (tmp_path/'e/deep'/name).write_bytes(data)
+    v = bm.Videos(tmp_path)
+    assert v.film(asked(scene, 'e'), 3).shape==(3,H,W,3) and v.find(asked('other', 'e')) is None
+    (tmp_path/'e'/Path(name).with_suffix('.mkv').name).write_bytes(data)
+    with pytest.raises(UserError, match='2 videos answer to e/'): bm.Videos(tmp_path).find(asked(scene, 'e'))
+
+@pytest.mark.parametrize('kw', [dict(dataset='../out'),dict(dataset='/tmp'),dict(scene='../x/s0'),dict(scene='..')])
+def test_no_name_leads_out_of_the_folder(tmp_path, kw):
+    film(tmp_path/'out/s0.mp4', 4)
+    (tmp_path/'in').mkdir()
+    for f in ('find','open'):
+        with pytest.raises(UserError, match='no plain name'): getattr(bm.Videos(tmp_path/'in'), f)(asked(**kw))

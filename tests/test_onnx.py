@@ -4,9 +4,11 @@ import pytest
 import torch
 from spa3r.cameras import Cameras,intrinsics,look_at
 from spa3r.core import UserError
-from spa3r.onnx_decoder import CameraDecoder,camera_inputs,export_decoder,find_decoder,fingerprint
+from spa3r.onnx_decoder import CameraDecoder,Eyes,camera_inputs,export_decoder,find_decoder,find_eyes,fingerprint
 from spa3r.probes import WEIGHTS,load_student
 from spa3r.psfm import Spa3R,Spa3RConfig
+from spa3r.teachers import ExactTeacher
+from spa3r.views import Views
 
 onnx = pytest.importorskip('onnx', reason='the extra `onnx` is not installed')
 pytest.importorskip('onnxscript', reason='the extra `onnx` is not installed')
@@ -79,3 +81,24 @@ def test_traced_module_is_the_decoder(tiny):
         got = CameraDecoder(tiny.field)(**camera_inputs(z, cams[0], (5,7)))
         want = tiny.decode(z[None], Cameras(cams.w2c[None], cams.K[None], cams.hw), (5,7), depth=True)
     for a,b in zip(got, want.values()): assert torch.allclose(a, b[0,0].unflatten(0, (5,7)), atol=1e-5)
+
+@pytest.mark.parametrize('hide', [[0,1,0,1], [0,0,1], [0,1]])
+def test_shipped_eyes_see_what_the_two_calls_see(hide):
+    "Hiding by a mask is hiding by order: the context's latents, everybody's features, cameras and depth"
+    student,teacher,folder = load_student('nano')
+    data,is_tgt = find_eyes(student, teacher, folder),torch.tensor([hide])>0
+    assert data==(WEIGHTS/'nano'/'eyes.onnx').read_bytes() and fingerprint(student, teacher.vggt).encode() in data, 'run tools/ship_decoders.py'
+    imgs = torch.rand(len(hide),3,112,112, generator=torch.Generator().manual_seed(1))
+    obs = teacher.observe(Views(imgs[None]), is_tgt, fine=True)
+    want = dict(feats=student.standardise('geo', obs.feats['geo'])[0].unflatten(1, obs.grid), w2c=obs.cams.w2c[0], K=obs.cams.K[0], depth=obs.fine[0][0], conf=obs.fine[1][0],
+                latents=student.encode(obs.ctx, obs.grid)[0])
+    with torch.no_grad(): traced = dict(zip(Eyes.names, Eyes(student, teacher.vggt)(imgs, is_tgt[0].float())))
+    got = dict(zip(Eyes.names, session(data).run(None, dict(imgs=imgs.numpy(), hidden=is_tgt[0].float().numpy()))))
+    for k,w in want.items():
+        top = max(1, w.abs().max().item())
+        assert (traced[k]-w).abs().max()<1e-4*top and np.abs(got[k]-w.numpy()).max()<1e-3*top, k
+
+def test_no_eyes_where_nobody_looks(tiny, tmp_path):
+    assert find_eyes(tiny, ExactTeacher(), tmp_path) is None
+    student,teacher,folder = load_student('nano')
+    assert find_eyes(student, teacher, folder, most=1e5) is None

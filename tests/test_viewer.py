@@ -146,8 +146,9 @@ def test_page_is_whole(tmp_path):
     assert not re.search(r'/\*[A-Z]+\*/', own), 'a place for data was left empty'
     d = page_json(path)
     assert d['title']=='</script><script>alert(1)' and len(d['stops'])==5 and d['grid']==[3,4]
-    n = len(unpack(d['cloud']['stop'], np.uint16, -1))
-    assert unpack(d['cloud']['xyz'], np.float32, -1, 3).shape==(n,3) and len(unpack(d['cloud']['patch'], np.uint16, -1))==n
+    hw = d['cloud']['hw']
+    assert hw==[6,8] and unpack(d['cloud']['depth'], np.uint16, 5,*hw).max()<65535 and unpack(d['cloud']['rgb'], np.uint8, 3,*hw,3).shape[0]==3
+    assert d['verdict']['text'].startswith('From 1 picture the model')
     assert unpack(d['c2w'], np.float32, 5,3,4).shape[0]==5 and unpack(d['lens'], np.float32, 5,4).shape[0]==5 and d['live'] is None
     assert all(k in text for k in ('id="slide"','id="shot"','id="reset"','id="still"','webgl'))
 
@@ -367,7 +368,7 @@ def test_only_shipped_weights_are_called_synthetic(nano, photos, tmp_path, capsy
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
     path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1, live=False)
     said = capsys.readouterr().out
-    assert 'left out 3.jpg' in said
+    assert 'left out: 3.jpg' in said
     assert any('3.jpg' in r for r in page_json(path)['remarks'])
 
 def test_bad_arguments(exact, nano, photos, tmp_path):
@@ -375,8 +376,8 @@ def test_bad_arguments(exact, nano, photos, tmp_path):
     bad.mkdir()
     (bad/'config.json').write_text((exact/'config.json').read_text())
     for kw,why in [(dict(images='none'), 'No folder'), (dict(images=''), 'No folder'), (dict(video=''), 'No video'), (dict(device='meta'), 'No device'), (dict(video='none.mp4'), 'No video'), (dict(images='a', video='b'), 'not both'),
-                   (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'at least 2'),
-                   (dict(seed=-1), 'from 0 up'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
+                   (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'views 1'),
+                   (dict(seed=-1), 'seed -1'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
                    (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
         with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'), live=False)|kw))
     (bad/'model.safetensors').write_bytes((exact/'model.safetensors').read_bytes())

@@ -137,8 +137,9 @@ def resume(a):
             (p := Path(d)/f'photos/scene{i%2}/{i//2}.jpg').parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.random.default_rng(i).integers(0, 255, (6,8,3), np.uint8)).resize((56,42) if a.tiny else (640,480), Image.BICUBIC).save(p)
         with torch.device(a.device): VGGT((VGGTConfig.nano if a.tiny else VGGTConfig)(heads=('camera','depth'))).save_pretrained(f'{d}/teacher')
+        (start := Path(d)/'start.py').write_text('from spa3r.training import pretrain\npretrain()\n')
         nano = ['--nano','--width','56'] if a.tiny else []
-        command = [sys.executable, '-c', 'from spa3r.training import pretrain\npretrain()', *nano, '--out', f'{d}/run', '--data', f'{d}/photos', '--teacher', f'{d}/teacher',
+        command = [sys.executable, str(start), *nano, '--out', f'{d}/run', '--data', f'{d}/photos', '--teacher', f'{d}/teacher',
             *'--steps 2 --images 24 --images_device 24 --v_min 12 --v_max 12 --save_every 1 --eval_every 0 --quiet --device'.split(), a.device]
         t,p = time.perf_counter(),subprocess.Popen(command, cwd=ROOT)
         while p.poll() is None and not list(Path(d).glob('run/step-*')): time.sleep(.05)

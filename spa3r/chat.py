@@ -131,6 +131,7 @@ class OtherChat(Chat):
 def load_chat(
     name:str, # Folder or hub id of an image-and-text model
     device='cpu', # Where to put it
+    max_pixels:int=0, # Most pixels of a picture for a Qwen's own eye; 0: as the model says
     **kwargs, # As for `Chat`
 )->Chat:
     "A model to talk to; Qwens and Spa3-VLMs need no torchvision"
@@ -138,5 +139,6 @@ def load_chat(
     try:
         ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
         model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)
-        return Chat(model, Processor.from_pretrained(name), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
+        if max_pixels and not ours: raise UserError(f'--max_pixels {max_pixels} is for Qwens and Spa3-VLMs: leave it out')
+        return Chat(model, Processor.from_pretrained(name, max_pixels), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
     except UserError as e: raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {e} (some processors need the torchvision that belongs to this torch)") from e

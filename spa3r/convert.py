@@ -149,7 +149,7 @@ def vlm_config(
     "Configuration of the converted model"
     from spa3r.vlm import Spa3Qwen2_5VLConfig
     own = {k:v for k,v in held.items() if k not in ('model_type','architectures','auto_map') and not k.startswith('geometry')}
-    return Spa3Qwen2_5VLConfig(**own, fusion='cross', spatial='spatial', latent_dim=student.dim, n_latents=student.n_latents)
+    return Spa3Qwen2_5VLConfig(**own, fusion='cross', spatial='spatial', spatial_rows='round', latent_dim=student.dim, n_latents=student.n_latents)
 
 def fill_vlm(
     cfg, # From `vlm_config`

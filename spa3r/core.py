@@ -74,8 +74,11 @@ def pick_device(
 # %% ../nbs/00_core.ipynb #bedaa482
 def pick_dtype(
     device:torch.device, # As given by `pick_device`
-)->torch.dtype: # bfloat16 on a GPU that has it, else float32
+    name:str='auto', # float32, bfloat16, or auto
+)->torch.dtype: # auto: bfloat16 on a GPU that has it, else float32
     "Number format in which a model is run on `device`"
+    if name not in ('auto','float32','bfloat16'): raise UserError(f"no number format {name!r}: give auto, float32 or bfloat16")
+    if name!='auto': return getattr(torch, name)
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
 # %% ../nbs/00_core.ipynb #0db24382

@@ -231,7 +231,7 @@ def result_text(
     out += ['', 'as reported by others on the 5130 questions of VSI-Bench, not run here:', format_table(beside, '; '.join(f"{k}: {o['source']}" for k,o in beside.items()))]
     if result['minus']: out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, {d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
                                      for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
-    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','weights','frames','data','split','code') if a.get(k)]
+    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','weights','frames','max_pixels','data','split','code') if a.get(k)]
     return '\n'.join([*out, '', '; '.join(with_)])
 
 # %% ../nbs/19_evaluate.ipynb #168d0370
@@ -381,6 +381,7 @@ def ask_model(
     folder, # Where answers go
     frames:int=32, # Frames it is shown
     batch:int=8, # Questions at a time
+    max_pixels:int=0, # Most pixels of a picture for the model's own eye; 0: as the model says
     device:str='auto', # auto, cpu, cuda, ...
     rank:int=0, # Number of this process
     world:int=1, # How many there are
@@ -389,8 +390,8 @@ def ask_model(
     if missing := sorted({scene_of(q) for q in questions if films.find(q) is None}):
         raise UserError(f"{len(missing)} scenes have no video: {', '.join(missing[:5])}{', ...'*(len(missing)>5)}; looked in {films.root}")
     questions = with_film(questions, films)
-    same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames))
-    answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames).answer
+    same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames, max_pixels=max_pixels))
+    answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames, max_pixels=max_pixels).answer
     start = time.perf_counter()
     got,asked = ask(answer, make_scenes(questions, films.film), folder, batch, rank, world)
     took = time.perf_counter()-start

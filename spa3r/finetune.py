@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -29,7 +29,7 @@ from .loop import FREE,Log,locked,reading,same_run,wanted,what_happened
 from .rooms import HELD_OUT
 from .pictures import Processor,make_tokenizer,pictures,token_in
 from .adapter import ZeroLinear
-from .vlm import BASES,from_qwen,nano_config,processor_fields
+from .vlm import BASES,SpatialConfig,from_qwen,nano_config,processor_fields
 from .chat import END
 from .watching import room_frames
 from .questions import room_questions
@@ -117,7 +117,7 @@ class FileTalks(Dataset):
         frames:int=8, # Most pictures of a conversation
     ):
         self.talks,self.frames = talks,frames
-        self.lengths = [0 if isinstance(t, Broken) else sum(len(q)+len(a) for q,a in t.said)//4 + 300*min(len(t.pics) if len(t.pics)>1 else frames, frames) for t in talks]  # roughly; only their order matters
+        self.lengths = [0 if isinstance(t, Broken) else sum(len(q)+len(a) for q,a in t.said)//4 + 252*min(len(t.pics) if len(t.pics)>1 else frames, frames) for t in talks]  # roughly; only their order matters
 
     def __len__(self): return len(self.talks)
     def __getitem__(self, i):
@@ -307,11 +307,11 @@ class TuneConfig:
     epochs:float=within('(0, 1e6]', 1.) # How often each conversation comes up; each room, with other questions every time
     steps:int=within('[0, 1e9]', 0) # Optimiser steps, if not as many as the epochs have
     warmup:float=within('[0, 1)', .03) # Share of the steps in which the learning rate rises
-    weight_decay:float=within('[0, 10]', 0.) # AdamW's decay
+    weight_decay:float=within('[0, 10]', .01) # AdamW's decay
     beta2:float=within('[0, 1)', .999) # AdamW's second moment
     clip:float=within('(0, 1e9]', 1.) # Largest norm of the gradient
     frames:int=within('[1, 1024]', 8) # Most pictures of a conversation
-    max_pixels:int=within('[784, 1e8]', 576*28*28) # Most pixels of a picture for the language model's own eye
+    max_pixels:int=within('[0, 1e8]', 0) # Most pixels of a picture for the language model's own eye; 0: as the model says (a Spa3-VLM sees the spatial view, as officially), at most 576*28*28
     max_tokens:int=within('[1, 1e7]', 16384) # Longest conversation
     lora:int=within('[0, 4096]', 0) # Rank of LoRA matrices that are tuned in place of the language model; 0: all of it is tuned
     eyes:bool=False # Tune the vision tower, too
@@ -330,7 +330,7 @@ class TuneConfig:
     @classmethod
     def nano(cls, **kw):
         "A tuning for a laptop's CPU, of a model that has to learn everything; `kw` overrides fields"
-        return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, max_pixels=112*112, checkpointing=False, save_every=50, warmup=.05) | kw)
+        return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, checkpointing=False, save_every=50, warmup=.05) | kw)
 
 # %% ../nbs/19c_finetune.ipynb #8173d644
 def pupils(
@@ -483,6 +483,8 @@ def open_model(
     fusion:str='cross', # How latents reach a Qwen: none, append, cross
     spatial:str='nano', # Spatial encoder of a Qwen that gets one: `nano`, a folder or a hub id
     teacher:str='', # Patch encoder in place of the one that the spatial encoder's weights name
+    spatial_dtype:str='', # Number format of the spatial encoder; empty: as the model says, else auto
+    max_pixels:int=0, # Most pixels of a picture for Qwen's own eye; 0: as the model says
 )->tuple: # The model in float32, and its `Processor`
     "The model that is going to learn"
     if name=='nano':
@@ -493,10 +495,13 @@ def open_model(
             model.save_pretrained(name)
     kind = hub_part(AutoConfig, weights_folder(name)).model_type
     if kind.removeprefix('spa3_') not in BASES: raise UserError(f"{name} is a {kind}: tuning is for {', '.join(BASES)} and Spa3-VLMs on them")
-    model = from_qwen(name, spatial, fusion, teacher, dtype=torch.float32) if kind in BASES and fusion!='none' else None
+    model = from_qwen(name, spatial, fusion, teacher, spatial_dtype or 'auto', dtype=torch.float32) if kind in BASES and fusion!='none' else None
     model = model or hub_model(AutoModelForImageTextToText, name, dtype=torch.float32)
-    p = Processor.from_pretrained(name)
-    return model,Processor(p.tokenizer, p.images, **processor_fields(model.config))
+    cfg,p = model.config,Processor.from_pretrained(name)
+    if isinstance(cfg, SpatialConfig): cfg.spatial_dtype,cfg.eye_pixels = spatial_dtype or cfg.spatial_dtype,max_pixels or cfg.eye_pixels
+    fields = processor_fields(cfg)
+    if not fields['view']: fields['pixels'] = max_pixels or min(p.images.size['longest_edge'], 576*28*28)  # official --max_pixels
+    return model,Processor(p.tokenizer, p.images, **fields)
 
 # %% ../nbs/19c_finetune.ipynb #febaaf4d
 def open_talks(

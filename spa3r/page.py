@@ -376,6 +376,7 @@ def demo(
     rooms:int=16, # Unseen rooms to measure on, when there are no photos; 0 for no table
     live:bool=True, # Put the decoder into the page, to see the field of any camera; `--no-live` for a page a third the size
     device:str='auto', # auto, cpu, cuda, ...
+    dtype:str='auto', # Number format of matrix products: float32, bfloat16; auto: bfloat16 on a GPU that has it
     export:str=None, # Also write points and cameras to this .ply or .glb file (needs the extra `files`)
     export_colours:str='rgb', # What its points wear: rgb, prediction, teacher or error
     export_bare:bool=False, # No cameras in it
@@ -387,7 +388,7 @@ def demo(
     device,real = pick_device(device),given_pictures(images, video)
     if real and not weights: weights = 'nano'  # only these start from images
     say('loading the weights')
-    student,tea,folder = load_student(weights, device, teacher)
+    student,tea,folder = load_student(weights, device, teacher, dtype=dtype)
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     make = _photos if real else _room
     scene,words = make(student, tea, folder, dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device, tell=say))

@@ -137,7 +137,7 @@ class DinoViT(nn.Module):
     )->Tensor: # Patch tokens, (k, n, dim)
         k,grid = len(x),[s//self.patch_embed.patch for s in x.shape[-2:]]
         x = self.patch_embed(x)
-        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(x.dtype)
+        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(self.pos_embed.dtype)  # under autocast a sum in float32, as officially
         cls = self.cls_token + self.pos_embed[:,:1]
         x = torch.cat([cls.expand(k,-1,-1), self.register_tokens.expand(k,-1,-1), x], dim=1)
         for blk in self.blocks: x = blk(x)

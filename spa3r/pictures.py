@@ -89,20 +89,38 @@ class Processor:
     def __init__(self,
         tokenizer, # With Qwen's special tokens and chat template
         images, # `Qwen2VLImageProcessorPil`
-        view:tuple=(518,14), # Width of spatial views and side of their patches, pixels; None: there is no such eye
+        view:tuple=(518,14), # Spatial views as `resize_view` makes them: width, side of a patch, perhaps how rows are made whole; None: there is no such eye
         slots:int=0, # Tokens behind a scene's pictures for latents that are appended
         stamps:bool=False, # Do frames of a video have their time written before them (Qwen3-VL)?
+        pixels:int=0, # Most pixels of a picture for the language model's own eye; 0: it sees the spatial view, or without one what `images` says
     ):
-        self.tokenizer,self.images,self.view,self.slots,self.stamps = tokenizer,images,view,slots,stamps
+        self.tokenizer,self.images,self.view,self.slots,self.stamps,self.pixels = tokenizer,images,view,slots,stamps,pixels
+        if pixels: images.size['longest_edge'] = pixels
+
+    def as_view(self,
+        pic, # PIL image, upright RGB
+    ): # PIL image
+        "The spatial view of a picture; a strip that is less than a patch high becomes a patch high"
+        width,patch,*_ = self.view
+        return resize_view(pic, *self.view) if pic.height*width>pic.width*patch else pic.resize((width,patch))
+
+    def whole(self,
+        view, # PIL image, a spatial view
+    ): # PIL image
+        "A spatial view without the patches that make no whole token, cut as officially: right and below"
+        side = self.images.patch_size*self.images.merge_size
+        w,h = (max(n//side, 1)*side for n in view.size)  # what is lower than a token gets a black rim
+        return view.crop((0, 0, w, h))
 
 # %% ../nbs/14b_pictures.ipynb #a163a497
 @patch
 def look(self:Processor,
     pics:list, # PIL images
     fps:float=None, # Frames a second, if they are a video
+    views:list=None, # The same as spatial views, if that is what this eye sees
 )->tuple: # Flat patches as Qwen's vision tower takes them, and the grid of each image (t, h, w)
     "Pictures for the language model's own eye"
-    x = self.images(images=pics, return_tensors='pt')
+    x = self.images(images=[self.whole(o) for o in views] if views else pics, do_resize=not views, return_tensors='pt')
     x,grid = x['pixel_values'],x['image_grid_thw']
     if fps is None: return x,grid
     k = self.images.temporal_patch_size
@@ -172,11 +190,13 @@ def types(self:Processor,
 @patch
 def views(self:Processor,
     pics:list, # PIL images of a scene
+    made:list=None, # Their views, if they are there already
 )->Tensor: # (v, 3, h, w) in 0..1
     "Pictures for the spatial encoder; a warning names those of an odd shape, which it does not see"
     odd = odd_shapes([p.size for p in pics], [f'picture {i+1}' for i in range(len(pics))])
     if odd: warnings.warn(f"the spatial encoder does not see {', '.join(f'picture {i+1}' for i in odd)} of {len(pics)}: of another shape than the rest", stacklevel=2)
-    return stack_views([resize_view(p, *self.view) for i,p in enumerate(pics) if i not in odd])
+    made = made or [self.as_view(p) for p in pics]
+    return stack_views([v for i,v in enumerate(made) if i not in odd])
 
 # %% ../nbs/14b_pictures.ipynb #aa055e12
 @patch
@@ -188,7 +208,8 @@ def __call__(self:Processor,
     latents=None, # Latents of each scene, in place of views for the spatial encoder
 )->dict: # What the model takes
     "Everything a Spa3-VLM wants to know about some scenes"
-    seen = [self.look(o, fps) for o in scenes]
+    views = [[self.as_view(p) for p in o] for o in scenes] if self.view else [None]*len(scenes)
+    seen = [self.look(o, fps, None if self.pixels else v) for o,v in zip(scenes, views)]
     grids,kind = [g for _,g in seen],'image' if fps is None else 'video'
     texts = [self.expand(t, g.tolist(), self.times(len(o), fps)) for t,g,o in zip(texts, grids, scenes, strict=True)]
     x = self.tokenizer(texts, padding=True, padding_side=padding, return_tensors='pt')
@@ -198,7 +219,7 @@ def __call__(self:Processor,
     if not self.view: return out
     out[f'{kind}s_per_scene'] = torch.tensor([len(g) for g in grids])
     if latents is not None: return out|dict(latents=latents)
-    return out|dict(spatial_images=list(map(self.views, scenes)))
+    return out|dict(spatial_images=list(map(self.views, scenes, views)))
 
 # %% ../nbs/14b_pictures.ipynb #8b301b0e
 @patch

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 from .cameras import Cameras,project,rotation_angle
-from .core import UserError,weights_folder
+from .core import UserError,pick_dtype,weights_folder
 from .teachers import ExactTeacher,load_teacher
 from .psfm import Spa3R,select_views
 from .measures import MEASURES,Held,Prior,fit_prior,held_rooms,mean_std,measure
@@ -42,12 +42,14 @@ def load_student(
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
     grid:int=0, # Patches on a side, where the teacher is the exact one; 0: as in training
     semantic:bool=False, # Load the semantic teacher too, if the weights name one
+    dtype:str='auto', # Number format of matrix products: float32, bfloat16; auto: bfloat16 on a GPU that has it
 )->tuple: # Student and teacher, frozen, and the folder of the weights
     "A trained student and the teacher it belongs to"
     folder = find_weights(weights)
     student = Spa3R.from_pretrained(folder)
-    cfg,grid = student.cfg,grid or student.cfg.grid or 8
-    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric, cfg.teacher_norm, grid=(grid,grid))
+    cfg,grid,dtype = student.cfg,grid or student.cfg.grid or 8,pick_dtype(device, dtype)
+    if dtype!=torch.float32: student.dtype = dtype
+    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric, cfg.teacher_norm, dtype, grid=(grid,grid))
     if t.channels['geo']!=student.cfg.geo_channels:
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
     return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder

@@ -7,6 +7,7 @@ __all__ = ['feature_loss', 'n_context', 'draw_targets', 'Spa3RConfig', 'Spa3R', 
            'psfm_loss', 'fit_standardisation']
 
 # %% ../nbs/10_psfm.ipynb #93050243
+from contextlib import nullcontext
 from dataclasses import dataclass,replace
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,7 @@ class Spa3RConfig:
 class Spa3R(nn.Module, HubModel):
     "Predictive spatial field model: context features into latents, latents and cameras into features"
     Config = Spa3RConfig
+    dtype = None # Of matrix products; None: as whoever calls has it
     def __init__(self, cfg:Spa3RConfig=Spa3RConfig()):
         super().__init__()
         self.cfg = cfg
@@ -110,14 +112,23 @@ def standardise(self:Spa3R, name:str, feats:Tensor)->Tensor:
     return (feats-getattr(self, f'{name}_mean'))/getattr(self, f'{name}_std') if self.cfg.standardise else feats
 
 @patch
+def precise(self:Spa3R, x:Tensor):
+    "Context in which matrix products have `self.dtype`, if there is one; poses, rays and norms keep float32"
+    if self.dtype is None: return nullcontext()
+    low = self.dtype!=torch.float32
+    return torch.autocast(x.device.type, self.dtype if low else None, enabled=low)
+
+@patch
 def encode(self:Spa3R, feats:Tensor, grid:tuple)->Tensor:
     "Raw context features (b, v, n, c) on a (gh, gw) `grid` into latents (b, m, d); any number of views"
-    return self.bottleneck(self.standardise('geo', feats), grid)
+    with self.precise(feats): z = self.bottleneck(self.standardise('geo', feats), grid)
+    return z if self.dtype is None else z.float()
 
 @patch
 def decode(self:Spa3R, latents:Tensor, cams:Cameras, grid:tuple, depth:bool=False)->dict:
     "Standardised features {name: (b, v, n, c)} of any cameras (b, v) on any `grid`; with `depth` also the probe's z-depth (b, v, n)"
-    return self.field(latents, cams, grid, depth=depth)
+    with self.precise(latents): res = self.field(latents, cams, grid, depth=depth)
+    return res if self.dtype is None else {k:v.float() for k,v in res.items()}
 
 @patch
 def forward(self:Spa3R, obs, cams:Cameras=None, depth:bool=False)->dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import TensorFiles,UserError,one_line,read_json
+from .core import TensorFiles,UserError,one_line,pick_dtype,read_json
 from .probes import find_weights
 from .psfm import Spa3R
 from .teachers import Teacher,load_teacher
@@ -20,14 +20,17 @@ from .views import Views
 # %% ../nbs/14c_spatial_encoder.ipynb #dbbb2362
 class SpatialEncoder(Teacher):
     "Views of a scene into latents, frozen: the first half of a student, and the teacher it belongs to"
+    home = None # Folder of the weights, where they were read
     def __init__(self,
         student:Spa3R, # Its field decoder is thrown away
         teacher:Teacher, # Where its features come from
+        dtype='auto', # Of matrix products: a torch dtype or its name; auto: bfloat16 on a GPU that has it, else float32
     ):
         super().__init__()
         if hasattr(student, 'field'): del student.field
-        self.student,self.teacher = student,teacher
+        self.student,self.teacher,self.wanted = student,teacher,str(dtype).removeprefix('torch.')
         self.requires_grad_(False).eval()
+        self.settle(next(student.parameters()).device)
 
     @property
     def cfg(self): return self.student.cfg
@@ -39,13 +42,21 @@ class SpatialEncoder(Teacher):
 
 # %% ../nbs/14c_spatial_encoder.ipynb #deed1106
 @patch
+def settle(self:SpatialEncoder,
+    device:torch.device, # Where to go
+)->SpatialEncoder: # Itself
+    "Go to a device, in the number format that was asked for or that suits it"
+    self.student.dtype = self.dtype = pick_dtype(device, self.wanted)
+    if hasattr(self.teacher, 'vggt') and self.teacher.dtype!=self.dtype: self.teacher.run_in(self.dtype)  # first, so that half as much is moved
+    return self.to(device)
+
+@patch
 @torch.no_grad()
 def encode(self:SpatialEncoder,
     views:Views, # Context views, (b, v)
 )->Tensor: # Latents in float32, (b, m, d)
     "What the views have in common"
-    dev = next(self.parameters()).device
-    with torch.autocast(dev.type, enabled=False): return self.student.encode(*self.teacher.context(views.to(dev)))
+    return self.student.encode(*self.teacher.context(views.to(next(self.parameters()).device)))
 
 @patch
 def forward(self:SpatialEncoder,
@@ -54,7 +65,7 @@ def forward(self:SpatialEncoder,
     "Latents of one scene; the encoder goes where the pictures are"
     if imgs.ndim!=4 or any(s%self.view[1] for s in imgs.shape[-2:]):
         raise ValueError(f"spatial images of a scene have shape {tuple(imgs.shape)}: (v, 3, h, w) is wanted, in whole {self.view[1]}-pixel patches")
-    if next(self.parameters()).device!=imgs.device: self.to(imgs.device)
+    if next(self.parameters()).device!=imgs.device: self.settle(imgs.device)
     return self.encode(Views(imgs[None].float()))[0]
 
 # %% ../nbs/14c_spatial_encoder.ipynb #f5bf6350
@@ -64,7 +75,7 @@ DECODER = ('pose_tokenizer.','decoder.','heads.','depth_prob.','sem_') # Tensors
 def from_pretrained(cls:SpatialEncoder,
     name:str, # Weights of a student: `nano`, a folder, or a hub id
     teacher:str='', # Patch encoder in place of the one that the weights name: a folder or a hub id
-    dtype:torch.dtype=torch.float32, # Of the teacher's matrices
+    dtype='auto', # Of matrix products: a torch dtype or its name; auto: bfloat16 on a GPU that has it, else float32
 )->SpatialEncoder: # Frozen
     "Only what encoding needs is read: no field decoder, no heads, no semantic teacher"
     folder = find_weights(name)
@@ -72,7 +83,7 @@ def from_pretrained(cls:SpatialEncoder,
     try: cfg = Spa3R.read_config(d)
     except TypeError as e: raise UserError(f"No student in {folder}: {one_line(e)}") from e
     def bare():
-        student = Spa3R(replace(cfg, teacher=teacher or cfg.teacher))
+        student = Spa3R.hollow(replace(cfg, teacher=teacher or cfg.teacher))
         del student.field
         for k in [k for k in student._buffers if k.startswith('sem_')]: del student._buffers[k]
         return student
@@ -81,8 +92,10 @@ def from_pretrained(cls:SpatialEncoder,
         with torch.device('meta'): bare().load_state_dict({k:v for k,v in held.shapes().items() if needed(k)})  # before memory is taken
     except RuntimeError as e: raise UserError(f"The weights in {folder} do not fit: {one_line(e)}") from e
     student = bare()
-    student.load_state_dict(held.tensors(needed))
-    return cls(student, load_teacher(student.cfg.teacher, folder, norm=cfg.teacher_norm, dtype=dtype, grid=(cfg.grid or 8,)*2, heads=()))
+    student.load({k:v.float() for k,v in held.tensors(needed).items()}, assign=True)
+    encoder = cls(student, load_teacher(student.cfg.teacher, folder, norm=cfg.teacher_norm, grid=(cfg.grid or 8,)*2, heads=()), dtype)
+    encoder.home = folder
+    return encoder
 
 # %% ../nbs/14c_spatial_encoder.ipynb #9b16d644
 @patch
@@ -91,4 +104,7 @@ def save_pretrained(self:SpatialEncoder,
 ):
     "Write what encoding needs; a teacher that has a name of its own is not copied"
     self.student.save_pretrained(folder)
-    if self.cfg.teacher=='teacher': self.teacher.vggt.save_pretrained(Path(folder)/'teacher')
+    if self.cfg.teacher!='teacher': return
+    rounded = self.dtype!=torch.float32 and self.home  # the file still has every digit
+    vggt = load_teacher('teacher', self.home, norm=self.cfg.teacher_norm, heads=()).vggt if rounded else self.teacher.vggt
+    vggt.save_pretrained(Path(folder)/'teacher')

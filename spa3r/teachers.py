@@ -127,7 +127,13 @@ class VGGTTeacher(Teacher):
         super().__init__()
         self.vggt,self.semantic,self.asymmetric = vggt,semantic,asymmetric
         self.channels = {'geo':2*vggt.cfg.dim, **(semantic.channels if semantic is not None else {})}
-        self.freeze(dtype, vggt.aggregator)
+        self.run_in(dtype)
+
+    def run_in(self,
+        dtype:torch.dtype, # Of matrix products
+    ):
+        "Change the number format. What was rounded once stays rounded"
+        return self.freeze(dtype, self.vggt.aggregator)
 
 # %% ../nbs/07b_teachers.ipynb #3d9c5e01
 @patch

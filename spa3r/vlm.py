@@ -35,6 +35,9 @@ class SpatialConfig:
     n_latents:int=256 # Number of latents; slots that `append` adds to a scene
     spatial_width:int=518 # Width of the views that the spatial encoder looks at, pixels
     spatial_patch:int=14 # Their height is a whole number of these, pixels
+    spatial_rows:str='floor' # How it becomes one: 'floor' (cut, as in pre-training) or 'round' (stretched, official Spa3-VLM)
+    spatial_dtype:str='auto' # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
+    eye_pixels:int=0 # Most pixels of a picture for Qwen's own eye; 0: it sees the spatial view (official)
 
 # %% ../nbs/15_vlm.ipynb #24f8084e
 class Spa3Qwen2_5VLConfig(SpatialConfig, Qwen2_5_VLConfig):
@@ -68,7 +71,7 @@ class SpatialModel:
         "The spatial encoder, loaded when it is first needed"
         if self.spatial is None:
             if not self.config.spatial: raise UserError("This model has no spatial encoder: give `latents`, or attach one, model.model.attach(SpatialEncoder.from_pretrained(...))")
-            self.attach(SpatialEncoder.from_pretrained(spatial_folder(self.config)))
+            self.attach(SpatialEncoder.from_pretrained(spatial_folder(self.config), dtype=self.config.spatial_dtype))
         return self.spatial
 
 # %% ../nbs/15_vlm.ipynb #0aafb273
@@ -200,13 +203,14 @@ def from_qwen(
     spatial:str='nano', # Spatial encoder: `nano`, a folder, or a hub id; '': latents will be given
     fusion:str='cross', # How latents reach the language model: none, append, cross
     teacher:str='', # Patch encoder in place of the one that the spatial encoder's weights name
+    spatial_dtype:str='auto', # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
     **kwargs, # `dtype` and others, as in transformers
 ): # `Spa3Qwen2_5VL` or `Spa3Qwen3VL`, in eval mode
     "A Spa3-VLM before its tuning: a Qwen that knows nothing of its latents yet"
     cfg = hub_part(AutoConfig, name)
     if cfg.model_type not in BASES: raise UserError(f"{name} is a {cfg.model_type}: a Spa3-VLM is built on one of {', '.join(BASES)}")
-    cls,encoder = BASES[cfg.model_type],SpatialEncoder.from_pretrained(spatial, teacher) if spatial else None
-    fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'} | (spatial_fields(encoder) if encoder is not None else {}) | {'fusion':fusion}
+    cls,encoder = BASES[cfg.model_type],SpatialEncoder.from_pretrained(spatial, teacher, spatial_dtype) if spatial else None
+    fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'} | (spatial_fields(encoder) if encoder is not None else {}) | dict(fusion=fusion, spatial_dtype=spatial_dtype)
     with _quiet(): model = hub_model(cls, name, 'model.adapter.', config=cls.config_class(**fields), **kwargs)
     if encoder is not None: model.model.attach(encoder)
     return model
@@ -225,23 +229,23 @@ def processor_fields(
 )->dict: # What `Processor` wants to know of it
     "How a model wants to be shown pictures"
     ours = isinstance(cfg, SpatialConfig) and cfg.fusion!='none'
-    return dict(view=(cfg.spatial_width,cfg.spatial_patch) if ours else None, slots=cfg.n_latents if ours and cfg.fusion=='append' else 0,
-                stamps='qwen3' in cfg.model_type)
+    return dict(view=(cfg.spatial_width,cfg.spatial_patch,cfg.spatial_rows) if ours else None, slots=cfg.n_latents if ours and cfg.fusion=='append' else 0,
+                stamps='qwen3' in cfg.model_type, pixels=cfg.eye_pixels if ours else 0)
 
 # %% ../nbs/15_vlm.ipynb #b1c41e41
 @patch(cls_method=True)
 def from_pretrained(cls:Processor,
     name:str, # Folder or hub id of a Qwen-VL or a Spa3-VLM
-    max_pixels:int=0, # Most pixels that the language model's eye is given of a picture; 0: as the weights say
+    max_pixels:int=0, # Most pixels that the language model's eye is given of a picture; 0: as the model says
 )->Processor:
     "The processor of a model"
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     folder = weights_folder(name)
     cfg,tokenizer = hub_part(AutoConfig, folder),hub_part(AutoTokenizer, folder)
-    images = hub_part(Qwen2VLImageProcessorPil, folder, **(dict(max_pixels=max_pixels) if max_pixels else {}))
+    images = hub_part(Qwen2VLImageProcessorPil, folder)
     if (chat := folder/'chat_template.json').is_file(): tokenizer.chat_template = read_json(chat, 'get it again').get('chat_template')
-    return cls(tokenizer, images, **processor_fields(cfg))
+    return cls(tokenizer, images, **processor_fields(cfg) | (dict(pixels=max_pixels) if max_pixels else {}))
 
 # %% ../nbs/15_vlm.ipynb #1c50dd6e
 def nano_config(

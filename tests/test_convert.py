@@ -211,7 +211,7 @@ def test_vlm_at_full_size(full_size):
     state,student = vlm_states(base|adapter|spatial)
     assert len(state)==824+24 and {f'model.{k}' for k in student}==set(inventory('keys_spa3r_student'))
     ours = vlm_config(cfg.to_dict(), config_of(student))
-    assert (ours.latent_dim,ours.n_latents,ours.spatial_width,ours.spatial_patch,ours.fusion)==(768,256,518,14,'cross')
+    assert (ours.latent_dim,ours.n_latents,ours.spatial_width,ours.spatial_patch,ours.spatial_rows,ours.eye_pixels,ours.fusion)==(768,256,518,14,'round',0,'cross')
     model = fill_vlm(ours, state)
     assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
     assert {k:v.shape for k,v in model.state_dict().items() if k!='lm_head.weight'}=={k:v.shape for k,v in state.items()}

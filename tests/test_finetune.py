@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText,TrainerCallback
-from tiny_qwen import BASES,folders,picture,wake
+from tiny_qwen import BASES,folders,picture,tokenizer,wake
 import spa3r.finetune as ft
 from spa3r.chat import load_chat
 from spa3r.core import UserError
@@ -32,6 +32,17 @@ def talk(i=0, n=3, said=SAID, **kw): return Talk(said, [picture(9*i+j) for j in 
 # which tokens count
 
 def by_reading(text): return [a for a in re.findall(r'<\|im_start\|>assistant\n(.*?<\|im_end\|>)', text, re.S)]
+
+def test_answers_end_with_their_end_sign():
+    "A decision: the newline behind it, which the official code learns as well, is no part of an answer"
+    tok = tokenizer()
+    ids = tok('<|im_start|>user\nHm?<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n', return_tensors='pt')['input_ids']
+    assert tok.decode(ids[in_answers(ids, tok)])=='3<|im_end|>' and tok.decode(ids[0,-1])=='\n'
+
+def test_defaults_are_the_official_scripts():
+    "scripts/train_vlm_sft.sh, and the pictures of its data pipeline"
+    c = TuneConfig()
+    assert (c.lr,c.weight_decay,c.warmup,c.clip,c.batch,c.accumulate,c.epochs,c.max_tokens,c.frames,c.max_pixels)==(1e-5,.01,.03,1.,1,8,1.,16384,8,0)
 
 def test_answers_are_what_the_assistant_says(there):
     _,p = made(there)

@@ -234,3 +234,39 @@ def test_a_browser_sees_the_room_and_clicks(window, tmp_path):
     finally:
         b.kill()
         b.wait()
+
+# ---- what was seen is not looked at again
+
+class Asked:
+    "A teacher that counts how often it is asked"
+    def __init__(self, teacher): self.teacher,self.all,self.few = teacher,[],[]
+    def __getattr__(self, k): return getattr(self.teacher, k)
+    def observe(self, views, is_tgt):
+        self.all.append((~is_tgt[0]).tolist())
+        return self.teacher.observe(views, is_tgt)
+    def context(self, views):
+        self.few.append(views.imgs.shape[1])
+        return self.teacher.context(views)
+
+STATES = [(True,False,True,False), (True,True,True,False), (True,False,True,False), (True,False,False,False), (True,True,True,False)]
+
+def test_the_teacher_looks_once_at_each_choice_of_views(photos):
+    "Once at the start, and no more when a view that was taken away comes back"
+    place = replace(photos, teacher=Asked(photos.teacher))
+    paint = painter(place)
+    assert len(place.teacher.all)==1
+    for s in STATES: paint(replace(START, is_ctx=s))
+    assert place.teacher.all==[list(STATES[i]) for i in (0,1,3)]
+
+def test_a_teacher_of_two_passes_says_once_what_is_in_all_views(photos):
+    "Cameras, depth and features of all views do not depend on what is given, so a toggle costs a look at what is given; and shows what it would have shown"
+    two = VGGTTeacher(photos.teacher.vggt, asymmetric=False)
+    place = replace(photos, teacher=Asked(two))
+    paint = painter(place)
+    got = [paint(replace(START, is_ctx=s)) for s in STATES]
+    assert place.teacher.all==[list(STATES[0])] and place.teacher.few==[3,1]
+    for s,g in zip(STATES, got):
+        seen = look(replace(photos, teacher=two), s)
+        want = look(place, s)
+        assert all(torch.equal(a, b) for a,b in ((seen.latents,want.latents), (seen.feats,want.feats), (seen.depth,want.depth), (seen.cams.w2c,want.cams.w2c)))
+        assert sum(s)==sum(k=='context' for k in g.kind)

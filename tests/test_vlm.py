@@ -318,7 +318,7 @@ def test_saved_loaded_moved(there, tok, tmp_path, kind, fusion):
     p = Processor.from_pretrained(str(there/kind))
     p.save_pretrained(tmp_path/'c')
     q = Processor.from_pretrained(str(tmp_path/'c'), max_pixels=56*56)
-    assert (q.view,q.slots,q.stamps)==((56,14),6*(fusion=='append'),kind=='qwen3_vl') and q.images.size['longest_edge']==56*56
+    assert (q.view,q.slots,q.stamps,q.pixels)==((56,14,'floor'),6*(fusion=='append'),kind=='qwen3_vl',56*56) and q.images.size['longest_edge']==56*56
     assert q.chat(2, 'Hm?')==Processor(tok, images()).chat(2, 'Hm?')
 
 def test_names_of_older_files(there, tok, tmp_path):

@@ -409,7 +409,6 @@ def evaluate(
     model:str=None, # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none: only ways of guessing; if not given: nano for rooms, else none
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
-    max_pixels:int=0, # Most pixels of a picture for the own eye of a Qwen or Spa3-VLM; 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
@@ -418,10 +417,9 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
-    if max_pixels<0: raise UserError(f"--max_pixels {max_pixels}: give 0 or more")
+    check_outputs(out, sources=(data, model, against))
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
     answers = beside(out, '.answers')
-    check_outputs(out, sources=(data, model, against))
     check_outputs(beside(out, '.png'), sources=() if out.exists() else (data, model, against))  # beside a result of ours it is ours, too
     check_outputs(answers, folder=True, sources=(data, model, against))
     say(f'reading the questions of {data}')
@@ -429,18 +427,19 @@ def evaluate(
     with one_thread(model in ('',str(SHIPPED))):
         questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
         questions = choose(questions, tasks, limit)
+        other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
-            texts,asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
+            texts,asked = ask_model(model, questions, films, answers, frames, batch, device, rank, world)
             if texts is None: return {}
             runs[name] = texts
     if rank and not asked: return {}
-    if against: runs |= [against_run(against, questions)]
+    runs |= other
     for k,f in SIMPLE.items():
         say(f'answering {len(questions)} questions by {k}')
         runs[k] = f(questions)
     say(f'judging {len(questions)} questions')
-    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
+    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, weights=weights_id(model) if model else '', code=commit())
     print(result_text(result))
     say(f'writing {out}')
     save_result(result, out)

@@ -400,7 +400,7 @@ def ask_model(
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
 # %% ../nbs/19_evaluate.ipynb #214ebcef
-@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', batch='[0, 4096]', parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
+@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]', parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
 def evaluate(
     data:str='rooms', # `rooms`, a folder with test.jsonl and videos (or zips of them), a file of questions, or a hub id such as nyu-visionx/VSI-Bench
     split:str='full', # full, debiased or pruned
@@ -409,6 +409,7 @@ def evaluate(
     model:str=None, # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none: only ways of guessing; if not given: nano for rooms, else none
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
+    max_pixels:int=0, # Most pixels of a picture for the own eye of a Qwen or Spa3-VLM; 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
@@ -430,7 +431,7 @@ def evaluate(
         other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
-            texts,asked = ask_model(model, questions, films, answers, frames, batch, device, rank, world)
+            texts,asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
             if texts is None: return {}
             runs[name] = texts
     if rank and not asked: return {}
@@ -439,7 +440,7 @@ def evaluate(
         say(f'answering {len(questions)} questions by {k}')
         runs[k] = f(questions)
     say(f'judging {len(questions)} questions')
-    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, weights=weights_id(model) if model else '', code=commit())
+    result = judge(questions, runs, parser, name, data=data, split=split, frames=frames if model else None, max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
     print(result_text(result))
     say(f'writing {out}')
     save_result(result, out)

@@ -547,6 +547,7 @@ def finetune(
     fusion:str='cross', # How latents reach a Qwen: none, append, cross
     spatial:str='nano', # Spatial encoder: `nano`, a folder (spa3r_convert makes one of the official weights), or a hub id
     teacher:str='', # Patch encoder in place of the one that the spatial encoder's weights name
+    spatial_dtype:str='', # Number format of the spatial encoder: float32, bfloat16, auto (bfloat16 on a GPU that has it); empty: as the model says, else auto
     nano:bool=False, # The laptop's run in place of the paper's
     device:str='auto', # auto, cpu, cuda
     quiet:bool=False, # No progress bar
@@ -555,7 +556,8 @@ def finetune(
     check_outputs(out, folder=True, sources=(model, data, spatial, teacher, kwargs.get('deepspeed')))
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device, numbered=False)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
-    settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')})
+    settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')}, **({'spatial_dtype':spatial_dtype} if spatial_dtype else {}))
+    pick_dtype(device, spatial_dtype or 'auto')
     if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
     args = training_args(replace(cfg, epochs=1.) if data=='rooms' else cfg, out, device)  # `RoomTalks` counts its passes itself; starts the other processes, if there are any
     with ExitStack() as stack:
@@ -566,8 +568,7 @@ def finetune(
         talks = None if data=='rooms' else open_talks(data, media, cfg)  # first: its reading is quick, and a model's is not
         check_checkpoint(last := last_checkpoint(out))
         say(f'loading {model}')
-        with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher)
-        processor.images.size['longest_edge'] = cfg.max_pixels
+        with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher, spatial_dtype, cfg.max_pixels)
         talks = talks or open_talks(data, media, cfg, room_eye(net, processor) if device.type=='cpu' else None)
         report = BrokenReport(cfg.max_broken, 'conversations')
         trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)

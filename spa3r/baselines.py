@@ -126,7 +126,7 @@ def blind_answers(
         if len(near):
             for j in near[np.isin(o.right[near], options)][:k]: vote[str(o.right[j])] += float(s[j])
         return letters(q)[max(range(len(options)), key=lambda n: vote[options[n]])]
-    return [answer(q, f) for q,f in zip(tqdm(questions, 'blind guesses', unit=' questions', delay=3, leave=False), fold)]
+    return [answer(q, f) for q,f in zip(tqdm(questions, 'blind guesses', unit=' questions', delay=3, mininterval=1, leave=False), fold)]
 
 # %% ../nbs/18c_baselines.ipynb #012368c7
 _TINS,_GEOVR,_CAMP = 'Thinking in Space, arXiv 2412.14171','GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1'

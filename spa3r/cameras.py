@@ -256,7 +256,9 @@ def relative_to(
     i:int=0, # Index along the last leading dim
 )->Cameras: # View `i` sits at the origin and looks along z
     "The same views, with camera `i` as the world"
-    return Cameras(compose(self.w2c, self.c2w[...,i,:,:].unsqueeze(-3)), self.K, self.hw)
+    w2c = compose(self.w2c, self.c2w[...,i,:,:].unsqueeze(-3))
+    w2c[...,i,:,:] = torch.eye(4, dtype=w2c.dtype, device=w2c.device)  # to the last digit
+    return Cameras(w2c, self.K, self.hw)
 
 # %% ../nbs/01_cameras.ipynb #85ba5598
 @patch

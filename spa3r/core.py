@@ -330,7 +330,8 @@ def _is_read(here, source, folder):
     "Why writing `here` would harm a source, or ''"
     src = Path(source).resolve()
     if here==src or here.exists() and os.path.samefile(here, src): return 'it is what is read'
-    if src in here.parents and here.exists() and not _ours(here): return f'it lies in {source}, which is read'
+    inside = here.exists() and not _ours(here) or folder and (src/'config.json').is_file()  # a folder in a model's folder is a part of it
+    if src in here.parents and inside: return f'it lies in {source}, which is read'
     model = (src/'config.json').is_file() if src.is_dir() else src.parent==here and src.suffix in ('.json','.jsonl','.safetensors')
     return f'{source}, which is read, lies in it' if folder and here in src.parents and model else ''
 
@@ -532,6 +533,19 @@ def spare_torchvision():
         print(f"torchvision does not work with torch {torch.__version__} and is passed over ({one_line(e, 120)}). Nothing here needs it; to have both, install "
               "them from one place: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu", file=sys.stderr)
 
+@contextmanager
+def _quiet():
+    "No bars and reports of transformers: we read what it did, and say it in one line"
+    spare_torchvision()
+    from transformers.utils import logging
+    bar,level = logging.is_progress_bar_enabled(),logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try: yield
+    finally:
+        logging.set_verbosity(level)
+        if bar: logging.enable_progress_bar()
+
 def hub_part(
     cls, # A class of transformers: a configuration, a tokenizer, a processor, a model
     name, # Folder or hub id
@@ -539,7 +553,8 @@ def hub_part(
 ): # What that gives
     "Load something of transformers; Python in the folder is never run"
     spare_torchvision()
-    try: return cls.from_pretrained(name, trust_remote_code=False, **kwargs)
+    try:
+        with _quiet(): return cls.from_pretrained(name, trust_remote_code=False, **kwargs)
     except Exception as e:
         why = 'it wants to run Python of its own, which is never done' if 'trust_remote_code' in str(e) else one_line(e)
         raise UserError(f"{str(name)!r} cannot be loaded: {why}") from e

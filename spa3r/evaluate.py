@@ -400,7 +400,7 @@ def ask_model(
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
 # %% ../nbs/19_evaluate.ipynb #214ebcef
-@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', batch='[0, 4096]', parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
+@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]', parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
 def evaluate(
     data:str='rooms', # `rooms`, a folder with test.jsonl and videos (or zips of them), a file of questions, or a hub id such as nyu-visionx/VSI-Bench
     split:str='full', # full, debiased or pruned
@@ -418,10 +418,9 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
-    if max_pixels<0: raise UserError(f"--max_pixels {max_pixels}: give 0 or more")
+    check_outputs(out, sources=(data, model, against))
     rank,world,out,runs,asked = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1)),Path(out),{},0
     answers = beside(out, '.answers')
-    check_outputs(out, sources=(data, model, against))
     check_outputs(beside(out, '.png'), sources=() if out.exists() else (data, model, against))  # beside a result of ours it is ours, too
     check_outputs(answers, folder=True, sources=(data, model, against))
     say(f'reading the questions of {data}')
@@ -429,13 +428,14 @@ def evaluate(
     with one_thread(model in ('',str(SHIPPED))):
         questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
         questions = choose(questions, tasks, limit)
+        other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
             texts,asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
             if texts is None: return {}
             runs[name] = texts
     if rank and not asked: return {}
-    if against: runs |= [against_run(against, questions)]
+    runs |= other
     for k,f in SIMPLE.items():
         say(f'answering {len(questions)} questions by {k}')
         runs[k] = f(questions)

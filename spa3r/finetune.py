@@ -553,9 +553,9 @@ def finetune(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Tune a vision-language model on questions about scenes"
+    check_outputs(out, folder=True, sources=(model, data, spatial, teacher, kwargs.get('deepspeed')))
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device, numbered=False)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
-    check_outputs(out, folder=True, sources=(model, data, spatial, teacher, cfg.deepspeed))
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')}, **({'spatial_dtype':spatial_dtype} if spatial_dtype else {}))
     pick_dtype(device, spatial_dtype or 'auto')
     if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")

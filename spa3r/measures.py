@@ -24,7 +24,7 @@ def held_views(
     v:int=6, # Views of each room
     n_ctx:int=3, # How many of them the student may see
     hw:tuple=(112,112), # Image height and width in pixels
-    spread:str='video', # Cameras: 'video' (10-30 degrees from view to view) or 'wide' (from all sides)
+    spread:str='video', # Cameras: one of `LAYOUTS` of `rooms`, such as 'video' (10-30 degrees from view to view) or 'wide' (from all sides)
     batch:int=8, # Rooms at a time
     device='cpu', # Where to put them
 ): # Yields rooms with cameras as `Views`, and which views are hidden (b, v), for each batch

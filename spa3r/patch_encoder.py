@@ -428,9 +428,9 @@ def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Predicted cameras, (b, v)
-    "Cameras of all views, in the frame of view 0"
+    "Cameras of all views, in the frame of view 0: that of view 0 is the identity, whatever the head says of it"
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
-    return Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
+    return Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw).relative_to(0)  # an untrained head may say 0 radians
 
 # %% ../nbs/07_patch_encoder.ipynb #a8a127c5
 @patch

@@ -184,7 +184,7 @@ def evaluate_field(
     v:int=6, # Views of each room
     n_ctx:int=3, # How many of them are context
     hw:tuple=(112,112), # Image height and width in pixels
-    spread:str='video', # Cameras: 'video' or 'wide'
+    spread:str='video', # Cameras: one of `LAYOUTS` of `rooms`
     batch:int=8, # Rooms at a time
     head:str='geo', # Which of the feature maps
     sets:int=1, # The rooms are so many sets of equal size, one after another

@@ -8,7 +8,6 @@ __all__ = ['DINOS', 'Observation', 'Teacher', 'DINOv3', 'VGGTTeacher', 'ExactTea
 
 # %% ../nbs/07b_teachers.ipynb #8a79ccb9
 import json,shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from .core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder
+from .core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder,_quiet
 from .cameras import Cameras
 from .views import Views,_to
 from .patch_encoder import VGGT,context_first,normalise,take_views
@@ -88,19 +87,6 @@ class DINOv3(Teacher):
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
 # %% ../nbs/07b_teachers.ipynb #03669d08
-@contextmanager
-def _quiet():
-    "No bars and reports of transformers: we read what it did, and say it in one line"
-    spare_torchvision()
-    from transformers.utils import logging
-    bar,level = logging.is_progress_bar_enabled(),logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try: yield
-    finally:
-        logging.set_verbosity(level)
-        if bar: logging.enable_progress_bar()
-
 def _dino_folder(name):
     "Folder of the weights; a closed gate is told from a wrong name"
     try: return weights_folder(name)

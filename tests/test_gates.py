@@ -2,9 +2,9 @@
 import json,re
 import pytest
 import torch
-from spa3r.cameras import Cameras
+from spa3r.cameras import Cameras,axis_angle,rigid
 from spa3r.core import UserError
-from spa3r.gates import Gate,aims,camera_errors,depth_errors,format_parts,format_table,gates,judge,probe,shared_views,unposed,worth
+from spa3r.gates import Gate,aims,camera_errors,depth_errors,format_parts,format_table,gates,judge,probe,same_picture,shared_views,unposed,worth
 from spa3r.patch_encoder import VGGT,VGGTConfig
 from spa3r.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms import HELD_OUT,render,sample_scenes
@@ -61,6 +61,20 @@ def test_nothing_is_seen_behind_or_through(scene):
     away = Cameras(torch.diag(torch.tensor([-1.,1,-1,1]))@cams.w2c, cams.K, cams.hw)
     assert shared_views(hit, away).diagonal(dim1=1, dim2=2).max()==0
 
+class Same(Teacher):
+    "Turns view `i` by `i` degrees and shifts it by `i` centimetres, whatever it is shown"
+    def observe(self, views, is_tgt):
+        assert (views.imgs==views.imgs[:,:1]).all() and not is_tgt.any()
+        b,v = is_tgt.shape
+        i = torch.arange(v).float()
+        w2c = rigid(axis_angle((0,0,1), i.deg2rad()), torch.stack([i*0,i*0,i/100], -1))
+        return Observation(None, {}, Cameras(w2c.expand(b,v,4,4), torch.eye(3).expand(b,v,3,3), (28,28)), None, (4,4), is_tgt)
+
+def test_the_same_picture():
+    got = same_picture(Same(), range(5), v=4, hw=(28,28), batch=2)
+    assert got['turn']==pytest.approx(3, abs=1e-3) and got['shift']==pytest.approx(.03, abs=1e-5) and got['n']==5 and got['views']==4
+    assert same_picture(ExactTeacher((2,2)), range(2)) is None
+
 def test_overlap_leaves_out_pairs_and_changes_no_error():
     kw = dict(v=5, n_ctx=2, spread='wide', batch=4)
     all_,half,none = [camera_errors(ExactTeacher((8,8)), range(4), share=s, **kw) for s in (0.,.5,1.1)]
@@ -103,13 +117,13 @@ def test_depth_of_a_real_teacher():
     d = depth_errors(t, range(3), range(4), v=3, n_ctx=2, hw=(56,56), batch=2, sets=3)
     assert d['depth head']['n']==3 and 0<d['depth head']['mean']<10 and d['depth head']['std_sets']==pytest.approx(d['depth head']['std'])
 
-def made(pred=(.9,.5), shuffled=.6, near=.4, warp=.8, deg=9., off=.1, given=False):
+def made(pred=(.9,.5), shuffled=.6, near=.4, warp=.8, deg=3., off=.1, given=False, same=.1, layout='video'):
     row = lambda c,f: dict(cosine=dict(mean=c), furniture=dict(mean=f))
-    return dict(rows={'prediction':row(*pred), 'shuffled latents':row(shuffled,.1), 'nearest view':row(.5,near), 'true-depth warp':row(warp,.9)},
+    return dict(config=dict(cameras=layout), same=None if given else dict(turn=same, views=6), rows={'prediction':row(*pred), 'shuffled latents':row(shuffled,.1), 'nearest view':row(.5,near), 'true-depth warp':row(warp,.9)},
         cameras=dict(given=given, overlapping=dict(rotation=deg, identity=17.)),
         teacher_depth=None if given else {'depth head':dict(mean=off), 'position median':dict(mean=.2)})
 
-@pytest.mark.parametrize('name,kw', [('rotation',dict(deg=10.)), ('rotation',dict(deg=None)), ('depth',dict(off=.12)), ('furniture',dict(near=.5)), ('furniture',dict(pred=(.9,None))),
+@pytest.mark.parametrize('name,kw', [('rotation',dict(deg=4.)), ('rotation',dict(deg=None)), ('rotation',dict(deg=10., layout='wide')), ('rotation',dict(deg=2., layout='steps')), ('same',dict(same=.5)), ('depth',dict(off=.12)), ('furniture',dict(near=.5)), ('furniture',dict(pred=(.9,None))),
     ('latents',dict(shuffled=.76)), ('warp',dict(warp=.9))])
 def test_each_gate_can_be_missed_alone(name, kw):
     missed = [g.name for g in gates(made(**kw)) if not g.met]
@@ -117,13 +131,14 @@ def test_each_gate_can_be_missed_alone(name, kw):
     assert worth(made(**kw))==(name not in ('furniture','latents'))
 
 def test_gates_that_do_not_apply_are_left_out():
-    assert [g.name for g in gates(made())]==['rotation','depth','furniture','latents','warp'] and all(g.met for g in gates(made()))
+    assert [g.name for g in gates(made())]==['rotation','same','depth','furniture','latents','warp'] and all(g.met for g in gates(made()))
     assert [g.name for g in gates(made(given=True))]==['furniture','latents','warp']
 
 def test_a_gate_says_its_figure():
     text = str(Gate('x', 'apples', 3.14159, 2, beside='pears'))
     assert text=='met: apples 3.14, wanted above 2 (pears)' and str(Gate('x', 'apples', None, 2, True))=='missed: apples unknown, wanted below 2'
-    assert '17' in aims(made())[0] and '0.2' in aims(made())[1]
+    assert '17' in aims(made())[0] and '0.1' in aims(made())[1] and '0.2' in aims(made())[2]
+    assert gates(made(deg=9., layout='wide'))[0].met and not gates(made(deg=9.))[0].met
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
@@ -152,7 +167,7 @@ def test_command_with_a_teacher_that_looks(tmp_path, capsys):
     r = probe(str(tmp_path), scenes=2, views=4, n_ctx=2, device='cpu')
     text = capsys.readouterr().out
     assert r['config']['grid']==[4,4] and r['config']['hw']==[28,28] and not r['cameras']['given'] and r['teacher_depth']['depth head']['n']==2
-    assert len(r['aims'])==5 and 'not to be called unposed' in text and 'see 25% or more of each other' in text
+    assert len(r['aims'])==6 and 'the same picture 4 times' in text and 'not to be called unposed' in text and 'see 25% or more of each other' in text
 
 def test_command_for_the_semantic_head(tmp_path):
     "The semantic teacher is loaded where it is asked for, and only there"

@@ -118,7 +118,7 @@ def test_cameras_stay_float32():
     pose = low.vggt.camera_head(toks[-1][:,:,0].float())[-1]
     obs = low.observe(Views(imgs), is_tgt)
     from spa3r.cameras import Cameras
-    assert torch.equal(obs.cams.w2c, Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(.05)], -1), (56,84)).w2c)
+    assert torch.equal(obs.cams.w2c, Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(.05)], -1), (56,84)).relative_to(0).w2c)
     depth = F.interpolate(low.vggt.depth({k:v.float() for k,v in toks.items()}, (56,84))[0], size=obs.grid, mode='nearest')
     assert 0<(obs.depth-depth.flatten(2)).norm()<.01*depth.norm() and obs.depth.dtype==torch.float32
     fine = low.observe(Views(imgs), is_tgt, fine=True)

@@ -18,7 +18,7 @@ def test_every_file_is_the_one_that_was_judged(name, folder):
     have = {p.relative_to(folder).as_posix():hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob('*') if p.is_file()}
     assert have==want, f'not as listed: {sorted(k for k in have.keys()|want.keys() if have.get(k)!=want.get(k))}; after a change that is meant: python tools/checksums.py'
 
-def test_the_weights_are_small(): assert sum(p.stat().st_size for p in WEIGHTS.rglob('*') if p.is_file())<25e6
+def test_the_weights_are_small(): assert sum(p.stat().st_size for p in WEIGHTS.rglob('*') if p.is_file())<30e6
 
 @pytest.mark.parametrize('name', ['exact','nano'])
 def test_the_card_can_be_had_again(name):

@@ -465,10 +465,12 @@ def read_tensors(
 
 # %% ../nbs/00_core.ipynb #7d2f4b90
 class _Undrawn(TorchFunctionMode):
-    "`nn.init` leaves parameters alone"
+    "`nn.init` leaves parameters alone; where there is no memory (`meta`), nothing is drawn or scaled either"
     def __torch_function__(self, f, types, args=(), kwargs=None):
         x = next(iter((*args, *(kwargs or {}).values())), None)
         if getattr(f, '__module__', '')=='torch.nn.init' and isinstance(x, torch.nn.Parameter): return x
+        if f is torch.randn and torch.get_default_device().type=='meta': f = torch.empty  # torch would import 800 modules for it
+        if f is torch.Tensor.mul and x.is_meta: return x
         return f(*args, **(kwargs or {}))
 
 # %% ../nbs/00_core.ipynb #a61ee325

@@ -18,10 +18,11 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from .core import Stopped,TensorFiles,UserError,check_fields,check_outputs,command,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from .core import Stopped,UserError,check_fields,check_finite,check_outputs,command,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from .views import BrokenReport
 from .scenes import odd_shapes,resize_view,stack_views
@@ -472,8 +473,10 @@ def check_checkpoint(
 ):
     "Refuse one whose files were cut off or lost numbers; what trains would end in the middle of them"
     if part is None: return
+    weights = [*part.glob('*.safetensors')]  # LoRA's have a name of their own, and shards are no safetensors
+    if not weights and not any(part.glob('pytorch_model*')): weights = [part/'model.safetensors']
     with reading(part):
-        TensorFiles(part).tensors()
+        for p in weights: check_finite(load_file(p), p)
         for p in part.glob('*.pt*'): zipfile.ZipFile(p).namelist()
 
 # %% ../nbs/19c_finetune.ipynb #b9494dd3

@@ -69,6 +69,7 @@ class VGGTConfig:
     camera_depth:int=within('[0, 1000]', 4) # Blocks in the camera head
     camera_nh:int=within('[1, 1024]', 16) # Its attention heads
     camera_iters:int=within('[1, 100]', 4) # Times it refines its guess
+    relative:bool=False # Are cameras measured from the one predicted for view 0, which is the identity then? VGGT says what its head says
     dpt_layers:tuple=within('[0, 1000]', (4,11,17,23)) # Pairs whose tokens the depth and point heads read
     dpt_dim:int=within('[1, 16384]', 256) # Channels of those heads
     dpt_channels:tuple=within('[1, 16384]', (256,512,1024,1024)) # Channels of their four resolutions
@@ -77,7 +78,7 @@ class VGGTConfig:
     @classmethod
     def nano(cls, **kw):
         "Under two million parameters, for 112-pixel views on a laptop"
-        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, img_size=112,
+        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, relative=True, img_size=112,
             dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
 
     def __post_init__(self):
@@ -428,9 +429,10 @@ def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Predicted cameras, (b, v)
-    "Cameras of all views, in the frame of view 0: that of view 0 is the identity, whatever the head says of it"
+    "Cameras of all views, in the frame of view 0"
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
-    return Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw).relative_to(0)  # an untrained head may say 0 radians
+    cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
+    return cams.relative_to(0) if self.cfg.relative else cams
 
 # %% ../nbs/07_patch_encoder.ipynb #a8a127c5
 @patch

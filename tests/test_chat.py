@@ -10,7 +10,7 @@ from spa3r.core import UserError
 from spa3r.vlm import INPUTS,Processor,from_qwen,processor_fields
 
 kinds = pytest.mark.parametrize('kind', BASES)
-SCENES = [[picture(0),picture(1, 112, 84)], [picture(2)], [picture(3, 56, 56),picture(4),picture(5, 84, 112)]]
+SCENES = [[picture(0),picture(1, 112, 84)], [picture(2)], [picture(3, 56, 56),picture(4),picture(5, 112, 112)]]
 ASKED = ['How many chairs?','Which of them is the nearest to the door, and why?','Tables?','How many doors are there in this room?','Beds?']
 
 @pytest.fixture(scope='module')

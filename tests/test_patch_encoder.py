@@ -140,10 +140,10 @@ def test_dtypes():
     assert out['depth'].dtype==out['points'].dtype==out['pose'][-1].dtype==torch.float32 and out['depth'].isfinite().all()
 
 def test_bad_config():
-    with pytest.raises(ValueError, match="'layer' or 'rms'"): tiny(global_qk_norm='batch')
-    with pytest.raises(ValueError, match='depht'): tiny(heads=('camera','depht'))
+    with pytest.raises(UserError, match="'layer' or 'rms'"): tiny(global_qk_norm='batch')
+    with pytest.raises(UserError, match='depht'): tiny(heads=('camera','depht'))
     assert VGGT(dino(embed_registers=2)).aggregator.patch_embed.register_tokens.shape[1]==2
-    with pytest.raises(ValueError, match="'dinov2' or 'conv'"): tiny(embed='mlp')
+    with pytest.raises(UserError, match="'dinov2' or 'conv'"): tiny(embed='mlp')
     with pytest.raises(ValueError, match='multiples of 4'): VGGT(tiny(dpt_dim=6))
 
 # loading

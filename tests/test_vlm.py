@@ -14,7 +14,7 @@ from spa3r.views import Views
 from spa3r.vlm import BASES as OURS,INPUTS,Processor,SpatialEncoder,Spa3Qwen2_5VL,from_qwen,processor_fields,spatial_fields
 
 kinds = pytest.mark.parametrize('kind', BASES)
-SCENES = [[picture(0),picture(1, 112, 84)], [picture(2)], [picture(3, 56, 56),picture(4),picture(5, 84, 112)]]
+SCENES = [[picture(0),picture(1, 112, 84)], [picture(2)], [picture(3, 56, 56),picture(4),picture(5, 112, 112)]]
 FILMS = [[picture(30+i*9+j) for j in range(n)] for i,n in enumerate((2,1,5))]
 TEXTS = ['How many chairs?','Which of them is the nearest to the door?','Tables?']
 

@@ -168,7 +168,7 @@ def _draws(*runs, n, seed):
     "`averages` of each run for `n` draws of as many scenes as there are, the same scenes for all runs"
     by,r = _by_scene(*runs),_random(f'bootstrap {seed}')
     k,types = len(by),list(dict.fromkeys(t for o in by.values() for t in o))
-    x = np.array([[o.get(t, [0]*(len(runs)+1)) for t in types] for o in by.values()]).reshape(k, -1, len(runs)+1)
+    x = np.array([[o.get(t, [0]*(len(runs)+1)) for t in types] for o in by.values()]).reshape(k, len(types), len(runs)+1)
     x[...,1:] = np.round(10*x[...,1:], 6)  # scores are tenths: whole numbers add up without rounding
     for _ in range(n):
         sums = np.tensordot(np.bincount((r.random_sample(k)*k).astype(int), minlength=k).astype(float), x, 1)

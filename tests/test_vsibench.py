@@ -285,10 +285,14 @@ def test_table():
     assert lines[8].startswith('  easy') and lines[8].endswith(' -')
     json.dumps(b.summarise(v.grade(qs, ['']*len(qs)), 5))
 
+def loaded(module, *others):
+    "Which of the others come with a module"
+    code = f"import sys,spa3r.{module}; print(*[m for m in {others!r} if m in sys.modules])"
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+
 def test_plain_python():
-    out = subprocess.run([sys.executable, '-c', "import sys,spa3r.vsibench,spa3r.baselines; print([m for m in ('torch','numpy','transformers','spa3r.core') if m in sys.modules])"],
-                         capture_output=True, text=True, check=True).stdout
-    assert out.strip()=='[]'
+    assert loaded('vsibench', 'numpy', 'torch', 'transformers', 'spa3r.core')==[]
+    assert loaded('baselines', 'torch', 'transformers', 'spa3r.core')==[]
 
 # --- the harness's whole path
 

@@ -170,7 +170,7 @@ def _end_of_epoch(batches, report, acc, step):
     if acc.is_main_process: print(text)
 
 # %% ../nbs/12_training.ipynb #9362cf1a
-@command(grid='[1, 128]', width='[14, 4096]', cache_samples='[1, 1e9]', max_broken='[0, 1]')
+@command(grid='[1, 128]', width='[14, 4096]', passes='[0, 2]', cache_samples='[1, 1e9]', max_broken='[0, 1]')
 @with_cfg(TrainConfig)
 def pretrain(
     out:str='runs/student', # Folder of the run; continued when it holds one

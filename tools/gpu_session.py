@@ -110,9 +110,10 @@ def tune(a):
     with torch.device(a.device): model = Qwen(toy.config if a.tiny else grown(toy.config))
     model.model.visual.requires_grad_(False)
     model.gradient_checkpointing_enable(dict(use_reentrant=False))
-    hw = (56,56) if a.tiny else (392,504)
-    p.images.size['longest_edge'] = hw[0]*hw[1]
-    talk = RoomTalks(1, 2 if a.tiny else 16, frames=2 if a.tiny else 8, hw=hw)[0]
+    w,h = (56,56) if a.tiny else (504,392)
+    p.images.size['longest_edge'] = w*h
+    talk = RoomTalks(1, 2 if a.tiny else 16, frames=2 if a.tiny else 8, hw=(480,640))[0]
+    talk.pics = [o.resize((w,h)) for o in talk.pics]  # rooms are filmed four to three
     x = {k:v.to(a.device) for k,v in Collator(p)([talk]).items() if k!='met'}
     def once():
         model.zero_grad(set_to_none=True)

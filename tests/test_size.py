@@ -197,7 +197,7 @@ def test_the_official_two_passes_without_weights_to_start_from(official, tmp_pat
 
 def test_ways_of_teaching_are_checked(official, tmp_path):
     assert taught_by('')==dict(teacher_norm='', asymmetric=True) and taught_by(str(official/'student'))==dict(teacher_norm='rms', asymmetric=False)
-    for kw,why in ((dict(norm='batch'),'layer or rms'), (dict(passes=3),'passes are 1 or 2')):
+    for kw,why in ((dict(norm='batch'),'layer or rms'), (dict(passes=3),r'passes 3: a whole number in \[0, 2\]')):
         with pytest.raises(UserError, match=why): pretrain(out=str(tmp_path/'x'), teacher=str(official/'vggt'), **RUN, **kw)
         assert not (tmp_path/'x').exists()
     with pytest.raises(UserError, match='exact teacher has neither'): pretrain(out=str(tmp_path/'x'), passes=2, **RUN)

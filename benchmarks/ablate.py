@@ -1,6 +1,6 @@
 """What if it were done otherwise? One row of the paper's comparisons, in miniature: little students that differ in one thing, judged on the same unseen rooms.
 
-    python benchmarks/ablate.py mask [--steps 400] [--seeds 3] [--scenes 32] [--out nbs/ablations]
+    python benchmarks/ablate.py mask [--steps 400] [--seeds 3] [--scenes 32] [--out nbs/reference/ablations]
 
 Rows: mask, camera, latents, loss, targets (students of the exact teacher, 6 x 6 patches) and teacher (students of the shipped nano teacher, 8 x 8 patches:
 one pass or two, LayerNorm or the official RMSNorm). The students are tiny (width 64, 2 + 2 layers), so the absolute numbers are low; what is compared is the
@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import nn
-from spa3r.cameras import rotate
-from spa3r.core import atomic_write, set_seed
-from spa3r.evaluate import commit
-from spa3r.loop import TrainConfig, fit
-from spa3r.probes import WEIGHTS, evaluate_field
-from spa3r.prope import Prope
-from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss, select_views
-from spa3r.rooms import CLASSES, FURNITURE, HELD_OUT, _ROT, render
-from spa3r.teachers import ExactTeacher, load_teacher
-from spa3r.training import masked, observe
-from spa3r.views import RoomSource, rooms_as_views
+from spa3r.model.cameras import rotate
+from spa3r.util.core import atomic_write, set_seed
+from spa3r.bench.evaluate import commit
+from spa3r.train.loop import TrainConfig, fit
+from spa3r.probe.probes import WEIGHTS, evaluate_field
+from spa3r.model.prope import Prope
+from spa3r.model.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss, select_views
+from spa3r.rooms.rooms import CLASSES, FURNITURE, HELD_OUT, _ROT, render
+from spa3r.teachers.teachers import ExactTeacher, load_teacher
+from spa3r.train.pretrain import masked, observe
+from spa3r.data.batches import RoomSource, rooms_as_views
 
 def world_rays(cams, grid): return rotate(cams.c2w[..., :3, :3], cams.rays(grid))  # (b, v, gh, gw, 3)
 
@@ -114,7 +114,7 @@ if __name__ == '__main__':
     p.add_argument('--steps', type=int, default=400)
     p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--scenes', type=int, default=32)
-    p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
+    p.add_argument('--out', type=Path, default=Path('nbs/reference/ablations'))
     a = p.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()

@@ -1,6 +1,6 @@
 """How should a language model be told of a scene? The same small Qwen, tuned with one way of telling or another, judged on questions about unseen rooms.
 
-    python benchmarks/ablate_vlm.py BASE [--rooms 400] [--passes 1] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/ablations]
+    python benchmarks/ablate_vlm.py BASE [--rooms 400] [--passes 1] [--seeds 0 1 2] [--judged 40] [--keep runs/told] [--out nbs/reference/ablations]
 
 BASE is a Qwen that has been taught on rooms without geometry: spa3r_finetune --nano --fusion none --rooms 1600 --epochs 1 --out BASE. Every variant goes on from it with the same
 conversations: no geometry; the nano teacher's features of all views, asked directly; the nano student's latents, by cross-attention and appended; and latents
@@ -12,21 +12,21 @@ from functools import cache, wraps
 from pathlib import Path
 import torch
 from transformers import PrinterCallback
-from spa3r.benchmark import room_data
-from spa3r.cameras import Cameras
-from spa3r.chat import Chat
-from spa3r.core import atomic_write, set_seed
-from spa3r.evaluate import SIMPLE, VLM, commit, make_scenes
-from spa3r.finetune import Collator, RoomTalks, TuneConfig, Tuner, pupils, training_args
-from spa3r.pictures import Processor, pictures
-from spa3r.probes import load_student
-from spa3r.rooms import HELD_OUT, make_rooms
-from spa3r.scenes import resize_view, stack_views
-from spa3r.spatial_encoder import SpatialEncoder
-from spa3r.views import BrokenReport, Views
-from spa3r.vsibench import grade, totals
-from spa3r.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields
-from spa3r.watching import room_video
+from spa3r.bench.questions_data import room_data
+from spa3r.model.cameras import Cameras
+from spa3r.language.chat import Chat
+from spa3r.util.core import atomic_write, set_seed
+from spa3r.bench.evaluate import SIMPLE, VLM, commit, make_scenes
+from spa3r.train.finetune import Collator, RoomTalks, TuneConfig, Tuner, pupils, training_args
+from spa3r.language.processor import Processor, pictures
+from spa3r.probe.probes import load_student
+from spa3r.rooms.rooms import HELD_OUT, make_rooms
+from spa3r.data.scenes import resize_view, stack_views
+from spa3r.language.spatial_encoder import SpatialEncoder
+from spa3r.data.batches import BrokenReport, Views
+from spa3r.bench.scoring import grade, totals
+from spa3r.language.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields
+from spa3r.rooms.visibility import room_video
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 class Talks(RoomTalks):
@@ -110,7 +110,7 @@ def main():
     p.add_argument('--judged', type=int, default=40, help='unseen rooms')
     p.add_argument('--lr', type=float, default=1e-3)
     p.add_argument('--keep', type=Path, default=Path('runs/told'))
-    p.add_argument('--out', type=Path, default=Path('nbs/ablations'))
+    p.add_argument('--out', type=Path, default=Path('nbs/reference/ablations'))
     a = p.parse_args()
     torch.set_num_threads(1)
     look = eyes()

@@ -29,8 +29,8 @@ def row(form, views, repeats, full, out):
     "Time and memory of one form; its tokens are written to `out`"
     import numpy as np
     import torch
-    from spa3r import patch_encoder as pe
-    from spa3r.core import set_seed
+    from spa3r.model import patch_encoder as pe
+    from spa3r.util.core import set_seed
     if full and not torch.cuda.is_available(): raise SystemExit('--full needs a GPU: leave it out to measure a small aggregator on the CPU')
     if not full: torch.set_num_threads(1)
     set_seed(0)

@@ -11,7 +11,7 @@ import json, multiprocessing, os, random, signal, tempfile, time
 from collections import Counter
 from pathlib import Path
 from fastcore.script import call_parse
-from spa3r.evaluate import ask, ask_id, make_scenes, read_answers
+from spa3r.bench.evaluate import ask, ask_id, make_scenes, read_answers
 
 def made(n, per=18):
     "Questions about scenes of `per` questions each"

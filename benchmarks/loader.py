@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from PIL import Image
-from spa3r.core import set_seed
-from spa3r.loop import Feed, TrainConfig, accelerator
-from spa3r.patch_encoder import VGGT, VGGTConfig
-from spa3r.psfm import Spa3R, Spa3RConfig, psfm_loss
-from spa3r.teachers import VGGTTeacher
-from spa3r.training import masked, observe
-from spa3r.views import RoomSource, open_scenes
+from spa3r.util.core import set_seed
+from spa3r.train.loop import Feed, TrainConfig, accelerator
+from spa3r.model.patch_encoder import VGGT, VGGTConfig
+from spa3r.model.psfm import Spa3R, Spa3RConfig, psfm_loss
+from spa3r.teachers.teachers import VGGTTeacher
+from spa3r.train.pretrain import masked, observe
+from spa3r.data.batches import RoomSource, open_scenes
 
 def write_photos(folder, scenes, photos, wh):
     "Folders of JPEG files"

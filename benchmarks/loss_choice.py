@@ -9,14 +9,14 @@ the default that much more steps. Two spreads are printed: over seeds in the tab
 import argparse, tempfile
 from functools import partial
 import torch
-from spa3r.teachers import ExactTeacher
-from spa3r.probes import evaluate_field, fit_prior
-from spa3r.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
-from spa3r.rooms import HELD_OUT
-from spa3r.loop import TrainConfig, fit
-from spa3r.training import masked, observe
-from spa3r.views import RoomSource
-from spa3r.core import set_seed
+from spa3r.teachers.teachers import ExactTeacher
+from spa3r.probe.probes import evaluate_field, fit_prior
+from spa3r.model.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
+from spa3r.rooms.rooms import HELD_OUT
+from spa3r.train.loop import TrainConfig, fit
+from spa3r.train.pretrain import masked, observe
+from spa3r.data.batches import RoomSource
+from spa3r.util.core import set_seed
 
 VARIANTS = {f"{'smooth L1' if smooth else 'L1'}, {on}": dict(smooth=smooth, on=on) for on in ('targets', 'all') for smooth in (False, True)}
 VARIANTS['L1, targets, 1.6 x steps'] = dict(longer=1.6)

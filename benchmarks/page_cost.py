@@ -5,9 +5,9 @@ from fastcore.script import call_parse
 
 def once(what, n):
     "In a process of its own, so that the peak is its own"
-    from spa3r.probes import load_student
-    from spa3r.rooms import HELD_OUT, render, sample_scenes
-    from spa3r.viewer import photo_scene, room_scene
+    from spa3r.probe.probes import load_student
+    from spa3r.rooms.rooms import HELD_OUT, render, sample_scenes
+    from spa3r.view.scene import photo_scene, room_scene
     torch.set_num_threads(1)
     student,teacher,_ = load_student('nano' if what=='photos' else 'exact')
     if what=='photos':

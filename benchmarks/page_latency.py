@@ -2,7 +2,7 @@
 import os, sys, tempfile, time
 from pathlib import Path
 from fastcore.script import call_parse
-from spa3r.page import demo
+from spa3r.view.page import demo
 sys.path.append(str(Path(__file__).parent.parent/'tests'))
 from browser import browser
 

@@ -6,12 +6,12 @@ Weights are random, so answers are noise; how often they agree is reported all t
 import time
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from spa3r.chat import Chat
-from spa3r.core import command,pick_device,pick_dtype,set_seed
-from spa3r.watching import room_frames
-from spa3r.rooms import HELD_OUT
-from spa3r.pictures import Processor,make_tokenizer
-from spa3r.vlm import SpatialEncoder,Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
+from spa3r.language.chat import Chat
+from spa3r.util.core import command,pick_device,pick_dtype,set_seed
+from spa3r.rooms.visibility import room_frames
+from spa3r.rooms.rooms import HELD_OUT
+from spa3r.language.processor import Processor,make_tokenizer
+from spa3r.language.vlm import SpatialEncoder,Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
 
 ASKED = [f'These are frames of a video.\nHow many {o}s are in this room?\nPlease answer the question using a single word or phrase.'
     for o in 'chair table lamp shelf bed sofa door window plant box book cup stool desk rug clock picture curtain'.split()]

@@ -15,12 +15,12 @@ from fresh import peak_gb
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from spa3r.core import set_seed
-from spa3r.patch_encoder import VGGT, VGGTConfig
-from spa3r.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss
-from spa3r.teachers import VGGTTeacher
-from spa3r.loop import Task, TrainConfig, accelerator, compile_blocks, spread
-from spa3r.views import Views
+from spa3r.util.core import set_seed
+from spa3r.model.patch_encoder import VGGT, VGGTConfig
+from spa3r.model.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss
+from spa3r.teachers.teachers import VGGTTeacher
+from spa3r.train.loop import Task, TrainConfig, accelerator, compile_blocks, spread
+from spa3r.data.batches import Views
 
 aten = torch.ops.aten
 ON_CPU = {  # attention there has no formula in torch

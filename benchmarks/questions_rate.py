@@ -3,7 +3,7 @@ import time
 from collections import Counter
 import torch
 from fastcore.script import call_parse
-from spa3r.questions import room_questions
+from spa3r.rooms.questions import room_questions
 
 @call_parse
 def main(

@@ -2,7 +2,7 @@
 import time
 import torch
 from fastcore.script import call_parse
-from spa3r.rooms import exact_field, render, sample_scenes
+from spa3r.rooms.rooms import exact_field, render, sample_scenes
 
 @call_parse
 def main(

@@ -5,7 +5,7 @@
 The size is one that the official code can also be run at on a laptop: a VGGT aggregator of width 512 (features 2 x 512 wide), 6 views of 10 x 10
 patches of which 3 are context, D 384, 4 + 4 layers, 64 queries, batch 1. The rows differ in what is decoded: the three hidden views only (our
 default, the paper's loss) or all six (the official loss), the latter also with activation checkpointing (blocks keep nothing and compute it again, and
-before every other block what was freed goes back to the system: `spa3r.loop.return_freed`) and with products in bfloat16 (`precision='bf16_cpu'`).
+before every other block what was freed goes back to the system: `spa3r.train.loop.return_freed`) and with products in bfloat16 (`precision='bf16_cpu'`).
 The teacher is not part of the step: its features are random numbers. Rows take turns, each time in a process of their own, and ratios are between the
 medians of one such run: the same row takes up to half more or less at another hour. The official code is not at hand here; `README.md` tells how the two compared.
 """
@@ -18,11 +18,11 @@ ROWS = {'targets': ['targets'], 'all': ['all'], 'all, checkpointing': ['all', '-
 def step_time(on, repeats, dim, checkpointing, bf16):
     from types import SimpleNamespace
     import torch
-    from spa3r.cameras import Cameras, intrinsics, look_around
-    from spa3r.core import set_seed
-    from spa3r.teachers import Observation
-    from spa3r.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss, select_views
-    from spa3r.loop import Task, TrainConfig, multiplying, spread
+    from spa3r.model.cameras import Cameras, intrinsics, look_around
+    from spa3r.util.core import set_seed
+    from spa3r.teachers.teachers import Observation
+    from spa3r.model.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss, select_views
+    from spa3r.train.loop import Task, TrainConfig, multiplying, spread
     torch.set_num_threads(1)
     set_seed(0)
     b, v, grid = 1, 6, (10, 10)

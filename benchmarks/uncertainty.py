@@ -1,4 +1,4 @@
-"""Does an uncertainty know where the field is wrong? The table of `12c_uncertainty`, from more rooms.
+"""Does an uncertainty know where the field is wrong? The table of `probe/04_uncertainty`, from more rooms.
 
     python benchmarks/uncertainty.py [--weights exact] [--sets 3] [--rooms 48] [--fit 48]
 
@@ -6,9 +6,9 @@ Prints mean ± standard deviation over rooms, for calibration over sets, then th
 """
 import argparse
 import torch
-from spa3r.probes import load_student
-from spa3r.rooms import HELD_OUT
-from spa3r.uncertainty import estimates, format_uncertainty, judge_uncertainty
+from spa3r.probe.probes import load_student
+from spa3r.rooms.rooms import HELD_OUT
+from spa3r.probe.uncertainty import estimates, format_uncertainty, judge_uncertainty
 
 def measure(weights, sets, rooms, fit, n_ctx=3, v=6, spread='video'):
     "What `judge_uncertainty` says of shipped weights"

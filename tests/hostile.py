@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import load_file,save_file
-from spa3r.convert import convert
-from spa3r.evaluate import SHIPPED,evaluate
-from spa3r.finetune import finetune
-from spa3r.gates import probe
-from spa3r.live import view
-from spa3r.page import demo
-from spa3r.probes import WEIGHTS
-from spa3r.teaching import teach
-from spa3r.training import pretrain
-from spa3r.views import check_data
+from spa3r.language.convert import convert
+from spa3r.bench.evaluate import SHIPPED,evaluate
+from spa3r.train.finetune import finetune
+from spa3r.probe.gates import probe
+from spa3r.view.live import view
+from spa3r.view.page import demo
+from spa3r.probe.probes import WEIGHTS
+from spa3r.train.teach_vggt import teach
+from spa3r.train.pretrain import pretrain
+from spa3r.data.batches import check_data
 
 COMMANDS = dict(demo=demo, teach=teach, pretrain=pretrain, probe=probe, check_data=check_data, convert=convert, view=view, finetune=finetune, vsibench=evaluate)
 SECONDS = 60 # Longer than any case may take

@@ -2,9 +2,9 @@
 from functools import lru_cache
 import numpy as np
 import torch
-from spa3r.questions import room_questions
-from spa3r.rooms import CLASSES,HELD_OUT,make_room,make_rooms,render
-from spa3r.watching import FRAMES,room_video
+from spa3r.rooms.questions import room_questions
+from spa3r.rooms.rooms import CLASSES,HELD_OUT,make_room,make_rooms,render
+from spa3r.rooms.visibility import FRAMES,room_video
 
 SEEDS = [*range(30),*range(HELD_OUT, HELD_OUT+6)]
 RATE,FINE = 4,(72,96)  # the video is looked at again: more frames, more rays

@@ -1,6 +1,6 @@
 """A second device on a machine that has none, to see that code runs anywhere: its tensors lie in the CPU's memory, but are as strict as a GPU's about whom they meet
 
-    python tests/second_device.py spa3r.page:demo --device far --rooms 2
+    python tests/second_device.py spa3r.view.page:demo --device far --rooms 2
 
 runs a command with the device `far` known to torch and accelerate, and says how many operations were done there. `waits` lists those for whose end the CPU
 would have to wait on a GPU: numbers that are asked for, and copies from one to the other. What cannot be seen so is all that differs from

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
-from spa3r.core import command,set_seed,with_cfg
-from spa3r.psfm import Spa3R,Spa3RConfig,psfm_loss
-from spa3r.loop import TrainConfig,fit
-from spa3r.teachers import ExactTeacher
-from spa3r.training import masked,observe
-from spa3r.views import RoomSource
+from spa3r.util.core import command,set_seed,with_cfg
+from spa3r.model.psfm import Spa3R,Spa3RConfig,psfm_loss
+from spa3r.train.loop import TrainConfig,fit
+from spa3r.teachers.teachers import ExactTeacher
+from spa3r.train.pretrain import masked,observe
+from spa3r.data.batches import RoomSource
 
 SIZE = dict(steps=8, images=16, images_device=4, v_min=2, v_max=4, lr=.01, warmup=2, save_every=3, eval_every=0)
 

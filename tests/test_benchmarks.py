@@ -79,7 +79,7 @@ def test_a_row_of_comparisons(run, tmp_path, row, variants):
 
 def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
     "Each run is kept: what goes on asks for the missing ones only, and says the same"
-    from spa3r import finetune
+    from spa3r.train import finetune
     finetune.finetune(nano=True, fusion='none', rooms=2, turns=2, frames=2, accumulate=1, steps=1, quiet=True, device='cpu', out=str(tmp_path/'base'))
     args = [str(tmp_path/'base'), '--rooms', '1', '--passes', '1', '--judged', '1', '--seeds', '0', '--keep', str(tmp_path/'kept'), '--out', str(tmp_path)]
     run('ablate_vlm', *args)

@@ -23,13 +23,13 @@ def result(out): return numbers(json.loads((out/'it').read_text()))
 
 # command, options, what to compare, how many operations it takes at least
 RUNS = dict(
-    demo=('page:demo', dict(weights='nano', rooms=0, views=4, between=1, out='it'), page, 5000),
-    probe=('gates:probe', dict(weights='nano', scenes=2, views=4, n_ctx=2, batch=2, out='it'), result, 10_000),
-    teach=('teaching:teach', SMALL|dict(out='.'), losses, 10_000),
-    pretrain=('training:pretrain', SMALL|dict(nano=True, steps=3, eval_every=2, v_min=3, v_max=3, out='.'), losses, 10_000),
-    pretrain_vggt=('training:pretrain', SMALL|dict(nano=True, eval_every=0, v_min=3, v_max=3, teacher=str(HERE.parent/'spa3r/weights/nano/teacher'), cache='cache', out='.'), losses, 5000),
-    vsibench=('evaluate:evaluate', dict(rooms=1, frames=4, limit=8, out='it'), result, 1000),
-    finetune=('finetune:finetune', dict(model=str(HERE.parent/'spa3r/weights/vlm'), nano=True, rooms=2, steps=1, turns=4, frames=4, quiet=True, out='.'), losses, 1000))
+    demo=('view.page:demo', dict(weights='nano', rooms=0, views=4, between=1, out='it'), page, 5000),
+    probe=('probe.gates:probe', dict(weights='nano', scenes=2, views=4, n_ctx=2, batch=2, out='it'), result, 10_000),
+    teach=('train.teach_vggt:teach', SMALL|dict(out='.'), losses, 10_000),
+    pretrain=('train.pretrain:pretrain', SMALL|dict(nano=True, steps=3, eval_every=2, v_min=3, v_max=3, out='.'), losses, 10_000),
+    pretrain_vggt=('train.pretrain:pretrain', SMALL|dict(nano=True, eval_every=0, v_min=3, v_max=3, teacher=str(HERE.parent/'spa3r/weights/nano/teacher'), cache='cache', out='.'), losses, 5000),
+    vsibench=('bench.evaluate:evaluate', dict(rooms=1, frames=4, limit=8, out='it'), result, 1000),
+    finetune=('train.finetune:finetune', dict(model=str(HERE.parent/'spa3r/weights/vlm'), nano=True, rooms=2, steps=1, turns=4, frames=4, quiet=True, out='.'), losses, 1000))
 
 def words(options, folder):
     "As on the command line"
@@ -82,7 +82,7 @@ def test_much_the_same_on_a_gpu(name, tmp_path):
 @pytest.mark.parametrize('kw', [dict(teacher=str(HERE.parent/'spa3r/weights/nano/teacher')), dict(on='all', checkpointing=True)])
 def test_learns_the_same_in_half_the_bits(kw, tmp_path, monkeypatch):
     "As on a GPU: teacher and student multiply in bfloat16"
-    from spa3r import loop,training
+    from spa3r.train import loop, pretrain as training
     run = lambda out: losses(training.pretrain(**SMALL|dict(nano=True, steps=3, eval_every=0, v_min=3, v_max=3, device='cpu', out=tmp_path/out)|kw) and tmp_path/out)
     a,begin = run('a'),loop.Task.__init__
     monkeypatch.setattr(loop.Task, '__init__', lambda self, model, loss, bf16=False: begin(self, model, loss, True))
@@ -93,8 +93,8 @@ def test_learns_the_same_in_half_the_bits(kw, tmp_path, monkeypatch):
 def test_live_on_another_device(tmp_path):
     (tmp_path/'lively.py').write_text('''
 import sys, numpy as np
-from spa3r.live import WEAR,State,painter,photo_place,room_place
-from spa3r.probes import load_student
+from spa3r.view.live import WEAR,State,painter,photo_place,room_place
+from spa3r.probe.probes import load_student
 def main():
     to = sys.argv[1]
     exact,nano = [load_student(o, to) for o in ('exact','nano')]
@@ -112,13 +112,13 @@ def test_a_step_waits_for_nothing(tmp_path):
     (tmp_path/'steps.py').write_text('''
 import __main__ as far
 import torch
-from spa3r.loop import TrainConfig,to_device
-from spa3r.psfm import Spa3R,Spa3RConfig,psfm_loss
-from spa3r.teachers import ExactTeacher,load_teacher
-from spa3r.teaching import LESSONS,Lesson,lesson_views,teach_loss
-from spa3r.patch_encoder import VGGT,VGGTConfig
-from spa3r.training import masked,observe
-from spa3r.views import RoomSource
+from spa3r.train.loop import TrainConfig,to_device
+from spa3r.model.psfm import Spa3R,Spa3RConfig,psfm_loss
+from spa3r.teachers.teachers import ExactTeacher,load_teacher
+from spa3r.train.teach_vggt import LESSONS,Lesson,lesson_views,teach_loss
+from spa3r.model.patch_encoder import VGGT,VGGTConfig
+from spa3r.train.pretrain import masked,observe
+from spa3r.data.batches import RoomSource
 def count(name, f):
     f()  # what is made once
     n = len(far.waits)

@@ -1,7 +1,7 @@
 "Names and shapes of the real checkpoints, met on the meta device"
 import pytest,torch
 from golden_io import card
-from spa3r.patch_encoder import VGGT,VGGTConfig,dropped_keys
+from spa3r.model.patch_encoder import VGGT,VGGTConfig,dropped_keys
 
 def inventory(name): return {k:tuple(v['shape']) for k,v in card(name)['keys'].items()}
 def shapes(net): return {k:tuple(v.shape) for k,v in net.state_dict().items()}

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 import pytest,torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from spa3r.cameras import Cameras
-from spa3r.patch_encoder import VGGT
-from spa3r.psfm import Spa3R
+from spa3r.model.cameras import Cameras
+from spa3r.model.patch_encoder import VGGT
+from spa3r.model.psfm import Spa3R
 
 root = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location('model_picture', root/'tools/model_picture.py')

@@ -7,14 +7,14 @@ from functools import partial
 import pytest,torch
 import torch.nn.functional as F
 from golden_io import card,load
-from spa3r.attention import Attention,Block,Rope2d,Transformer,grid_positions
-from spa3r.cameras import Cameras,decode_pose,encode_pose,inv_se3,patch_rays,project,rigid,scale_intrinsics,transform,unproject
-from spa3r.latent_bottleneck import LatentBottleneck
-from spa3r.views import Views
-from spa3r.patch_encoder import VGGT,VGGTConfig,normalise
-from spa3r.teachers import DINOv3,VGGTTeacher
-from spa3r.prope import Prope
-from spa3r.psfm import Spa3R,Spa3RConfig,official_name,psfm_loss
+from spa3r.model.attention import Attention,Block,Rope2d,Transformer,grid_positions
+from spa3r.model.cameras import Cameras,decode_pose,encode_pose,inv_se3,patch_rays,project,rigid,scale_intrinsics,transform,unproject
+from spa3r.model.latent_bottleneck import LatentBottleneck
+from spa3r.data.batches import Views
+from spa3r.model.patch_encoder import VGGT,VGGTConfig,normalise
+from spa3r.teachers.teachers import DINOv3,VGGTTeacher
+from spa3r.model.prope import Prope
+from spa3r.model.psfm import Spa3R,Spa3RConfig,official_name,psfm_loss
 
 ATOL = 1e-4  # activations, absolute; pixels relative to the largest
 worst = {}  # kind -> largest difference seen, printed at the end

@@ -1,9 +1,9 @@
 "Parity of the adapter with numbers recorded from the official code: file g, beside the d and f it was recorded with (test_parity tells where from)"
 import torch
 from golden_io import load
-from spa3r.adapter import CrossFusion,fuse
-from spa3r.teachers import VGGTTeacher
-from spa3r.views import Views
+from spa3r.model.adapter import CrossFusion,fuse
+from spa3r.teachers.teachers import VGGTTeacher
+from spa3r.data.batches import Views
 from test_parity import ATOL,check,recorded_student,recorded_vggt,weights
 
 def recorded_fusion(ts, c):

@@ -3,15 +3,15 @@ import json,os,shutil,signal,subprocess,sys,time
 from dataclasses import fields
 from pathlib import Path
 import pytest,torch
-import spa3r.baselines as b
-from spa3r.chat import load_chat
-from spa3r.core import UserError,check_outputs,limits_of
-from spa3r.evaluate import SHIPPED,ask_id,beside,with_film
-from spa3r.finetune import TuneConfig
-from spa3r.live import _stranger,check_address
-from spa3r.loop import TrainConfig,checkpoints,fit
-from spa3r.patch_encoder import VGGTConfig
-from spa3r.psfm import Spa3RConfig
+import spa3r.bench.baselines as b
+from spa3r.language.chat import load_chat
+from spa3r.util.core import UserError,check_outputs,limits_of
+from spa3r.bench.evaluate import SHIPPED,ask_id,beside,with_film
+from spa3r.train.finetune import TuneConfig
+from spa3r.view.live import _stranger,check_address
+from spa3r.train.loop import TrainConfig,checkpoints,fit
+from spa3r.model.patch_encoder import VGGTConfig
+from spa3r.model.psfm import Spa3RConfig
 from small_run import SIZE,small
 
 here = Path(__file__).parent
@@ -62,10 +62,10 @@ def test_python_in_a_model_folder_is_never_run(tmp_path, part, monkeypatch):
 def test_a_torchvision_of_another_torch_is_set_aside(tmp_path):
     (tmp_path/'torchvision').mkdir()
     (tmp_path/'torchvision'/'__init__.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    r = python('import spa3r.finetune,spa3r.chat,transformers; from transformers import PreTrainedModel; print(transformers.utils.is_torchvision_available())', PYTHONPATH=str(tmp_path))
+    r = python('import spa3r.train.finetune,spa3r.language.chat,transformers; from transformers import PreTrainedModel; print(transformers.utils.is_torchvision_available())', PYTHONPATH=str(tmp_path))
     assert r.returncode==0 and r.stdout.strip()=='False', r.stderr[-2000:]
     assert r.stderr.count('torchvision does not work')==1 and 'pip install torch torchvision' in r.stderr and 'Traceback' not in r.stderr
-    for p in sorted((here.parent/'spa3r').glob('*.py')):  # whoever imports transformers asks first
+    for p in sorted((here.parent/'spa3r').rglob('*.py')):  # whoever imports transformers asks first
         s = p.read_text()
         if p.stem!='core' and ('from transformers' in s or 'import transformers' in s): assert 'spare_torchvision()' in s or 'import BASES' in s or 'PretrainedConfig' in s, p.name
 

@@ -1,6 +1,7 @@
 "The repository keeps its promises: order of imports, size of outputs, notebooks and modules in step, light imports, commands that answer"
 import ast,base64,json,os,re,shutil,subprocess,sys,time,tomllib
 from configparser import ConfigParser
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 import pytest
@@ -21,7 +22,7 @@ def source(c): return ''.join(c['source'])
 def default_exp(p):
     m = [re.search(r'^#\s*\|\s*default_exp\s+(\S+)', source(c), re.M) for c in cells(p) if c['cell_type']=='code']
     return next((o[1] for o in m if o), None)
-exported = [m for m in map(default_exp, nbs) if m]  # in reading order
+exported = [m for m in map(default_exp, nbs) if m]
 
 def run(*cmd, **kw):
     "Output of a command that must succeed"
@@ -45,10 +46,25 @@ def imported(mod):
             found |= {at, *(f'{at}.{a.name}' for a in n.names)}
     return {m for m in exported if f'spa3r.{m}' in found}
 
+layers = 'util model rooms data teachers probe view language bench train'.split()  # a package imports from itself and from those before it
+
+def test_every_module_is_in_a_layer():
+    assert {m.split('.')[0] for m in exported}==set(layers)
+    assert all(m.count('.')==1 for m in exported)
+
 @pytest.mark.parametrize('mod', exported)
-def test_imports_go_forward(mod):
-    pos = {m:i for i,m in enumerate(exported)}
-    for m in imported(mod): assert pos[m]<pos[mod], f'{mod} imports {m}, which comes later'
+def test_packages_import_only_from_layers_below(mod):
+    at = layers.index(mod.split('.')[0])
+    for m in imported(mod): assert layers.index(m.split('.')[0])<=at, f'{mod} imports {m}, which is in a layer above'
+
+def test_no_two_modules_need_each_other():
+    TopologicalSorter({m:imported(m)-{m} for m in exported}).prepare()  # a CycleError names them
+
+def test_notebooks_are_numbered_from_one_and_named_as_their_modules():
+    for folder in {p.parent for p in nbs if default_exp(p)}:
+        here = [p for p in nbs if p.parent==folder]
+        assert [p.name[:3] for p in here]==[f'{i+1:02}_' for i in range(len(here))]
+        for p in here: assert default_exp(p)==f'{folder.name}.{p.stem[3:]}', f'{place(p)} exports {default_exp(p)}'
 
 @pytest.mark.parametrize('p', nbs, ids=place)
 def test_outputs_are_small(p):
@@ -95,13 +111,11 @@ def test_notebooks_are_clean(tmp_path):
         process_write(warn_msg='', proc_nb=partial(clean_nb, clear_all=False, clean_ids=True), f_in=q)
         assert Path(q).read_text()==p.read_text(), f'{p.name} is not clean: run nbdev_clean'
 
-def test_every_notebook_is_in_the_sidebar_in_reading_order():
+def test_every_notebook_is_in_the_sidebar():
     import yaml
     web = yaml.safe_load((root/'nbs/_quarto.yml').read_text())['website']
     listed = [o for s in web['sidebar']['contents'] for o in ([s] if isinstance(s, str) else s['contents'])]
     assert sorted(listed)==sorted(map(place, nbs))
-    numbered = [o for o in listed if o[0].isdigit()]
-    assert numbered==sorted(numbered)
 
 # --- links
 
@@ -188,7 +202,7 @@ def test_public_names_have_a_docstring(p):
             assert ast.get_docstring(n), f'{dotted(p)}.{n.name} has no docstring'
 
 heavy = 'plotly open3d transformers nbdev accelerate torchvision viser av IPython matplotlib'.split()
-upto_viewer = exported[:exported.index('viewer')+1] if 'viewer' in exported else exported
+light = [m for m in exported if m.split('.')[0] not in ('language','bench') and m!='train.finetune']
 
 def test_imports_are_light():
     code = f'''if 1:
@@ -197,12 +211,12 @@ def test_imports_are_light():
         have = set(sys.modules)
         t = time.perf_counter()
         import spa3r
-        for m in {upto_viewer!r}: __import__('spa3r.'+m)
+        for m in {light!r}: __import__('spa3r.'+m)
         t = time.perf_counter()-t
         top = set(m.split('.')[0] for m in set(sys.modules)-have)
         print(json.dumps(dict(loaded=sorted(top & set({heavy!r})), seconds=t, n=len(set(sys.modules)-have))))'''
     r = json.loads(run(sys.executable, '-c', code, cwd=root).splitlines()[-1])
-    print(f"{len(upto_viewer)} modules add {r['seconds']:.2f} s and {r['n']} Python modules to import torch")
+    print(f"{len(light)} modules add {r['seconds']:.2f} s and {r['n']} Python modules to import torch")
     assert r['loaded']==[], f"importing spa3r loads {r['loaded']}"
 
 @pytest.mark.parametrize('cmd', commands)
@@ -214,7 +228,7 @@ def test_command_answers_help(cmd):
 
 def test_the_lines_of_the_readme_run_as_they_stand(tmp_path):
     from PIL import Image
-    from spa3r.rooms import render,sample_scenes
+    from spa3r.rooms.rooms import render,sample_scenes
     rgb = (render(*sample_scenes([3], 4))['rgb'][0]*255).byte().numpy()
     (tmp_path/'my_photos').mkdir()
     for i,o in enumerate(rgb): Image.fromarray(o).save(tmp_path/'my_photos'/f'{i}.png')
@@ -224,3 +238,16 @@ def test_the_lines_of_the_readme_run_as_they_stand(tmp_path):
     code = code.replace('field_figure(photo_scene', '_fig = field_figure(photo_scene')
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
     assert not r.returncode and 'cosine at hidden views' in r.stdout and '4 [] Figure' in r.stdout, r.stdout+r.stderr[-800:]
+
+def test_what_people_type_first_is_there_and_loaded_only_then():
+    code = '''if 1:
+        import sys,spa3r
+        assert not {'torch','numpy','transformers'} & set(sys.modules), 'import spa3r loads more than itself'
+        assert {'load','Spa3R','VGGT','Spa3VLM'}<=set(dir(spa3r))
+        student,teacher,folder = spa3r.load('exact')
+        assert type(student) is spa3r.Spa3R and folder.name=='exact'
+        assert spa3r.VGGT.__module__=='spa3r.model.patch_encoder' and spa3r.Spa3VLM.__module__=='spa3r.language.vlm'
+        try: spa3r.nothing
+        except AttributeError as e: assert 'nothing' in str(e)
+        else: raise AssertionError('there is no such name')'''
+    run(sys.executable, '-c', code, cwd=root)

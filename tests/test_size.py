@@ -6,18 +6,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from spa3r.convert import OFFICIAL
-from spa3r.core import UserError,pick_dtype
-from spa3r.patch_encoder import VGGT,VGGTConfig,resize_pos_embed
-from spa3r.pictures import Processor
-from spa3r.probes import load_student
-from spa3r.psfm import Spa3R,Spa3RConfig,psfm_loss
-from spa3r.scenes import resize_view
-from spa3r.spatial_encoder import SpatialEncoder
-from spa3r.teachers import VGGTTeacher,load_teacher
-from spa3r.training import pretrain,taught_by
-from spa3r.views import Views
-from spa3r import spatial_encoder as S
+from spa3r.language.convert import OFFICIAL
+from spa3r.util.core import UserError,pick_dtype
+from spa3r.model.patch_encoder import VGGT,VGGTConfig,resize_pos_embed
+from spa3r.language.processor import Processor
+from spa3r.probe.probes import load_student
+from spa3r.model.psfm import Spa3R,Spa3RConfig,psfm_loss
+from spa3r.data.scenes import resize_view
+from spa3r.language.spatial_encoder import SpatialEncoder
+from spa3r.teachers.teachers import VGGTTeacher,load_teacher
+from spa3r.train.pretrain import pretrain,taught_by
+from spa3r.data.batches import Views
+from spa3r.language import spatial_encoder as S
 from tiny_qwen import images,picture,tokenizer
 
 bf16,f32 = torch.bfloat16,torch.float32
@@ -111,7 +111,7 @@ def test_settles_on_a_second_device():
     code = """import os,torch,second_device
 keep = second_device.set_up()
 torch.set_num_threads(1)
-from spa3r.spatial_encoder import SpatialEncoder
+from spa3r.language.spatial_encoder import SpatialEncoder
 imgs,enc = torch.rand(2, 3, 28, 42),SpatialEncoder.from_pretrained('nano')
 with torch.no_grad(): near,far = enc(imgs),enc(imgs.to('far'))
 print(next(enc.parameters()).device.type, far.device.type, far.dtype, ((far.cpu()-near).norm()/near.norm()).item()<1e-4, flush=True)
@@ -174,7 +174,7 @@ RUN = dict(nano=True, steps=1, images=4, images_device=4, v_min=4, v_max=4, grid
 @pytest.mark.filterwarnings('ignore:left out by name')
 def test_init_from_official_weights_has_the_official_teacher(official, tmp_path, monkeypatch, asked, norm, asymmetric):
     "Norm and passes come from the configuration unless options say otherwise; what is saved says what was done"
-    from spa3r import training as T
+    from spa3r.train import pretrain as T
     made = []
     def spy(*args, **kw):
         made.append(load_teacher(*args, **kw))

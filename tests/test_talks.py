@@ -3,10 +3,10 @@ import json,os
 import numpy as np, pytest
 from PIL import Image
 pytest.importorskip('transformers')
-from spa3r import benchmark as bm
-from spa3r.core import UserError
-from spa3r.finetune import Broken,Collator,FileTalks,TuneConfig,layout,nano_qwen,open_talks,read_talks
-from spa3r.pictures import SPECIAL
+from spa3r.bench import questions_data as bm
+from spa3r.util.core import UserError
+from spa3r.train.finetune import Broken,Collator,FileTalks,TuneConfig,layout,nano_qwen,open_talks,read_talks
+from spa3r.language.processor import SPECIAL
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
@@ -62,7 +62,7 @@ def test_marks_and_endings(folder, name, encoding):
     with pytest.raises(UserError, match='UTF-8'): read_talks(write(folder, [row()], name, encoding='utf-16'))
 
 def test_a_panorama_in_a_conversation(folder, collator):
-    from spa3r.pictures import Processor
+    from spa3r.language.processor import Processor
     Image.new('RGB', (900,120)).save(folder/'pano.jpg')
     t = FileTalks(read_talks(write(folder, [row(q='Same?', images=['p0.jpg','pano.jpg']), row()])))
     eyes = Collator(Processor(collator.processor.tokenizer, collator.processor.images, view=(56,14)))

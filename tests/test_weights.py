@@ -2,12 +2,12 @@
 import hashlib,json
 from pathlib import Path
 import pytest
-from spa3r.chat import load_chat
-from spa3r.probes import WEIGHTS,evaluate_field,load_student
-from spa3r.questions import room_questions
-from spa3r.rooms import HELD_OUT
-from spa3r.vsibench import prompt
-from spa3r.watching import room_frames
+from spa3r.language.chat import load_chat
+from spa3r.probe.probes import WEIGHTS,evaluate_field,load_student
+from spa3r.rooms.questions import room_questions
+from spa3r.rooms.rooms import HELD_OUT
+from spa3r.bench.scoring import prompt
+from spa3r.rooms.visibility import room_frames
 
 HERE = Path(__file__).parent
 

@@ -1,10 +1,10 @@
 "Qwens of random weights, a tokenizer of bytes, and a spatial encoder to go with them: small enough for tests"
 import torch
-from spa3r.patch_encoder import VGGT,VGGTConfig
-from spa3r.psfm import Spa3R,Spa3RConfig
-from spa3r.teachers import VGGTTeacher
-from spa3r.pictures import SPECIAL,make_tokenizer
-from spa3r.vlm import SpatialEncoder
+from spa3r.model.patch_encoder import VGGT,VGGTConfig
+from spa3r.model.psfm import Spa3R,Spa3RConfig
+from spa3r.teachers.teachers import VGGTTeacher
+from spa3r.language.processor import SPECIAL,make_tokenizer
+from spa3r.language.vlm import SpatialEncoder
 
 def tokenizer(): return make_tokenizer(['How many chairs are there in this room?'], 256+20+len(SPECIAL))
 

@@ -11,7 +11,7 @@ import ast,base64,html,json,os,re,shutil,subprocess,sys,warnings
 from pathlib import Path
 from posixpath import dirname,join,normpath,relpath
 from textwrap import indent
-from spa3r.core import UserError,command
+from spa3r.util.core import UserError,command
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path: sys.path.append(str(ROOT))  # settings.ini names the processors as `tools.docs:...`

@@ -9,7 +9,7 @@ from PIL import Image
 root = Path(__file__).resolve().parents[1]
 sys.path.append(str(root/'tests'))
 from browser import browser
-from spa3r.page import demo
+from spa3r.view.page import demo
 
 def frame(page, width=600):
     "What is on the screen now, small"

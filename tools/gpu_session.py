@@ -32,7 +32,7 @@ def script(*args, **kw):
 def tests(a):
     "The tests that need a GPU: renderer and cameras agree with the CPU, commands come out much the same"
     names = 'cpu_and_gpu' if a.tiny else 'gpu'
-    said = script('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs', '-k', names, 'tests/test_rooms.py', 'tests/test_cameras.py', *[] if a.tiny else ['tests/test_devices.py'])
+    said = script('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs', '-k', names, 'tests/rooms/test_rooms.py', 'tests/model/test_cameras.py', *[] if a.tiny else ['tests/test_devices.py'])
     tell(**{k:int(n) for n,k in re.findall(r'(\d+) (passed|failed|skipped|error)', said)})
 
 def seconds(f, device, repeats=3):
@@ -58,8 +58,8 @@ def rate(run, steps, images):
 
 def nano(a):
     "How many images a second the laptop's models learn from, by batch and workers; then a patch encoder from pictures of rooms alone, in the time that is left"
-    from spa3r.teaching import teach
-    from spa3r.training import pretrain
+    from spa3r.train.teach_vggt import teach
+    from spa3r.train.pretrain import pretrain
     start,common = time.perf_counter(),dict(device=a.device, quiet=True)
     with tempfile.TemporaryDirectory() as d:
         def one(f, name, n, steps, **kw):
@@ -86,11 +86,11 @@ def step(a):
 def spatial(a):
     "Photographs into latents: 8 and 32 frames, in float32 and in bfloat16"
     import torch
-    from spa3r.patch_encoder import VGGT,VGGTConfig
-    from spa3r.psfm import Spa3R,Spa3RConfig
-    from spa3r.spatial_encoder import SpatialEncoder
-    from spa3r.teachers import VGGTTeacher
-    from spa3r.views import Views
+    from spa3r.model.patch_encoder import VGGT,VGGTConfig
+    from spa3r.model.psfm import Spa3R,Spa3RConfig
+    from spa3r.language.spatial_encoder import SpatialEncoder
+    from spa3r.teachers.teachers import VGGTTeacher
+    from spa3r.data.batches import Views
     vggt,student,hw = (VGGTConfig.nano,Spa3RConfig.nano,(28,28)) if a.tiny else (VGGTConfig,Spa3RConfig,(392,518))
     for dtype in (torch.float32,torch.bfloat16):
         with torch.device(a.device): net,s = VGGT(vggt(heads=())),Spa3R(student(geo_channels=2*vggt().dim, sem_channels=0))
@@ -105,7 +105,7 @@ def tune(a):
     from transformers import Qwen2_5_VLForConditionalGeneration as Qwen
     sys.path.insert(0, str(ROOT/'benchmarks'))
     from prefix_reuse import grown
-    from spa3r.finetune import Collator,RoomTalks,inputs_apart,nano_qwen
+    from spa3r.train.finetune import Collator,RoomTalks,inputs_apart,nano_qwen
     toy,p = nano_qwen(2)
     with torch.device(a.device): model = Qwen(toy.config if a.tiny else grown(toy.config))
     model.model.visual.requires_grad_(False)
@@ -132,13 +132,13 @@ def resume(a):
     "Two steps of pre-training from photographs, killed after the first and started again"
     import numpy as np, torch
     from PIL import Image
-    from spa3r.patch_encoder import VGGT,VGGTConfig
+    from spa3r.model.patch_encoder import VGGT,VGGTConfig
     with tempfile.TemporaryDirectory() as d:
         for i in range(24):
             (p := Path(d)/f'photos/scene{i%2}/{i//2}.jpg').parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.random.default_rng(i).integers(0, 255, (6,8,3), np.uint8)).resize((56,42) if a.tiny else (640,480), Image.BICUBIC).save(p)
         with torch.device(a.device): VGGT((VGGTConfig.nano if a.tiny else VGGTConfig)(heads=('camera','depth'))).save_pretrained(f'{d}/teacher')
-        (start := Path(d)/'start.py').write_text('from spa3r.training import pretrain\npretrain()\n')
+        (start := Path(d)/'start.py').write_text('from spa3r.train.pretrain import pretrain\npretrain()\n')
         nano = ['--nano','--width','56'] if a.tiny else []
         command = [sys.executable, str(start), *nano, '--out', f'{d}/run', '--data', f'{d}/photos', '--teacher', f'{d}/teacher',
             *'--steps 2 --images 24 --images_device 24 --v_min 12 --v_max 12 --save_every 1 --eval_every 0 --quiet --device'.split(), a.device]

@@ -8,9 +8,9 @@ import sys
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from spa3r.patch_encoder import VGGTConfig
-from spa3r.psfm import Spa3RConfig,n_context
-from spa3r.scenes import view_hw
+from spa3r.model.patch_encoder import VGGTConfig
+from spa3r.model.psfm import Spa3RConfig,n_context
+from spa3r.data.scenes import view_hw
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/'nbs'/'images'

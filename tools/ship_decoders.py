@@ -3,8 +3,8 @@
     python tools/ship_decoders.py [exact nano]
 """
 import sys
-from spa3r.onnx_decoder import export_decoder, export_eyes
-from spa3r.probes import WEIGHTS, load_student
+from spa3r.view.onnx_decoder import export_decoder, export_eyes
+from spa3r.probe.probes import WEIGHTS, load_student
 
 for name in sys.argv[1:] or ['exact', 'nano']:
     student, teacher, _ = load_student(name)

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText
 from ship_weights import ROOT, curve
-from spa3r.chat import load_chat
-from spa3r.core import atomic_write
-from spa3r.evaluate import evaluate, result_text
-from spa3r.pictures import Processor
-from spa3r.questions import room_questions
-from spa3r.rooms import HELD_OUT
-from spa3r.vlm import processor_fields  # gives `Processor.from_pretrained`
-from spa3r.vsibench import prompt
-from spa3r.watching import room_frames
+from spa3r.language.chat import load_chat
+from spa3r.util.core import atomic_write
+from spa3r.bench.evaluate import evaluate, result_text
+from spa3r.language.processor import Processor
+from spa3r.rooms.questions import room_questions
+from spa3r.rooms.rooms import HELD_OUT
+from spa3r.language.vlm import processor_fields  # gives `Processor.from_pretrained`
+from spa3r.bench.scoring import prompt
+from spa3r.rooms.visibility import room_frames
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -8,11 +8,11 @@ trained on a patch encoder of its own brings it along as NAME/teacher.
 import argparse, json, subprocess
 from pathlib import Path
 import torch
-from spa3r.core import atomic_write
-from spa3r.gates import format_parts, format_table, probe, worth
-from spa3r.onnx_decoder import export_decoder
-from spa3r.patch_encoder import VGGT
-from spa3r.psfm import Spa3R
+from spa3r.util.core import atomic_write
+from spa3r.probe.gates import format_parts, format_table, probe, worth
+from spa3r.view.onnx_decoder import export_decoder
+from spa3r.model.patch_encoder import VGGT
+from spa3r.model.psfm import Spa3R
 
 ROOT = Path(__file__).parent.parent/'spa3r'/'weights'
 

@@ -1,0 +1,229 @@
+"Laws of spa3r.util.core"
+import json,os,random,runpy,subprocess,sys
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np, pytest, torch
+from safetensors.torch import load_file,save_file
+from spa3r.util.core import HubModel,UserError,atomic_write,command,pick_device,pick_dtype,read_tensors,set_seed,with_cfg
+
+@dataclass(frozen=True)
+class Cfg:
+    dim:int=64 # Width of everything
+    flat:bool=False # Leave out the third dimension
+
+@command
+@with_cfg(Cfg)
+def go(
+    data:str='rooms', # Folder of scenes
+    **kwargs):
+    "Try a configuration"
+    cfg = Cfg(**kwargs)
+    if cfg.dim<0: raise UserError(f'width {cfg.dim}\nis negative: give a positive one')
+    if cfg.dim==0: raise KeyboardInterrupt
+    if cfg.dim==1: raise ZeroDivisionError
+    if cfg.dim==7: print(data, cfg)
+    return data,cfg
+
+@pytest.fixture
+def cmd(tmp_path, monkeypatch, capsys):
+    "Run `go` as an installed console script would; gives exit status, stdout, stderr"
+    p = tmp_path/'go'
+    p.write_text(f"import sys\nfrom {__name__} import go\nif __name__=='__main__': sys.exit(go())\n")
+    monkeypatch.setenv('COLUMNS', '200')
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [str(p), *args])
+        with pytest.raises(SystemExit) as e: runpy.run_path(str(p), run_name='__main__')
+        return e.value.code or 0, *capsys.readouterr()
+    return run
+
+@command
+@with_cfg(Cfg)
+def given(
+    data:str='rooms', # Scenes
+    **kwargs):
+    "Print the options that were given"
+    print(sorted(kwargs))
+
+def test_options_not_given_are_left_to_the_function(cmd, monkeypatch):
+    "Presets need to know what was asked for: `--dim` with its default value is asked for, no `--dim` is not"
+    monkeypatch.setattr(sys.modules[__name__], 'go', given)
+    assert cmd()[:2]==(0, '[]\n')
+    assert cmd('--dim', str(Cfg().dim))[:2]==(0, "['dim']\n")
+
+def draws(): return random.random(),np.random.rand(),torch.rand(1).item()
+
+@pytest.mark.parametrize('seed', [0, 1, 10**9+7, 2**32+5, 2**40])
+def test_same_seed_same_numbers(seed):
+    set_seed(seed)
+    a,b = draws(),draws()
+    assert all(x!=y for x,y in zip(a, b))
+    set_seed(seed)
+    assert draws()==a
+    set_seed(2**70)
+    set_seed(seed+1)
+    assert all(x!=y for x,y in zip(draws(), a))
+
+def test_device_and_dtype():
+    assert pick_device('cpu')==torch.device('cpu') and pick_dtype('cpu') is torch.float32
+    assert pick_device().type==('cuda' if torch.cuda.is_available() else 'cpu')
+    for name in ('cuda:77', 'abacus'):
+        with pytest.raises(UserError, match=name): pick_device(name)
+    with pytest.raises(UserError, match='CUDA_VISIBLE_DEVICES'): pick_device('cuda:0', numbered=False)
+
+def test_command_is_still_a_function():
+    assert go()==('rooms', Cfg())
+    assert go('here', dim=3)==('here', Cfg(3))
+    with pytest.raises(UserError): go(dim=-1)
+    with pytest.raises(TypeError): go(width=3)
+
+def test_command_options_and_help(cmd):
+    assert cmd('--data', 'there', '--dim', '7', '--flat')==(0, 'there Cfg(dim=7, flat=True)\n', '')
+    assert cmd()==(0, '', '')  # what the function returns is no exit status
+    rc,out,_ = cmd('--help')
+    assert rc==0
+    for s in ('Try a configuration', 'Folder of scenes', 'Width of everything', 'default: 64'): assert s in out
+    assert cmd('--width', '3')[0]==2
+
+def test_command_says_what_is_wrong_in_one_line(cmd):
+    assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')
+    assert cmd('--dim', '0')==(130, '', 'go: stopped\n')
+
+def test_a_bug_keeps_its_traceback(cmd):
+    with pytest.raises(ZeroDivisionError): cmd('--dim', '1')
+
+def test_command_in_its_own_process(tmp_path):
+    (tmp_path/'go.py').write_text("from spa3r.util.core import *\n@command\ndef go(n:int=1): raise UserError('no such thing')\ngo()\n")
+    r = subprocess.run([sys.executable, str(tmp_path/'go.py')], capture_output=True, text=True)
+    assert (r.returncode, r.stdout, r.stderr)==(2, '', 'go.py: no such thing\n')
+
+def test_atomic_write_all_or_nothing(tmp_path):
+    p = tmp_path/'deep'/'er'/'a.txt'
+    assert atomic_write(p, lambda q: q.write_text('old'))==p and p.read_text()=='old'
+    def half(q):
+        q.write_text('ne')
+        raise OSError('disk full')
+    with pytest.raises(OSError): atomic_write(p, half)
+    assert p.read_text()=='old' and [o.name for o in p.parent.iterdir()]==['a.txt']
+    seen = []
+    atomic_write(p, lambda q: (q.write_text('new'), seen.append((q.parent==p.parent, q.suffix, p.read_text()))))
+    assert p.read_text()=='new' and seen==[(True, '.txt', 'old')]
+    atomic_write(tmp_path/'t.pt', lambda q: torch.save(torch.arange(3), q))
+    assert torch.load(tmp_path/'t.pt', weights_only=True).tolist()==[0,1,2]
+
+def test_with_cfg_leaves_out_fields():
+    import inspect
+    f = with_cfg(Cfg, but='flat')(lambda data, **kwargs: None)
+    assert list(inspect.signature(f).parameters)==['data', 'dim']
+
+def test_import_is_light():
+    code = "import sys, torch, spa3r.util.core, spa3r.model.cameras; print([m for m in ('matplotlib','plotly','open3d','transformers','nbdev') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()=='[]'
+
+# ---- loading
+
+@dataclass(frozen=True)
+class Sizes: n:int=3
+
+class Net(torch.nn.Module, HubModel):
+    "A table that no file holds, a buffer that files hold, and parameters of several kinds"
+    Config = Sizes
+    def __init__(self, cfg=Sizes()):
+        super().__init__()
+        self.cfg,self.line,self.names = cfg,torch.nn.Linear(cfg.n, cfg.n),torch.nn.Embedding(cfg.n, 2)
+        self.norm,self.token = torch.nn.LayerNorm(cfg.n),torch.nn.Parameter(torch.randn(cfg.n)*.02)
+        self.register_buffer('table', torch.arange(cfg.n)**2, persistent=False)
+        self.register_buffer('mean', torch.zeros(cfg.n))
+
+def parts(folder, state, cut=3):
+    "Weights in two parts with an index"
+    names,where = list(state),{}
+    for i,ks in enumerate((names[:cut], names[cut:])):
+        save_file({k:state[k] for k in ks}, folder/f'model-{i}.safetensors')
+        where |= {k:f'model-{i}.safetensors' for k in ks}
+    (folder/'model.safetensors.index.json').write_text(json.dumps(dict(metadata={}, weight_map=where)))
+    return where
+
+def test_nothing_is_drawn_before_loading(tmp_path, monkeypatch):
+    "Every tensor is the file's, tables that no file holds are right, and chance is where it was"
+    net = Net(Sizes(5))
+    net.mean.fill_(7)
+    net.save_pretrained(tmp_path)
+    def drawn(*args, **kwargs): raise AssertionError('a parameter was drawn, to be thrown away')
+    for k in ('uniform_','normal_'): monkeypatch.setattr(torch.Tensor, k, drawn)  # what `nn.init` draws with
+    with pytest.raises(AssertionError, match='thrown away'): Net()
+    again = Net.from_pretrained(tmp_path)
+    monkeypatch.undo()
+    assert all(torch.equal(a, net.state_dict()[k]) for k,a in again.state_dict().items())
+    assert again.table.tolist()==[0,1,4,9,16] and not again.training
+    assert all(type(p) is torch.nn.Parameter and p.requires_grad and p.dtype==torch.float32 for p in again.parameters())
+    again.line.weight.data.add_(1)  # a private page: the file stays as it is
+    assert torch.equal(load_file(tmp_path/'model.safetensors')['line.weight'], net.line.weight)
+
+def test_weights_are_in_memory_once(tmp_path):
+    "Loading takes the memory of nothing but what is used"
+    code = f"""import resource,torch
+from test_core import Net,Sizes
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+net = Net.from_pretrained({str(tmp_path)!r})
+loaded = peak()
+net.line.weight.sum()
+print((loaded-before)//1000, (peak()-before)//1000)"""
+    Net(Sizes(6000)).save_pretrained(tmp_path)  # 144 MB
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    loaded,used = map(int, r.stdout.split())
+    assert loaded<200 and used<250, r.stdout+r.stderr  # every number has been looked at, where it lies in the file
+
+def test_half_precision_files_become_float32(tmp_path):
+    net = Net()
+    net.save_pretrained(tmp_path)
+    save_file({k:v.bfloat16() for k,v in net.state_dict().items()}, tmp_path/'model.safetensors')
+    again = Net.from_pretrained(tmp_path)
+    assert {v.dtype for v in again.state_dict().values()}=={torch.float32} and torch.equal(again.line.weight, net.line.weight.bfloat16().float())
+
+def test_weights_in_parts(tmp_path):
+    net = Net()
+    net.save_pretrained(tmp_path)
+    state = load_file(tmp_path/'model.safetensors')
+    parts(tmp_path, state)
+    with pytest.raises(UserError, match='one of the two is stale'): Net.from_pretrained(tmp_path)
+    (tmp_path/'model.safetensors').unlink()
+    again = Net.from_pretrained(tmp_path)
+    assert all(torch.equal(a, state[k]) for k,a in again.state_dict().items())
+    assert sorted(read_tensors(tmp_path, lambda k: k.startswith('line')))==['line.bias','line.weight']
+    (tmp_path/'model.safetensors.index.json').unlink()
+    assert read_tensors(tmp_path).keys()==state.keys()  # nobody says what belongs where, but everything is there
+    save_file(state, tmp_path/'model-0.safetensors')
+    with pytest.raises(UserError, match='and so has a file before it'): read_tensors(tmp_path)
+    save_file(state, tmp_path/'model.safetensors')
+    with pytest.raises(UserError, match='one of the two is stale'): read_tensors(tmp_path)
+
+@pytest.mark.parametrize('spoil,why', [
+    (lambda d,w: (d/'model-1.safetensors').unlink(), 'model-1.safetensors missing'),
+    (lambda d,w: w.pop('mean'), 'disagree about mean'),
+    (lambda d,w: w.update(extra='model-0.safetensors'), 'disagree about extra'),
+    (lambda d,w: w.update(mean='model-9.safetensors'), 'model-9.safetensors missing'),
+    (lambda d,w: w.update(mean=3), 'no index of weights')])
+def test_parts_that_do_not_make_a_whole(tmp_path, spoil, why):
+    net = Net()
+    (tmp_path/'config.json').write_text('{"n": 3}')
+    where = parts(tmp_path, {k:v.contiguous() for k,v in net.state_dict().items()})
+    spoil(tmp_path, where)
+    (tmp_path/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=where)))
+    with pytest.raises(UserError, match=why): Net.from_pretrained(tmp_path)
+
+def test_parts_are_loaded_strictly(tmp_path):
+    "What is missing, too much or of another shape is named, as in one file"
+    (tmp_path/'config.json').write_text('{"n": 3}')
+    state = {k:v.contiguous() for k,v in Net().state_dict().items()}
+    parts(tmp_path, {k:v for k,v in state.items() if k!='norm.bias'})
+    with pytest.raises(UserError, match='Missing.*norm.bias'): Net.from_pretrained(tmp_path)
+    parts(tmp_path, state|{'more':torch.zeros(1)})
+    with pytest.raises(UserError, match='Unexpected.*more'): Net.from_pretrained(tmp_path)
+    parts(tmp_path, state|{'mean':torch.zeros(4)})
+    with pytest.raises(UserError, match='size mismatch for mean'): Net.from_pretrained(tmp_path)
+    (tmp_path/'model-0.safetensors').write_bytes(b'no tensors')
+    with pytest.raises(UserError, match='model-0.safetensors cannot be read'): Net.from_pretrained(tmp_path)
+    for text in ('[]', '{"weight_map": 3}', 'no'):
+        (tmp_path/'model.safetensors.index.json').write_text(text)
+        with pytest.raises(UserError, match='no index of weights'): Net.from_pretrained(tmp_path)

@@ -8,10 +8,12 @@ __all__ = ['MOST', 'REPORTED', 'chance_answers', 'tenths', 'frequency_answers', 
 
 # %% ../../nbs/bench/02_baselines.ipynb #f32b7c81
 import random,re
+from array import array
 from collections import Counter,defaultdict
+from functools import lru_cache
+from sys import intern
 import numpy as np
-from tqdm import tqdm
-from .scoring import CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,TYPES,averages,letters,read,scene_of,score,totals
+from .scoring import CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,TYPES,averages,counted,letters,read,scene_of,score
 
 # %% ../../nbs/bench/02_baselines.ipynb #a3132059
 def chance_answers(
@@ -20,8 +22,8 @@ def chance_answers(
 )->list: # A text for each
     "Random guesses: any option, or the answer to any question of the same type"
     r,pool = random.Random(f'chance {seed}'),defaultdict(list)
-    for q in questions: pool[q['question_type']].append(str(q['ground_truth']))
-    return [r.choice(letters(q) if q['question_type'] in CHOICE else pool[q['question_type']]) for q in questions]
+    for q in counted(questions, 'answers to draw from'): pool[q['question_type']].append(intern(str(q['ground_truth'])))
+    return [r.choice(letters(q) if q['question_type'] in CHOICE else pool[q['question_type']]) for q in counted(questions, 'random guesses')]
 
 # %% ../../nbs/bench/02_baselines.ipynb #25259d1b
 MOST = 1000 # Answers of a type that are weighed against one another: the work grows with the questions, not with their square
@@ -35,24 +37,27 @@ def tenths(
     p = np.array([np.nan if (x := read(dict(question_type=NUMERIC[0]), a, parser)) is None else x for a in answers], float)[:,None]
     t = np.array(truths, float)
     with np.errstate(all='ignore'): off = np.where(t==0, np.where(p==0, 0, np.inf), abs(p-t)/t)
-    return sum((off<=1-x).astype(np.int64) for x in THRESHOLDS)
+    return sum((off<=1-x).astype(np.int8) for x in THRESHOLDS)
 
 def frequency_answers(
     questions:list, # All questions
     parser:str='lmms_eval', # How numbers are read
 )->list: # A text for each
     "Of each question type the one ground truth that scores best when it is always given"
-    of = defaultdict(list)
-    for q in questions: of[q['question_type']].append(q)
-    def best(qs):
-        truths = Counter(str(q['ground_truth']) for q in qs)  # score each distinct truth once, by how often it occurs
-        some,all_,n = [k for k,_ in truths.most_common(MOST)],list(truths),np.array(list(truths.values()))
-        if qs[0]['question_type'] in NUMERIC: worth = sum(tenths(some, all_[i:i+MOST], parser)@n[i:i+MOST] for i in range(0, len(all_), MOST))
-        else: worth = [sum(k*score({**qs[0], 'ground_truth':t}, a, parser) for t,k in truths.items()) for a in some]
+    of,types = defaultdict(Counter),[]
+    for q in counted(questions, 'frequent answers'):
+        types.append(intern(q['question_type']))
+        of[types[-1]][intern(str(q['ground_truth']))] += 1  # score each distinct truth once, by how often it occurs
+    def best(kind, truths):
+        some = [k for k,_ in truths.most_common(MOST)]
+        right = lambda a,t: score(dict(question_type=kind, ground_truth=t), a, parser)
+        all_,n = list(truths),np.array(list(truths.values()))
+        if kind in NUMERIC: worth = sum(tenths(some, all_[i:i+MOST], parser)@n[i:i+MOST] for i in range(0, len(all_), MOST))
+        else: worth = [sum(k*right(a, t) for t,k in truths.items()) for a in some]
         worth = dict(zip(some, worth))
         return max(sorted(some), key=lambda a: (worth[a], truths[a]))
-    const = {t:best(qs) for t,qs in of.items()}
-    return [const[q['question_type']] for q in questions]
+    const = {t:best(t, o) for t,o in of.items()}
+    return [const[t] for t in types]
 
 # %% ../../nbs/bench/02_baselines.ipynb #7a1741da
 def _words(q): return frozenset(re.findall(r'[a-z]+', ' '.join([q['question'],*(q['options'] or [])]).lower()))
@@ -73,10 +78,11 @@ def scene_folds(
     seed:int=0, # How they are cut
 )->list: # Number of the fold of each question; all questions of a scene are in the same
     "Cut the scenes into parts"
-    scenes = sorted({scene_of(q) for q in questions})
+    of = [intern(scene_of(q)) for q in counted(questions, 'scenes')]
+    scenes = sorted(set(of))
     random.Random(f'folds {seed}').shuffle(scenes)
     part = {s:i%folds for i,s in enumerate(scenes)}
-    return [part[scene_of(q)] for q in questions]
+    return [part[s] for s in of]
 
 # %% ../../nbs/bench/02_baselines.ipynb #d1de7413
 class _Known:
@@ -95,7 +101,7 @@ class _Known:
         "`alike` of a question and each of these, and their order"
         both = self.has[[self.at[w] for w in words if w in self.at]].sum(0, dtype=int)
         s = both/np.maximum(len(words)+self.sizes-both, 1)
-        return s,np.argsort(-s, kind='stable')
+        return s,np.argsort(-s, kind='stable').astype(np.int16)  # at most `MOST`
 
     def number(self, near):
         "What `frequency_answers` makes of some of them"
@@ -110,23 +116,24 @@ def blind_answers(
     seed:int=0, # How the scenes are cut
 )->list: # A text for each
     "Answer each question as the questions most like it were answered in other scenes; nothing is looked at"
-    fold,of = scene_folds(questions, folds, seed),defaultdict(list)
-    for i,q in enumerate(questions): of[q['question_type']].append(i)
+    fold = np.array(scene_folds(questions, folds, seed), int)
+    types = np.array([TYPES.index(q['question_type']) for q in counted(questions, 'types')], int)
+    @lru_cache(None)
     def known(t, f):
-        some = [i for i in of[t] if fold[i]!=f]
-        if len(some)>MOST: some = sorted(random.Random(f'known {seed} {t} {f}').sample(some, MOST))
+        some = np.flatnonzero((types==t)&(fold!=f)).tolist()
+        if len(some)>MOST: some = sorted(random.Random(f'known {seed} {TYPES[t]} {f}').sample(some, MOST))
         return _Known([questions[i] for i in some], parser)
-    sets = {o:known(*o) for o in dict.fromkeys(zip((q['question_type'] for q in questions), fold))}
-    def answer(q, f):
-        o = sets[q['question_type'],f]
-        s,near = o.alike(_words(q))
+    @lru_cache(4000)
+    def likest(t, f, words): return known(t, f).alike(words)  # many questions are asked in the same words
+    def answer(q, t, f):
+        o,(s,near) = known(t, f),likest(t, f, _words(q))
         if q['question_type'] in NUMERIC: return o.number(near[:k]) if len(near) else ''
         options = [x.partition('.')[2].strip() for x in q['options']]
         vote = dict.fromkeys(options, 0.)
         if len(near):
             for j in near[np.isin(o.right[near], options)][:k]: vote[str(o.right[j])] += float(s[j])
         return letters(q)[max(range(len(options)), key=lambda n: vote[options[n]])]
-    return [answer(q, f) for q,f in zip(tqdm(questions, 'blind guesses', unit=' questions', delay=3, mininterval=1, leave=False), fold)]
+    return [answer(q, t, f) for q,t,f in zip(counted(questions, 'blind guesses'), types.tolist(), fold.tolist())]
 
 # %% ../../nbs/bench/02_baselines.ipynb #012368c7
 _TINS,_GEOVR,_CAMP = 'Thinking in Space, arXiv 2412.14171','GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1'
@@ -147,14 +154,18 @@ REPORTED = {
 } # In percent, as their sources report them; None where nothing is reported
 
 # %% ../../nbs/bench/02_baselines.ipynb #4db3db69
-def _by_scene(*runs):
-    "{scene: {question type: [questions, sum of scores of each run]}}"
-    d = defaultdict(lambda: defaultdict(lambda: [0]+[0.]*len(runs)))
-    for i,rows in enumerate(runs):
-        for t,scene,s in ((r['question_type'],r['scene'],r['score']) for r in rows):
-            d[scene][t][0] += i==0
-            d[scene][t][i+1] += s
-    return d
+class _Sums:
+    "What rows add up to, in one pass: questions and scores of each scene and question type, (scenes, types)"
+    def __init__(self, rows):
+        scenes,at,scores,self.unread = {},array('q'),array('d'),0
+        for r in rows:
+            at.append(scenes.setdefault(r['scene'], len(scenes))*len(TYPES)+TYPES.index(r['question_type']))
+            scores.append(r['score'])
+            self.unread += not r.get('readable', True)
+        def added(w): return np.bincount(at, w, len(scenes)*len(TYPES)).reshape(-1, len(TYPES))
+        self.scenes,self.n,self.score,self.micro = scenes,added(None),added(scores),sum(scores)/max(len(scores), 1)
+
+    def averages(self): return averages({t:s/n for t,n,s in zip(TYPES, self.n.sum(0).tolist(), self.score.sum(0).tolist()) if n})
 
 # %% ../../nbs/bench/02_baselines.ipynb #0d31bebc
 def _random(seed):
@@ -165,14 +176,13 @@ def _random(seed):
     return r
 
 def _draws(*runs, n, seed):
-    "`averages` of each run for `n` draws of as many scenes as there are, the same scenes for all runs"
-    by,r = _by_scene(*runs),_random(f'bootstrap {seed}')
-    k,types = len(by),list(dict.fromkeys(t for o in by.values() for t in o))
-    x = np.array([[o.get(t, [0]*(len(runs)+1)) for t in types] for o in by.values()]).reshape(k, len(types), len(runs)+1)
-    x[...,1:] = np.round(10*x[...,1:], 6)  # scores are tenths: whole numbers add up without rounding
+    "`averages` of each of some `_Sums` for `n` draws of as many scenes as there are, the same scenes for all"
+    scenes,r = list(runs[0].scenes),_random(f'bootstrap {seed}')
+    k,tenths = len(scenes),[np.round(10*o.score[[o.scenes[s] for s in scenes]], 6) for o in runs]  # whole numbers add up without rounding
+    x = np.stack([runs[0].n, *tenths], -1)
     for _ in range(n):
         sums = np.tensordot(np.bincount((r.random_sample(k)*k).astype(int), minlength=k).astype(float), x, 1)
-        yield [averages({t:float(s[i]/s[0]/10) for t,s in zip(types, sums) if s[0]}) for i in range(1, len(runs)+1)]
+        yield [averages({t:float(s[i]/s[0]/10) for t,s in zip(TYPES, sums) if s[0]}) for i in range(1, len(runs)+1)]
 
 def _quantiles(xs, level):
     xs = sorted(xs)
@@ -186,8 +196,11 @@ def bootstrap(
     seed:int=0, # Which draws
 )->dict: # (low, high) of everything that `totals` gives
     "Confidence intervals of the averages: scenes are drawn with replacement"
-    draws = [d for d, in _draws(rows, n=n, seed=seed)]
-    return {k:_quantiles([d[k] for d in draws if k in d], level) for k in totals(rows)}
+    return _intervals(_Sums(rows), n, level, seed)
+
+def _intervals(sums, n, level=.95, seed=0):
+    draws = [d for d, in _draws(sums, n=n, seed=seed)]
+    return {k:_quantiles([d[k] for d in draws if k in d], level) for k in sums.averages()}
 
 # %% ../../nbs/bench/02_baselines.ipynb #6b0a833c
 def compare(
@@ -200,7 +213,8 @@ def compare(
     "How much better `a` is than `b`: the same scenes are drawn for both"
     ids = [{(r['scene'],r['id']) for r in o} for o in (a,b)]
     if ids[0]!=ids[1]: raise ValueError(f"{len(ids[0]-ids[1])} questions only in the first run and {len(ids[1]-ids[0])} only in the second: compare runs over the same questions")
-    ta,tb,draws = totals(a),totals(b),list(_draws(a, b, n=n, seed=seed))
+    sums = [_Sums(o) for o in (a,b)]
+    (ta,tb),draws = [o.averages() for o in sums],list(_draws(*sums, n=n, seed=seed))
     def one(k):
         d = [x[k]-y[k] for x,y in draws if k in x]
         low,high = _quantiles(d, level)
@@ -214,12 +228,11 @@ def summarise(
     n:int=1000, # Draws for the intervals
 )->dict: # scores and intervals in percent, questions of each type, unread: answers that could not be read, micro: the plain mean
     "Everything a table shows of one run, ready for JSON"
-    pct = lambda x: round(100*x, 4)
-    return dict(scores={k:pct(v) for k,v in totals(rows).items()},
-                intervals={k:[pct(o) for o in v] for k,v in bootstrap(rows, n).items()},
-                unread=sum(not r.get('readable', True) for r in rows), micro=pct(sum(r['score'] for r in rows)/len(rows)) if rows else None,
-                questions=dict(sorted(Counter(r['question_type'] for r in rows).items(), key=lambda o: TYPES.index(o[0]))),
-                scenes=len({r['scene'] for r in rows}))
+    sums,pct = _Sums(rows),lambda x: round(100*x, 4)
+    return dict(scores={k:pct(v) for k,v in sums.averages().items()},
+                intervals={k:[pct(o) for o in v] for k,v in _intervals(sums, n).items()},
+                unread=sums.unread, micro=pct(sums.micro) if sums.scenes else None,
+                questions={t:n for t,n in zip(TYPES, sums.n.sum(0).tolist()) if n}, scenes=len(sums.scenes))
 
 # %% ../../nbs/bench/02_baselines.ipynb #5ff1d19d
 def format_table(

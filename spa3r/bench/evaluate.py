@@ -13,15 +13,16 @@ import hashlib,json,os,subprocess,time
 from contextlib import ExitStack,contextmanager
 from functools import lru_cache
 from pathlib import Path
+from sys import intern
 import numpy as np
 import spa3r,torch
 from tqdm import tqdm
-from ..util.core import UserError,atomic_write,check_outputs,command,hold,one_line,pick_device,read_json,say
+from ..util.core import UserError,atomic_write,check_outputs,command,hold,pick_device,read_json,say
 from ..probe.probes import WEIGHTS
 from ..rooms.rooms import HELD_OUT
-from .scoring import PARSERS,TASKS,TITLES,TYPES,grade,prompt,scene_of
+from .scoring import PARSERS,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
 from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise
-from .questions_data import open_data,room_data
+from .questions_data import OnDisk,open_data,room_data
 
 # %% ../../nbs/bench/05_evaluate.ipynb #63b69cb7
 class AskedScene:
@@ -65,14 +66,15 @@ def choose(
     questions:list, # All questions
     tasks:str='', # Tasks or question types with commas between them; all if empty
     limit:int=0, # At most so many questions, scene by scene; 0: no limit
-)->list: # Those to ask
+)->OnDisk: # Those to ask, scene by scene
     "The questions of some tasks, or the first few"
     want = [t.strip() for t in tasks.split(',') if t.strip()]
     if odd := [t for t in want if t not in TASKS and t not in TYPES]: raise UserError(f"no task {', '.join(odd)}: there are {', '.join(dict.fromkeys([*TASKS,*TYPES]))}")
     types = {p for t in want for p in TASKS.get(t, (t,))} or set(TYPES)
-    kept = sorted((q for q in questions if q['question_type'] in types), key=scene_of)
+    scenes = [intern(scene_of(q)) if q['question_type'] in types else None for q in counted(questions, 'scenes')]
+    kept = sorted((i for i,s in enumerate(scenes) if s), key=scenes.__getitem__)
     if not kept: raise UserError(f"none of {len(questions)} questions is of {tasks}")
-    return kept[:limit] if limit>0 else kept
+    return OnDisk(questions[i] for i in counted(kept[:limit] if limit>0 else kept, 'in order'))
 
 # %% ../../nbs/bench/05_evaluate.ipynb #d96d139c
 def ask_id(q:dict)->str:
@@ -80,7 +82,7 @@ def ask_id(q:dict)->str:
     return hashlib.sha1(json.dumps([scene_of(q), q['id'], prompt(q), *([q['film']] if 'film' in q else [])]).encode()).hexdigest()[:16]
 
 SIMPLE = dict(chance=chance_answers, frequency=frequency_answers, blind=blind_answers,
-              oracle=lambda questions: [str(q['ground_truth']) for q in questions]) # Answerers that need no model: all questions -> a text for each
+              oracle=lambda questions: [intern(str(q['ground_truth'])) for q in counted(questions, 'ground truth')]) # Answerers that need no model: all questions -> a text for each
 
 def decided(
     questions:list, # All questions
@@ -210,9 +212,11 @@ def judge(
     model:str='', # Which of the runs is compared with the others
     draws:int=1000, # For the intervals
     **about, # What else belongs into the result
-)->dict: # about, runs, minus: comparisons, rows
+)->dict: # about, runs, minus: comparisons, rows (`OnDisk`)
     "Scores of several answerers over the same questions"
-    rows = {k:grade(questions, texts, parser) for k,texts in runs.items()}
+    def graded(k, texts): return OnDisk(r for i in counted(range(0, len(questions), 1000), f'judging {k}', unit='thousands')
+                                        for r in grade(questions[i:i+1000], texts[i:i+1000], parser))
+    rows = {k:graded(k, texts) for k,texts in runs.items()}
     minus = {k:{t:{n:x if n=='p' else 100*x for n,x in d.items()} for t,d in compare(rows[model], r, draws).items()}
              for k,r in rows.items() if k!=model} if model else {}
     return dict(about=dict(about, parser=parser, model=model, questions=len(questions), scenes=len({scene_of(q) for q in questions})),
@@ -270,7 +274,7 @@ def save_result(
             f.write(json.dumps({k:v for k,v in result.items() if k!='rows'}, indent=1)[:-2]+',\n "rows": {')
             for i,(name,rows) in enumerate(result['rows'].items()):
                 f.write(f"{','*(i>0)}\n  {json.dumps(name)}: [")
-                f.writelines(f"{','*(j>0)}\n   {json.dumps(r)}" for j,r in enumerate(rows))
+                f.writelines(f"{','*(j>0)}\n   {rows.line(j)}" for j in counted(range(len(rows)), f'writing {name}', unit='rows'))
                 f.write('\n  ]')
             f.write('\n }\n}')
     atomic_write(out, write)

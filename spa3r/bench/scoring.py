@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['NUMERIC', 'DIRECTIONS', 'CHOICE', 'TYPES', 'TASKS', 'TITLES', 'PRE', 'POST_CHOICE', 'POST_NUMBER', 'THOUGHTS',
            'PARSERS', 'THRESHOLDS', 'prompt', 'letters', 'first_word', 'without_thoughts', 'first_word_number',
-           'words_value', 'extracted_number', 'read', 'mra', 'score', 'averages', 'scene_of', 'grade', 'totals']
+           'words_value', 'extracted_number', 'read', 'mra', 'score', 'averages', 'scene_of', 'counted', 'grade',
+           'totals']
 
 # %% ../../nbs/bench/01_scoring.ipynb #f8419987
 import re
 from collections import defaultdict
+from tqdm import tqdm
 
 # %% ../../nbs/bench/01_scoring.ipynb #8b5e8a14
 NUMERIC = ('object_counting','object_abs_distance','object_size_estimation','room_size_estimation')
@@ -162,6 +164,14 @@ def averages(
 def scene_of(q:dict)->str:
     "Name of the scene that a question is about, unique over data sets"
     return f"{q['dataset']}/{q['scene_name']}"
+
+def counted(
+    items, # Questions, or what is made of them
+    what:str, # Is done with them
+    unit:str='questions', # What they are
+): # The same
+    "Things one after the other, with a bar if that takes more than three seconds: there may be a million"
+    return tqdm(items, what, unit=f' {unit}', delay=3, mininterval=1, leave=False)
 
 def grade(
     questions:list, # Questions

@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..util.core import UserError,hub_model,hub_part,pick_dtype
-from .processor import Processor,pictures
+from .processor import Processor,check_words,pictures
 from .vlm import BASES
 
 # %% ../../nbs/language/04_chat.ipynb #49193972
@@ -119,6 +119,7 @@ def ask(self:Chat,
 class OtherChat(Chat):
     "Any other image-and-text model of transformers, with a processor of its own kind"
     def around(self, n, question):
+        check_words(question, self.system)
         user = dict(role='user', content=[dict(type='image')]*n+[dict(type='text', text=question)])
         said = [dict(role='system', content=[dict(type='text', text=self.system)]), user]
         head,_,tail = self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False).rpartition(question)

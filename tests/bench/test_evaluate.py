@@ -46,9 +46,10 @@ def test_questions_from_files(tmp_path, monkeypatch, suffix):
     if suffix=='.parquet':
         monkeypatch.setitem(sys.modules, 'pyarrow', None)
         with pytest.raises(UserError, match='pip install pyarrow'): bm.read_questions(path)
-        table = lambda p: SimpleNamespace(to_pylist=lambda: json.loads(Path(p).read_text()))  # pyarrow, as far as it is used
-        monkeypatch.setitem(sys.modules, 'pyarrow', SimpleNamespace(parquet=SimpleNamespace(read_table=table)))
-        monkeypatch.setitem(sys.modules, 'pyarrow.parquet', SimpleNamespace(read_table=table))
+        batch = lambda p: SimpleNamespace(to_pylist=lambda: json.loads(Path(p).read_text()))  # pyarrow, as far as it is used
+        table = lambda p: SimpleNamespace(iter_batches=lambda: [batch(p)])
+        monkeypatch.setitem(sys.modules, 'pyarrow', SimpleNamespace(parquet=SimpleNamespace(ParquetFile=table)))
+        monkeypatch.setitem(sys.modules, 'pyarrow.parquet', SimpleNamespace(ParquetFile=table))
     assert bm.read_questions(path)==qs and bm.open_data(str(path))[0]==qs and bm.open_data(str(tmp_path) if suffix!='.json' else str(path))[0]==qs
 
 def test_published_tables(tmp_path, monkeypatch):
@@ -555,3 +556,43 @@ def test_command_with_a_spa3_vlm(tmp_path, capsys, monkeypatch, fusion):
     assert len(rows)==12 and len(watched)==len({o['scene'] for o in rows})
     alone = [c.answer(films.film(q, 3), v.prompt(q)) for q in (by[o['scene'],o['id']] for o in rows)]
     assert [o['answer'] for o in rows]==alone and len(set(alone))>1
+
+# --- many questions
+
+def many(path, n):
+    "Questions in a file, never in memory together"
+    with open(path, 'w') as f: f.writelines(json.dumps(question(i, f's{i//20}', v.TYPES[i%10], truth=str(i%40)))+'\n' for i in range(n))
+    return path
+
+def test_what_lies_on_disk_is_a_list(tmp_path):
+    qs = questions(30)
+    x = bm.OnDisk(qs)
+    assert len(x)==30 and x==qs and x[-1]==qs[-1] and x[3:9:2]==qs[3:9:2] and x[[5,1]]==[qs[5],qs[1]] and x!=qs[:-1] and x!=qs[::-1]
+    assert bm.OnDisk()==[] and list(x)==list(map(json.loads, map(x.line, range(30))))
+    with pytest.raises(IndexError): x[30]
+
+def test_memory_grows_by_less_than_a_question(tmp_path, monkeypatch):
+    "Ways of guessing, judged and written: what a question costs in memory is far less than the question"
+    import tracemalloc
+    from spa3r.bench import baselines
+    monkeypatch.setattr(baselines, 'MOST', 50)  # all types have more
+    def peak(n):
+        path = many(tmp_path/f'{n}.jsonl', n)
+        tracemalloc.start()
+        qs = e.choose(bm.open_data(str(path))[0])
+        e.save_result(e.judge(qs, {k:f(qs) for k,f in e.SIMPLE.items()}, draws=2), tmp_path/'o.json')
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(json.loads((tmp_path/'o.json').read_text())['rows']['blind'])==n
+        return most
+    peak(200)  # imports
+    small,large = peak(1000),peak(3000)
+    assert (large-small)/2000<300  # a question as a dictionary takes 700 bytes, with its four rows 3000
+
+def test_a_list_in_memory_is_judged_as_one_on_disk(tmp_path):
+    qs = questions(300)
+    disk = bm.read_questions(many(tmp_path/'q.jsonl', 300))
+    for f in e.SIMPLE.values(): assert f(list(disk))==f(disk)
+    texts = e.SIMPLE['blind'](qs)
+    a,b = e.judge(qs, {'a':texts}, draws=20),e.judge(bm.OnDisk(qs), {'a':texts}, draws=20)
+    assert a['runs']==b['runs'] and a['rows']['a']==b['rows']['a']==v.grade(qs, texts)

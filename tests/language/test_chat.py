@@ -156,3 +156,14 @@ def test_a_video_file(tmp_path, there):
     assert len(got)==4 and got[0].size==(84,56) and all(a<b for a,b in zip(level, level[1:]))
     c = chat(there, 'qwen2_5_vl', frames=4)
     assert c.answer(tmp_path/'a.mp4', ASKED[0])==c.answer(got, ASKED[0])
+
+@pytest.mark.parametrize('token', ['<|im_end|>','<|image_pad|>','<|vision_end|>','<|endoftext|>'])
+def test_a_token_that_somebody_types_is_refused_by_name(there, token):
+    c,typed = chat(there, next(iter(BASES))),f'What does {token} mean?'
+    other = OtherChat.__new__(OtherChat)
+    other.system = 'Be brief.'
+    for ask in (lambda: c.answer(SCENES[0], typed), lambda: c.ask(c.watch(SCENES[0]), ['Beds?',typed]), lambda: other.around(1, typed), lambda: c.processor.chat(1, 'Hm?', reply=token)):
+        with pytest.raises(UserError, match=r'in words, which a model takes for the token') as err: ask()
+        assert token in str(err.value)
+    c.system = token
+    with pytest.raises(UserError, match='in words'): c.watch(SCENES[0])

@@ -9,10 +9,10 @@ __all__ = ['PICTURES', 'VIDEOS', 'ROWS', 'natural', 'upright_size', 'view_hw', '
 
 # %% ../../nbs/data/01_scenes.ipynb #4cb3a16b
 import io,os,re,struct,unicodedata,warnings
-from collections import defaultdict
+from collections import Counter,defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property,partial
 from itertools import chain
 from pathlib import Path
 import numpy as np
@@ -115,16 +115,16 @@ def stack_views(
 def odd_shapes(
     sizes:list, # Width and height of each picture
     names:list, # What to call them
-    least:float=.6, # How low the lowest of a group may be, beside the tallest
-    share:float=.25, # How many may be odd
+    least:float=.56, # How low the lowest of a group may be, beside the tallest: 9:16 beside a square
+    share:float=.5, # So many or more odd ones are too many
 )->list: # Numbers of the odd ones
     "Pictures of too different a shape to be cropped like the others; too many of them are a `UserError`"
-    a = np.array([h/w for w,h in sizes])
+    a = np.array([min(h/w, 1) for w,h in sizes])  # as a view has it: at most a square
     s = np.sort(a)
     tallest = s[(np.arange(len(s))-np.searchsorted(s, least*s)).argmax()]
     odd = np.flatnonzero((a<least*tallest)|(a>tallest)).tolist()
-    if len(odd)>share*len(a):
-        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped like the rest: keep upright or lying pictures, not both")
+    if len(odd)>=share*len(a):
+        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped like the rest: keep pictures of one kind")
     return odd
 
 # %% ../../nbs/data/01_scenes.ipynb #10e72d7e
@@ -237,6 +237,8 @@ def read_photos(
         odd = odd_shapes([wh for *_,wh in good], [o for _,o,_ in good])
         left += [f"{_plain(good[i][1])}: of another shape than the rest" for i in odd]
         good = [o for i,o in enumerate(good) if i not in odd]
+        upright = [name for _,name,(w,h) in good if h>w]
+        if 0<len(upright)<len(good): left.append(f"{_some(upright, 4)}: upright among lying ones, what is above and below the middle {min(o.height for o,*_ in good)} rows")
     if len(good)<2: raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed" + (f"; left out {'; '.join(left)}" if left else ''))
     imgs,names,_ = zip(*_spread_out(good, n))
     return stack_views(list(imgs)),list(names),left
@@ -245,14 +247,14 @@ def read_photos(
 _NO_FILM = ('attached_pic','still_image','timed_thumbnails','dependent') # What a stream of pictures can be besides a film
 
 def _packets(box):
-    "Of each stream's pictures: when they are shown, for how long, are they hidden, can one jump there, (n, 4); and is all of the file there?"
+    "Of each stream's pictures: when they are shown, for how long, are they hidden, can one jump there, (n, 4); is no packet damaged, and how many seconds are missing of those that the header tells?"
     out,end,whole = defaultdict(list),0.,True
     for p in box.demux():
         t = p.dts if p.pts is None else p.pts
         if t is None or not p.size: continue
         end,whole = max(end, float((t+(p.duration or 0))*p.time_base)),whole and not p.is_corrupt
         if p.stream.type=='video': out[p.stream.index].append((t, p.duration or 0, p.is_discard, p.is_keyframe))
-    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole and end>(box.duration or 0)/1e6-.5  # as long as the header says, but for half a second
+    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole,(box.duration or 0)/1e6-end
 
 def _best(streams, packets):
     "The stream that is the film: not a cover, more than one picture, the default, the largest"
@@ -268,12 +270,13 @@ class Video:
     ):
         self.file,self.name = file if hasattr(file, 'read') else Path(file).expanduser(),name or str(file)
         with self._opened() as box:
-            packets,whole = _packets(box)
+            packets,whole,lost = _packets(box)
             s = _best(box.streams.video, packets)
-            if s is None and whole: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
+            if s is None and whole and lost<.5: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
             p = packets[s.index] if s else []
             self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
-            if not whole or self.counted and len(p)<s.frames: raise UserError(f"{self.name} is cut: it ends before its header says; get it again, or convert what is left of it")
+            cut = f'{lost:.1f} of {box.duration/1e6:.1f} s are' if lost>.5 else f'{s.frames-len(p)} of {s.frames} pictures are' if self.counted and len(p)<s.frames else 'the end of a picture is'
+            if not whole or not cut.startswith('the'): raise UserError(f"{self.name} is cut: {cut} missing; get it again, or convert what is left of it")
             key = p[:,3].argmax()  # nothing before it can be decoded
             seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
             if not len(seen): raise UserError(f"{self.name} shows no picture")
@@ -282,6 +285,8 @@ class Video:
             last = 1 if self.counted else seen[seen[:,0].argmax(),1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
             self.end = int(self.times[-1]+last)
             self.stream,self.unit,self.start = s.index,float(s.time_base),int(p[:,0].min())
+            step = float(np.median(np.diff(self.times)))*self.unit if len(self)>1 else np.inf
+            if lost>1.5*step: warnings.warn(f"{self.name} ends {lost:.2f} s before its header says: its last {round(lost/step)} pictures are missing", stacklevel=2)
             self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
 
     def __len__(self): return len(self.times)
@@ -414,18 +419,35 @@ class Scene:
         return upright_size(self.read(i))
 
 # %% ../../nbs/data/01_scenes.ipynb #de5eb49e
+def _or_none(f, *args):
+    try: return f(*args)
+    except Exception: return None
+
+def _same_size(img, wh):
+    "The picture, if it is as large as the others of its recording"
+    if (size := upright_size(img))!=wh: raise ValueError(f"{size[0]}x{size[1]}, while the recording is {wh[0]}x{wh[1]}")
+    return img
+
 class PhotoScene(Scene):
     "Photos in a folder, in natural order of their names"
     def __init__(self,
         folder:Path, # Where they are
         name:str='', # What to call the scene; default: as the folder
         interval:tuple=(1,3), # Fewest and most photos from one view to the next
+        alike:bool=False, # Are they frames of one camera? Then one of another size is broken
     ):
-        self.path,self.name,self.interval = Path(folder),name or Path(folder).name,interval
+        self.path,self.name,self.interval,self.alike = Path(folder),name or Path(folder).name,interval,alike
         self.names = np.array(_pictures_in(folder), dtype=str)  # an array: millions of names are cheap and shared by workers
     def __len__(self): return len(self.names)
     def where(self, i): return str(self.path/self.names[i])
-    def read(self, i): return _picture(self.where(i))
+    @cached_property
+    def usual(self):
+        "Size of most frames, as far as a few of them tell"
+        sizes = [s for i in _spread_out(range(len(self)), 9) if (s := _or_none(self.size, i))]
+        return Counter(sizes).most_common(1)[0][0] if sizes else None
+    def read(self, i):
+        img = _picture(self.where(i))
+        return _same_size(img, self.usual) if self.alike and self.usual else img
     def size(self, i):
         with open(self.where(i), 'rb') as f: return upright_size(_image(f))
 
@@ -484,7 +506,7 @@ class SensScene(Scene):
         with open(self.path, 'rb') as f:
             f.seek(at)
             data = f.read(k)
-        return Image.frombytes('RGB', self.wh, data) if self.codec==0 else _image(data)  # 0: raw, 1: PNG, 2: JPEG
+        return Image.frombytes('RGB', self.wh, data) if self.codec==0 else _same_size(_image(data), self.wh)  # 0: raw, 1: PNG, 2: JPEG
 
 # %% ../../nbs/data/01_scenes.ipynb #ca1939a8
 class VideoScene(Scene):
@@ -507,9 +529,20 @@ def _not_read(path, taken, left):
     "Add a line for what a reader leaves alone"
     if rest := [o for kind in _listed(path) for o in kind if o not in taken]: left.append(f"{_some(rest)}: not part of it")
 
+def _other_intrinsics(file, scene):
+    "A line if a file of intrinsics was made for pictures of another size; nothing here reads it, but other programs will"
+    K = _or_none(np.loadtxt, file) if file.is_file() and len(scene) else None
+    if K is None or K.ndim!=2 or not scene.usual: return []
+    centre,size = 2*K[:2,2],np.array(scene.usual)
+    if (abs(centre/size-1)<.25).all(): return []
+    return [f"{scene.name}/{file.parent.name}/{file.name} is for pictures of about {centre[0]:.0f}x{centre[1]:.0f}, the frames are {size[0]}x{size[1]}: not read here, cameras come from the pictures"]
+
 def _scannet_scene(folder):
     "Extracted frames where there are some, else the recording"
-    if (folder/'color').is_dir(): return PhotoScene(folder/'color', folder.name, (2,6))
+    if (folder/'color').is_dir():
+        scene = PhotoScene(folder/'color', folder.name, (2,6), alike=True)
+        scene.left = _other_intrinsics(folder/'intrinsic/intrinsic_color.txt', scene)
+        return scene
     if not (sens := _files(folder, ['.sens'])): raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
     if len(sens)>1: raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? Move the others")
     return SensScene(sens[0])
@@ -536,7 +569,7 @@ def _scannetpp_scene(dslr, name):
     "Undistorted photos of a scene"
     found = [o for o in (dslr/'undistorted_images', dslr/'resized_undistorted_images') if o.is_dir()]
     if not found: raise UserError(f"{name}: no undistorted_images in {dslr}" + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
-    return PhotoScene(found[0], name, (20,60))
+    return PhotoScene(found[0], name, (20,60), alike=True)
 
 def _scannetpp(path, split, left):
     "ScanNet++: the scenes that its list of the split names"

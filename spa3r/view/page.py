@@ -7,7 +7,7 @@ __all__ = ['SAID', 'SAID_EXACT', 'CAPTIONS', 'NUMBERS', 'OWN', 'NOTES', 'still',
            'measures_table', 'room_measures', 'demo', 'show']
 
 # %% ../../nbs/view/06_page.ipynb #b21b4951
-import base64,gzip,json,warnings
+import base64,gzip,html,json,tempfile,warnings
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from ..model.cameras import scale_intrinsics
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,say
+from ..data.batches import Views
 from ..data.scenes import given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import ExactTeacher
 from ..probe.measures import fit_prior
@@ -23,7 +24,7 @@ from ..probe.probes import WEIGHTS,load_student,view_side
 from ..probe.gates import aims,format_table,judge,unposed
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
-from .plots import FeaturePCA,cosine_map
+from .plots import FeaturePCA,cosine_map,to_img
 from .scene import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
 from .files import COLOURS,check_export,export_scene
 from .verdict import ABOUT,SENTENCE,TERMS,about_cameras,agreement,reprojection,scene_measures,verdict
@@ -407,18 +408,24 @@ def demo(
 
 # %% ../../nbs/view/06_page.ipynb #1d94891b
 def show(
-    what=None, # Folder of photos, pictures (v, 3, h, w) in 0..1, or None for a generated room
+    what=None, # Folder of photos, video file, pictures (v, 3, h, w) in 0..1, or `Views` that have them; None: a generated room
     out:str='field.html', # Page to write, too
     height:int=860, # Of the frame, pixels
     **kwargs, # For `demo`
 ): # IPython HTML
     "The page of a place in the output of a notebook's cell"
-    import html,tempfile
     from IPython.display import HTML
-    from PIL import Image
+    what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
-        if isinstance(what, Tensor):
-            for i,x in enumerate(what): Image.fromarray((x.clamp(0, 1)*255).round().byte().permute(1,2,0).cpu().numpy()).save(f'{d}/{i+1}.png')
-            kwargs = dict(views=len(what))|kwargs
-        page = demo(images=d if isinstance(what, Tensor) else None if what is None else str(what), out=out, **kwargs)
+        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
+        elif isinstance(what, (str,Path)): given = {'video' if Path(what).expanduser().is_file() else 'images':str(what)}
+        elif what is None: given = {}
+        else: raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, a video file, pictures (v, 3, h, w) or Views that have pictures")
+        page = demo(out=str(out), **given|kwargs)
     return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>')
+
+def _written(imgs, folder):
+    "Pictures (v, 3, h, w) as files of a folder"
+    from PIL import Image
+    for i,x in enumerate(imgs): Image.fromarray((to_img(x)*255).round().astype(np.uint8)).save(f'{folder}/{i+1}.png')
+    return folder

@@ -1,11 +1,14 @@
 "The page in a real browser, from the disk: it opens, decodes where nobody was, and does with less where the browser lacks something"
 import base64,json,struct
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from browser import CHROMIUM,browser
 from spa3r.model.cameras import Cameras,intrinsics,look_at
+from spa3r.data.batches import Views
+from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
 from spa3r.probe.probes import load_student
@@ -338,6 +341,23 @@ def test_a_page_in_the_output_of_a_cell(tab, tmp_path):
     tab.open(f'file://{tmp_path}/cell.html')
     tab.wait('document.querySelector("iframe").contentDocument?.body?.dataset.live=="1"', 120)
     assert tab.eval('document.querySelector("iframe").contentDocument.getElementById("verdict").textContent').startswith('From 1 view')
+
+def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
+    "A folder, pictures, and views that have pictures; anything else is named"
+    asked = []
+    def told(**kw):
+        asked.append(kw | dict(files=len(list(Path(kw['images']).glob('*.png'))) if 'images' in kw else 0))
+        (tmp_path/'a.html').write_text('<p>')
+        return tmp_path/'a.html'
+    monkeypatch.setattr('spa3r.view.page.demo', told)
+    imgs = torch.rand(3, 3, 56, 56)
+    Image.new('RGB', (56,56)).save(tmp_path/'1.png')
+    (tmp_path/'film.mp4').touch()
+    for what in (imgs, Views(imgs[None]), tmp_path, str(tmp_path/'film.mp4'), None): show(what)
+    assert [(o['files'],o.get('views'),'video' in o) for o in asked]==[(3,3,False), (3,3,False), (1,None,False), (0,None,True), (0,None,False)]
+    assert not Path(asked[0]['images']).exists(), 'no picture is left on the disk'
+    for bad in (3, Views(None, *sample_scenes([1], 2)[::-1])):
+        with pytest.raises(UserError, match='cannot be shown'): show(bad)
 
 def test_less_is_shown_and_said(tab, field):
     open_page(tab, field, '#live=0', live='0')

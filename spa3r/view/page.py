@@ -162,6 +162,7 @@ def page_data(
         colours=['rgb','teacher','prediction',*numbers,'similarity'], cloud=_cloud(scene, p),
         still=data_uri(img, 'PNG'), explained=pca.explained.tolist(), live=_live(scene, cams, pca, B, first) if live else None)
 
+# %% ../../nbs/view/06_page.ipynb #edc75883
 def _stops(scene, err):
     "Names, picture and cosines of each camera"
     def cos(x, t): return None if t is None or x is None else 1-float((1-cosine_map(x, t)).mean())
@@ -199,6 +200,7 @@ def _web(name):
 
 def _zipped(data): return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
+# %% ../../nbs/view/06_page.ipynb #20030779
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
@@ -340,6 +342,7 @@ def _pictures(teacher, o):
     chosen = f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
+# %% ../../nbs/view/06_page.ipynb #dba49abf
 def _photos(student, teacher, folder, o):
     "The scene and the words of photos or a video"
     imgs,shown,names,left,chosen = _pictures(teacher, o)

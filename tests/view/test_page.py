@@ -326,6 +326,7 @@ def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
     rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
     assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1)['text'], 'the sentence is that of Python'
     assert page.eval('D.best')==max(range(4), key=lambda i: rows[i][1]) and page.eval('ids.length')>3000 and page.eval('V')==3
+    assert page.eval('[...Array(V).keys()].every(s => lens[4*s]==lens[4*s+1])'), 'square pictures, square pixels'
     k = count(page)
     page.key('w')
     settled(page, k)

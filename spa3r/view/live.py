@@ -590,10 +590,11 @@ def view(
     if real and isinstance(tea, ExactTeacher): raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
     if real:
         kw = dict(n=views, width=tea.vggt.cfg.img_size, patch=tea.vggt.cfg.patch)
-        imgs,names,left = read_photos(images, **kw) if images is not None else (*read_video(video, **kw), [])
+        with warnings.catch_warnings(record=True) as cut: imgs,names,left = read_photos(images, **kw) if images is not None else (*read_video(video, **kw), [])
+        said = [f'left out: {l}' for l in left]+[str(w.message) for w in cut[:1]]
         place = photo_place(student, tea, imgs, device)
         if folder.parent==WEIGHTS: place.note += " These weights were learnt on synthetic rooms: on photos the features mean little."
-        print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one is given at first", *[f'left out {l}' for l in left], place.note, sep='\n', flush=True)
+        print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one is given at first", *said, place.note, sep='\n', flush=True)
     else: place = room_place(student, tea, HELD_OUT+seed, views, device)
     say(f'predicting {len(place.imgs)} views')
     live = serve(place, host, port)

@@ -337,7 +337,7 @@ def _pictures(teacher, o):
     n = len(photo_names(o['images']))
     o['tell'](f"reading {n} photos")
     with warnings.catch_warnings(record=True) as cut: imgs,names,left = read_photos(o['images'], **kw)
-    left += list({str(w.message) for w in cut})[:1]  # said once, not for each of them
+    left = [f'left out: {o}' for o in left]+[str(w.message) for w in cut[:1]]  # said once, not for each of them
     times = max(1, round(448/cfg.img_size))
     chosen = f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
@@ -346,7 +346,7 @@ def _pictures(teacher, o):
 def _photos(student, teacher, folder, o):
     "The scene and the words of photos or a video"
     imgs,shown,names,left,chosen = _pictures(teacher, o)
-    for l in left: print(f'left out: {l}')
+    for l in left: print(l)
     scene = photo_scene(student, teacher, imgs, o['between'], o['device'], shown, names, o['tell'])
     o['tell']('the teacher is shown them in the opposite order')
     about,(rows,first) = _about(student, teacher, folder),_first(scene, teacher, 'photo' if o['images'] else 'frame', imgs.to(o['device']))
@@ -354,7 +354,7 @@ def _photos(student, teacher, folder, o):
     if folder.parent==WEIGHTS: remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood."]
     remarks += [first['why'], "Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
                 "Points of photos stand at the teacher's depth for each pixel, the least sure tenth left out; those of cameras between them at the depth probe's. Lengths have no unit that is known.",
-                *[f"Left out: {l}." for l in left]]
+                *[f"{l[0].upper()}{l[1:]}." for l in left]]
     print(about, first['text'], first['cameras'], first['why'], sep='\n', end='\n\n')
     print(f"{chosen}, in this order: {', '.join(names)}; every second one held back\n")
     t = measures_table(rows)
@@ -417,7 +417,8 @@ def show(
     **kwargs, # For `demo`
 ): # IPython HTML
     "The page of a place in the output of a notebook's cell"
-    from IPython.display import HTML
+    try: from IPython.display import HTML
+    except ImportError as e: raise UserError("`show` puts the page into a notebook: pip install jupyterlab, or use spa3r_demo at the prompt") from e
     what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
         if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))

@@ -1,5 +1,5 @@
 "The page in a real browser, from the disk: it opens, decodes where nobody was, and does with less where the browser lacks something"
-import base64,json,struct
+import base64,json,struct,sys
 from pathlib import Path
 import numpy as np
 import pytest
@@ -359,6 +359,8 @@ def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
     assert not Path(asked[0]['images']).exists(), 'no picture is left on the disk'
     for bad in (3, Views(None, *sample_scenes([1], 2)[::-1])):
         with pytest.raises(UserError, match='cannot be shown'): show(bad)
+    monkeypatch.setitem(sys.modules, 'IPython.display', None)
+    with pytest.raises(UserError, match='pip install jupyterlab'): show(imgs)
 
 def test_less_is_shown_and_said(tab, field):
     open_page(tab, field, '#live=0', live='0')

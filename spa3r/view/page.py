@@ -360,7 +360,7 @@ def _photos(student, teacher, folder, o):
     t = measures_table(rows)
     _print_rows(t['measures'])
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
-    lead = [f"{chosen[0].upper()+chosen[1:]}. {nc} went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
+    lead = [f"{chosen[0].upper()+chosen[1:]}. {nc} went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back picture{'s'*(nt!=1)} "
             f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was."]
     said = dict(path=['nobody took one','from the context pictures alone, at a camera put between two predicted ones','','nobody was here'])
     return scene,dict(title='What would it look like from over there?', said_first=first, lead=lead, measures_title=f"On the {nt} held-back picture{'s'*(nt!=1)}", remarks=remarks, said=said,

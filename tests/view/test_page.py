@@ -279,6 +279,8 @@ def test_a_phone(tab, fields):
             assert small==[], 'a finger needs room'
             cut = tab.eval('[...document.querySelectorAll("button,summary,h3")].filter(e => e.checkVisibility() && !e.closest("#strip") && e.scrollWidth>e.clientWidth+1).map(e => e.textContent)')
             assert cut==[], 'labels are whole'
+            ends = tab.eval('[...document.querySelectorAll("#ends span")].filter(e => e.checkVisibility()).map(e => (b => [b.left, b.right])(e.getBoundingClientRect()))')
+            assert len(ends)>=2 and all(b[0]-a[1]>=4 for a,b in zip(ends, ends[1:])), 'ends of the scale stand apart'
     finally:
         tab.send('Emulation.setTouchEmulationEnabled', enabled=False)
         tab.at = None

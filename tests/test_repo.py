@@ -142,11 +142,6 @@ def test_deviations_name_tests_that_exist():
         tree = ast.parse(next((root/'tests').rglob(f'{f}.py')).read_text(encoding='utf8'))
         assert any(isinstance(n, ast.FunctionDef) and n.name==fn for n in tree.body), f'there is no {fn} in tests/{f}.py'
 
-def test_equations_have_their_line():
-    rows = re.findall(r'\| `([^`]+)` \(`spa3r/([\w/]+)\.py`\) \|', words(deviations))
-    assert len(rows)>10
-    for line,mod in rows: assert line in (root/f'spa3r/{mod}.py').read_text(encoding='utf8'), f'spa3r/{mod}.py has no line {line!r}'
-
 def led_back(f):
     "Sections of the deviations that the notebook `f` links to, as they name it"
     p = (deviations.parent/f).resolve()
@@ -155,7 +150,7 @@ def led_back(f):
 def test_deviations_and_notebooks_link_each_other():
     for section in re.split(r'^## ', words(deviations), flags=re.M)[1:]:
         here = next(iter(re.findall(r'^(.+)$', section, re.M))).lower().replace(' ', '-')
-        for f in set(re.findall(r'\(([\w./]*\d\w+\.ipynb)#', section)) if here in ('equations','parts','language','judgement') else ():
+        for f in set(re.findall(r'\(([\w./]*\d\w+\.ipynb)#', section)) if here in ('parts','language','judgement') else ():
             assert here in led_back(f), f'{f} does not link back to deviations.ipynb#{here}'
     for f in set(re.findall(r'\(([\w./]*\d\w+\.ipynb)#', words(deviations))):
         assert led_back(f), f'{f} does not link back'

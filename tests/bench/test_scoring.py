@@ -291,8 +291,8 @@ def loaded(module, *others):
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
 
 def test_plain_python():
-    assert loaded('vsibench', 'numpy', 'torch', 'transformers', 'spa3r.util.core')==[]
-    assert loaded('baselines', 'torch', 'transformers', 'spa3r.util.core')==[]
+    assert loaded('bench.scoring', 'numpy', 'torch', 'transformers', 'spa3r.util.core')==[]
+    assert loaded('bench.baselines', 'torch', 'transformers', 'spa3r.util.core')==[]
 
 # --- the harness's whole path
 

@@ -62,12 +62,13 @@ def test_each_function_of_the_equations_is_where_the_page_says():
     assert len(rows)>20
     for f,nb in rows: assert f in exported(nb), f'{nb} exports no {f}'
 
-def test_each_equation_has_a_check():
+def test_each_equation_has_a_check_that_shows_a_number():
     cs,sections = cells('equations.ipynb'),0
     for c,after in zip(cs, cs[1:]):
         if c['cell_type']!='markdown' or '$$' not in source(c): continue
         sections += 1
-        assert after['cell_type']=='code' and re.search(r'test_(close|eq)\(', source(after)), source(c).splitlines()[0]
+        assert after['cell_type']=='code' and re.search(r'agree\(', source(after)), source(c).splitlines()[0]
+        assert re.search(r': -?\d+\.\d+', ''.join(t for o in after['outputs'] for t in o.get('text', ()))), f'{source(c).splitlines()[0]} shows no number'
     assert sections>8
 
 # --- glossary

@@ -48,6 +48,11 @@ def main():
     atomic_write(out/'README.md', lambda f: f.write_text(f"""---
 license: apache-2.0
 library_name: spa3r
+pipeline_tag: image-text-to-text
+tags:
+- spa3r
+- 3d
+- spatial-reasoning
 ---
 # vlm
 

@@ -40,6 +40,11 @@ def card_text(name, c):
     return f"""---
 license: apache-2.0
 library_name: spa3r
+pipeline_tag: {Spa3R.pipeline_tag}
+tags:
+- spa3r
+- 3d
+- spatial-reasoning
 worth_showing: {str(c['worth_showing']).lower()}
 ---
 # {name}

@@ -241,7 +241,7 @@ def plot_result(
     "Bars with intervals, a group for each task"
     import matplotlib.pyplot as plt
     runs = result['runs']
-    keys = [k for k in TITLES if any(k in v['scores'] for v in runs.values()) and not k.endswith(('easy','medium','hard'))]
+    keys = [k for k in ('overall',*TASKS) if any(k in v['scores'] for v in runs.values())]
     fig,ax = plt.subplots(figsize=(max(5., 1.2+.75*len(keys)),2.6), layout='constrained')
     for i,(nm,v) in enumerate(runs.items()):
         x = np.arange(len(keys))+(i-(len(runs)-1)/2)*.8/len(runs)

@@ -69,7 +69,7 @@ def forward(self:SpatialEncoder,
     return self.encode(Views(imgs[None].float()))[0]
 
 # %% ../../nbs/language/02_spatial_encoder.ipynb #f5bf6350
-DECODER = ('pose_tokenizer.','decoder.','heads.','depth_prob.','sem_') # Tensors of a student that encoding has no use for
+DECODER = ('pose_tokenizer.','decoder.','heads.','depth_prob.') # Tensors of a student that encoding has no use for
 
 @patch(cls_method=True)
 def from_pretrained(cls:SpatialEncoder,
@@ -85,9 +85,10 @@ def from_pretrained(cls:SpatialEncoder,
     def bare():
         student = Spa3R.hollow(replace(cfg, teacher=teacher or cfg.teacher))
         del student.field
-        for k in [k for k in student._buffers if k.startswith('sem_')]: del student._buffers[k]
+        for k in [k for k in student._buffers if k in scales]: del student._buffers[k]
         return student
-    needed = lambda k: not k.startswith(DECODER)
+    scales = {f'{name}_{part}' for name in cfg.channels if name!='geo' for part in ('mean','std')}
+    needed = lambda k: not k.startswith(DECODER) and k not in scales
     try:
         with torch.device('meta'): bare().load_state_dict({k:v for k,v in held.shapes().items() if needed(k)})  # before memory is taken
     except RuntimeError as e: raise UserError(f"The weights in {folder} do not fit: {one_line(e)}") from e

@@ -159,6 +159,7 @@ def save_pretrained(self:SpatialLM,
         if encoder is not None:
             encoder.save_pretrained(to)
             self.config.spatial = 'spatial'
+    self.config.load_with = f"from {type(self).__module__} import {type(self).__name__}; {type(self).__name__}.from_pretrained(FOLDER)"
     super(SpatialLM, self).save_pretrained(folder, **dict(save_original_format=False)|kwargs)  # Trainer resumes by these names and no others
 
 # %% ../../nbs/language/03_vlm.ipynb #69883e6a

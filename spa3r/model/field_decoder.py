@@ -18,6 +18,7 @@ from .prope import Prope
 # %% ../../nbs/model/06_field_decoder.ipynb #c724f8e0
 class FieldDecoder(nn.Module):
     "Latents and a camera in, the features that this camera would see out"
+    ray_dims = 3 # Numbers that `rays` gives
     def __init__(self,
         dim:int, # Width of the latents
         depth:int, # Number of blocks
@@ -26,12 +27,34 @@ class FieldDecoder(nn.Module):
         n_registers:int=4, # Register tokens
     ):
         super().__init__()
-        self.e,self.n_registers = dim//nh,n_registers
+        self.e = dim//nh
+        self.n_registers = n_registers
         if dim%(8*nh): raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
-        self.pose_tokenizer = nn.Linear(3, dim)
+        self.pose_tokenizer = nn.Linear(self.ray_dims, dim)
         self.decoder = Transformer(dim, depth, nh, n_registers)
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})
         self.depth_probe = MLP(dim, 4*dim, 1)
+
+# %% ../../nbs/model/06_field_decoder.ipynb #b1c4e0a7
+@patch
+def rays(
+    self:FieldDecoder,
+    cams:Cameras, # (b, v)
+    grid:tuple, # Rows and columns of rays
+)->Tensor: # (b, v, n, ray_dims)
+    "What each token is made of: a direction in the frame of its camera"
+    return cams.rays(grid).flatten(2, 3)
+
+@patch
+def positions(
+    self:FieldDecoder,
+    cams:Cameras, # (b, v)
+    grid:tuple, # Rows and columns of rays
+    n_special:int, # Registers and latents in front
+): # For `b*v` sequences of one camera each, see `Transformer`
+    "What attention is told of the camera"
+    w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
+    return Prope(w2c, K, cams.hw, grid, self.e, n_special)
 
 # %% ../../nbs/model/06_field_decoder.ipynb #51da87f7
 @patch
@@ -45,13 +68,11 @@ def tokens(
     "What each ray found out from the latents"
     if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
         raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
-    b,v = cams.shape
+    v = cams.shape[1]
     with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
-        rays = rearrange(cams.rays(grid), 'b v gh gw xyz -> (b v) (gh gw) xyz')
-        x = self.pose_tokenizer(rays.to(self.pose_tokenizer.weight.dtype))
+        x = self.pose_tokenizer(self.rays(cams, grid).flatten(0, 1).to(self.pose_tokenizer.weight.dtype))
     z = repeat(latents, 'b m d -> (b v) m d', v=v)
-    w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
-    pos = Prope(w2c, K, cams.hw, grid, self.e, n_special=self.n_registers+z.shape[1])
+    pos = self.positions(cams, grid, self.n_registers+z.shape[1])
     x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
     return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 

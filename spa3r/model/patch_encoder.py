@@ -381,6 +381,7 @@ def dropped_keys(
 class VGGT(nn.Module, HubModel):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
     Config = VGGTConfig
+    tags = ('3d','depth-estimation','pose-estimation')
     def __init__(self,
         cfg:VGGTConfig=VGGTConfig(), # Sizes
     ):

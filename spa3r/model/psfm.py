@@ -67,9 +67,10 @@ class Spa3RConfig:
     n_registers:int=within('[0, 1e4]', 4) # Register tokens of either stack
     geo_channels:int=within('[1, 1e5]', 2048) # Channels of the geometric teacher (VGGT: frame and global half)
     sem_channels:int=within('[0, 1e5]', 1024) # Channels of the semantic teacher (DINOv3 ViT-L); 0 for none
+    more_channels:tuple=() # (name, channels) of each further target
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
     teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
-    semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, '' for none
+    semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, or several with commas; '' for none
     grid:int=within('[0, 1024]', 0) # Patches along a side that the exact teacher gave in training; 0 where images decide
     teacher_norm:str=within(('','layer','rms'), '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
     asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
@@ -87,12 +88,21 @@ class Spa3RConfig:
     @property
     def channels(self):
         "Name and width of every feature map that the student predicts"
-        return {'geo':self.geo_channels} | ({'sem':self.sem_channels} if self.sem_channels else {})
+        named = dict([('geo', self.geo_channels), ('sem', self.sem_channels), *self.more_channels])
+        return {k:c for k,c in named.items() if c}
+
+    def predicting(self,
+        channels:dict, # Name and width of every feature map of a teacher
+    ):
+        "The same sizes for other targets"
+        more = tuple((k,c) for k,c in channels.items() if k not in ('geo','sem'))
+        return replace(self, geo_channels=channels['geo'], sem_channels=channels.get('sem', 0), more_channels=more)
 
 # %% ../../nbs/model/07_psfm.ipynb #59bf5630
 class Spa3R(nn.Module, HubModel):
     "Predictive spatial field model: context features into latents, latents and cameras into features"
     Config = Spa3RConfig
+    tags = ('3d','spatial-reasoning','feature-field')
     dtype = None # Of matrix products; None: as whoever calls has it
     def __init__(self, cfg:Spa3RConfig=Spa3RConfig()):
         super().__init__()

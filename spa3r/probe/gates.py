@@ -223,7 +223,7 @@ def judge(
     return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw), teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
 
 # %% ../../nbs/probe/03_gates.ipynb #c7828fac
-@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS, head=('geo','sem'), size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
+@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS, size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id
     scenes:int=64, # Unseen rooms in a set
@@ -232,7 +232,7 @@ def probe(
     views:int=6, # Views of each
     n_ctx:int=3, # How many of them the student sees
     spread:str='video', # Cameras: video, steps, around, wide
-    head:str='geo', # Features: `geo`, or `sem` where the weights predict those
+    head:str='geo', # Features: `geo`, or `sem` and others where the weights predict those
     size:int=0, # Image side in pixels; 0: as in training
     grid:int=0, # Patches on a side, where the teacher is the exact one; 0: as in training
     batch:int=8, # Rooms at a time
@@ -244,7 +244,7 @@ def probe(
     check_outputs(out or None, sources=(weights,))
     device = pick_device(device)
     say(f'loading the weights {weights}')
-    student,teacher,_ = load_student(weights, device, grid=grid, semantic=head=='sem')
+    student,teacher,_ = load_student(weights, device, grid=grid, semantic=head!='geo')
     if head not in student.cfg.channels: raise UserError(f"--head {head}: the weights {str(weights)!r} predict {' and '.join(student.cfg.channels)}")
     size = size or view_side(student, teacher)
     rooms = range(HELD_OUT+seed, HELD_OUT+seed+scenes*seeds)

@@ -67,10 +67,13 @@ class DINOv3(Teacher):
     def __init__(self,
         model:nn.Module, # A transformers `DINOv3ViTModel`, `Dinov2Model` or `Dinov2WithRegistersModel`
         side:int=224, # Side in pixels to which views are squashed
+        called:str='sem', # What its features are called
         dtype:torch.dtype=torch.float32, # Of matrix products
     ):
         super().__init__()
-        self.model,self.side,self.channels = model,side,{'sem':model.config.hidden_size}
+        self.model = model
+        self.side = side
+        self.channels = {called:model.config.hidden_size}
         self.freeze(dtype)
 
     @torch.no_grad()
@@ -102,7 +105,7 @@ DINOS = ('dinov3_vit','dinov2','dinov2_with_registers')  # what transformers cal
 @patch(cls_method=True)
 def from_pretrained(cls:DINOv3,
     name:str, # Folder or hub id
-    **kwargs, # `side` and `dtype`
+    **kwargs, # `side`, `called` and `dtype`
 )->DINOv3: # Frozen
     "A DINO every tensor of which comes from the checkpoint"
     folder = _dino_folder(name)
@@ -117,16 +120,21 @@ def from_pretrained(cls:DINOv3,
 
 # %% ../../nbs/teachers/01_teachers.ipynb #1fa1c4e9
 class VGGTTeacher(Teacher):
-    "Features, cameras and depth by a frozen VGGT, and semantics if given a teacher for them"
+    "Features, cameras and depth by a frozen VGGT, and other features if given teachers for them"
     def __init__(self,
         vggt:VGGT, # Patch encoder
-        semantic:DINOv3=None, # Teacher of semantics
+        semantic=None, # Teacher of semantics, or several teachers: `channels` names what `forward(imgs, grid)` gives, see `DINOv3`
         asymmetric:bool=True, # One pass with hidden targets; False: the two passes of the official config
         dtype:torch.dtype=torch.float32, # Of matrix products, and of the depth of patches; the camera head, which says where things are, stays float32
     ):
         super().__init__()
-        self.vggt,self.semantic,self.asymmetric = vggt,semantic,asymmetric
-        self.channels = {'geo':2*vggt.cfg.dim, **(semantic.channels if semantic is not None else {})}
+        self.vggt = vggt
+        self.others = nn.ModuleList([semantic] if isinstance(semantic, nn.Module) else semantic or [])
+        self.asymmetric = asymmetric
+        self.channels = {'geo':2*vggt.cfg.dim}
+        for t in self.others:
+            if twice := t.channels.keys()&self.channels: raise ValueError(f"two teachers call their features {min(twice)!r}: give one another name")
+            self.channels |= t.channels
         self.run_in(dtype)
 
     def run_in(self,
@@ -160,8 +168,7 @@ def observe(self:VGGTTeacher,
     with self.autocast(imgs): toks = net.aggregate(imgs, is_tgt if self.asymmetric else None, (*net.cfg.dpt_layers,-1))
     geo = net.patches(toks[-1]).float()
     ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
-    feats = {'geo':geo}
-    if self.semantic is not None: feats['sem'] = self.semantic(imgs, grid)
+    feats = {'geo':geo} | {name:t(imgs, grid) for t in self.others for name in t.channels}
     each = net.depth(toks, hw) if fine else net.depth(toks, hw, grid, self.dtype)
     depth = F.interpolate(each[0], size=grid, mode='nearest')  # the top left pixel of each patch
     return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt, each if fine else None)
@@ -207,7 +214,7 @@ def observe(self:ExactTeacher,
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'
-    semantic:str=None, # Folder or hub id of a DINOv3 or DINOv2, for a second set of features
+    semantic:str=None, # Folder or hub id of a DINOv3 or DINOv2, for a second kind of features, `sem`; others after commas, `sem2` and so on
     asymmetric:bool=True, # Hide targets within one pass; False: the two passes of the official config
     norm:str='', # Norm of q and k in the global blocks, 'layer' or 'rms' (official Spa3R); '': as the weights' own config says
     dtype:torch.dtype=torch.float32, # Of matrix products, see `pick_dtype`
@@ -218,9 +225,11 @@ def load_teacher(
     if name=='exact': return ExactTeacher(grid)
     src = Path(folder or '.')/name if name=='teacher' else name
     if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
-    sem = DINOv3.from_pretrained(semantic, dtype=dtype) if semantic else None  # first: a closed gate is found before 5 GB are read
+    names = [s.strip() for s in (semantic or '').split(',') if s.strip()]
+    called = ['sem', *(f'sem{i}' for i in range(2, len(names)+1))]
+    others = [DINOv3.from_pretrained(s, called=k, dtype=dtype) for s,k in zip(names, called)]  # first: a closed gate is found before 5 GB are read
     vggt = VGGT.from_pretrained(src, heads=heads, **({'global_qk_norm':norm} if norm else {}))
-    return VGGTTeacher(vggt, sem, asymmetric, dtype)
+    return VGGTTeacher(vggt, others, asymmetric, dtype)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #ed1a81da
 def _context(feats, is_tgt):

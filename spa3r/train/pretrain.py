@@ -71,7 +71,7 @@ def new_student(
         student = Spa3R(replace(old.cfg, **{k:getattr(cfg, k) for k in OF_TEACHER}, note=note))
         student.load_state_dict(old.state_dict())
         return student
-    student = Spa3R(replace(cfg, geo_channels=teacher.channels['geo'], sem_channels=teacher.channels.get('sem', 0)))
+    student = Spa3R(cfg.predicting(teacher.channels))
     if examples: fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
     return student
 
@@ -176,7 +176,7 @@ def pretrain(
     out:str='runs/student', # Folder of the run; continued when it holds one
     data:str='rooms', # 'rooms' (drawn when needed), or a folder or file of scenes
     teacher:str='exact', # 'exact' (true field of rooms), or a folder or hub id with VGGT weights
-    semantic:str='', # Folder or hub id with DINOv3 or DINOv2 weights, for a second kind of features
+    semantic:str='', # Folder or hub id with DINOv3 or DINOv2 weights, for a second kind of features; others after commas
     nano:bool=False, # The laptop's model and run in place of the paper's
     grid:int=8, # Rooms: patches along a side of a view
     width:int=518, # Other data: width of the views in pixels

@@ -10,7 +10,6 @@ __all__ = ['camera_inputs', 'CameraDecoder', 'slim', 'fingerprint', 'export_deco
 import hashlib,logging,tempfile,warnings
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -50,7 +49,8 @@ class CameraDecoder(nn.Module):
     )->tuple: # Features (gh, gw, c) of each head in turn, and the probe's depth (gh, gw)
         "The field of this camera"
         grid = rays.shape[:2]
-        cam = SimpleNamespace(shape=(1,1), hw=grid, w2c=w2c[None,None], K=K[None,None], rays=lambda _: rays[None,None])
+        cam = Cameras(w2c[None,None], K[None,None], grid)
+        cam.rays = lambda _: rays[None,None]  # as they were given: their number is that of the grid
         out = self.field(latents[None], cam, grid, depth=True)
         return tuple(out[k][0,0].unflatten(0, grid) for k in self.names)
 

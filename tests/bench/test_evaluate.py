@@ -163,7 +163,7 @@ def test_choosing():
     assert e.choose(qs)==sorted(qs, key=v.scene_of)
     first = e.choose(qs, limit=10)
     assert [q['scene_name'] for q in first]==['s0']*7+['s1']*3
-    assert {q['question_type'] for q in e.choose(qs, 'object_rel_direction, object_counting')}=={*v.DIRECTIONS,'object_counting'}
+    assert {q['question_type'] for q in e.choose(qs, 'object_rel_direction, object_counting')}=={*v.TASKS['object_rel_direction'],'object_counting'}
     assert {q['question_type'] for q in e.choose(qs, 'object_rel_direction_easy')}=={'object_rel_direction_easy'}
     with pytest.raises(UserError, match='no task colour: there are .*object_counting'): e.choose(qs, 'colour')
     with pytest.raises(UserError, match='none of 1 questions is of route_planning'): e.choose(qs[:1], 'route_planning')

@@ -54,7 +54,7 @@ def test_recorded_averages(parser, unit):
     read = 0
     for k,x in want.items():
         if isinstance(x, str): continue
-        if k.removesuffix('_accuracy') in v.DIRECTIONS: names[k] = k.removesuffix('_accuracy')
+        if k.removesuffix('_accuracy') in v.TASKS['object_rel_direction']: names[k] = k.removesuffix('_accuracy')
         assert mine[names[k]]*unit==pytest.approx(x, rel=0, abs=1e-6), k
         read += 1
     assert read>=1+len(set(mine)&set(v.TASKS)), 'an average that was not recorded'
@@ -143,7 +143,7 @@ def test_macro_not_micro():
     assert v.totals(rows)['overall']==.5 and b.summarise(rows, 10)['micro']==90.
 
 def test_direction_is_the_mean_of_its_parts():
-    rows = [row(v.DIRECTIONS[0], 1.)]*8+[row(v.DIRECTIONS[1], 0.)]+[row(v.DIRECTIONS[2], .5)]*3+[row('object_counting', .2)]
+    rows = [row(v.TASKS['object_rel_direction'][0], 1.)]*8+[row(v.TASKS['object_rel_direction'][1], 0.)]+[row(v.TASKS['object_rel_direction'][2], .5)]*3+[row('object_counting', .2)]
     t = v.totals(rows)
     assert t['object_rel_direction']==pytest.approx(.5) and t['overall']==pytest.approx(.35)
 
@@ -151,7 +151,7 @@ def test_overall_of_all_tasks():
     r = random.Random(0)
     rows = [row(t, r.random(), i=i) for i in range(400) for t in [r.choice(v.TYPES)]]
     m = {t:np.mean([o['score'] for o in rows if o['question_type']==t]) for t in v.TYPES}
-    tasks = [m[t] for t in v.TYPES if t not in v.DIRECTIONS]+[np.mean([m[t] for t in v.DIRECTIONS])]
+    tasks = [m[t] for t in v.TYPES if t not in v.TASKS['object_rel_direction']]+[np.mean([m[t] for t in v.TASKS['object_rel_direction']])]
     assert len(tasks)==8 and v.totals(rows)['overall']==pytest.approx(np.mean(tasks))
     assert list(v.totals(rows))==list(v.TITLES)
 

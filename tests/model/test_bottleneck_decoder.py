@@ -1,7 +1,8 @@
 "Laws of the latent bottleneck and the feature-field decoder"
 import pytest,torch
 import torch.nn.functional as F
-from spa3r.model.cameras import Cameras,axis_angle,intrinsics,rigid
+from spa3r.model.attention import Rope2d,grid_positions
+from spa3r.model.cameras import Cameras,axis_angle,intrinsics,rigid,rotate
 from spa3r.model.field_decoder import FieldDecoder
 from spa3r.model.latent_bottleneck import LatentBottleneck
 
@@ -56,6 +57,26 @@ def test_queries_have_no_place_and_patches_start_at_one(net):
     pos = net.positions(2, (2,3))
     assert torch.equal(pos.sin[0,0,:8], torch.zeros(8, 16))
     assert torch.equal(pos.cos[0,0,8:14], pos.cos[0,0,14:]) and pos.sin[0,0,8].abs().max()>0
+
+class Pluecker(FieldDecoder):
+    "Rays of the world in place of PRoPE: what is said of a camera stands in two methods"
+    ray_dims = 6
+    def rays(self, cams, grid):
+        d = rotate(cams.c2w[...,:3,:3], cams.rays(grid)).flatten(2, 3)
+        return torch.cat([d, torch.linalg.cross(cams.positions[:,:,None].expand_as(d), d)], -1)
+    def positions(self, cams, grid, n_special):
+        patches = grid_positions(*grid)+1
+        return Rope2d(torch.cat([patches.new_zeros(n_special, 2), patches])[None], self.e)
+
+def test_another_way_to_say_where_a_camera_is():
+    torch.manual_seed(0)
+    new,cams,z = Pluecker(32, depth=2, nh=2, channels={'geo':7}).eval(),some_cams(2, 3),rand(2, 5, 32)
+    out = new(z, cams, (4,6), depth=True)
+    assert out['geo'].shape==(2,3,24,7) and new.pose_tokenizer.in_features==6
+    near(new(z, cams[:,1:2], (4,6))['geo'][:,0], out['geo'][:,1], 1e-5)
+    along = Cameras(rigid(torch.eye(3), torch.tensor([0.,0.,1.]))@cams.w2c, cams.K, cams.hw)
+    assert (new(z, along, (4,6))['geo']-out['geo']).abs().max()>1e-3  # rays know where their camera stands
+    near(new.rays(along, (1,1)), new.rays(cams, (1,1)))  # but not where on the line: that is what a line means
 
 @pytest.mark.parametrize('v,hw,grid', [(1,(56,84),(4,6)), (3,(56,84),(2,2)), (2,(30,200),(3,20)), (5,(100,40),(5,2))])
 def test_any_camera_any_grid_any_aspect(dec, v, hw, grid):

@@ -1,4 +1,5 @@
 "The loss, the draw of hidden views and the joined model"
+import json
 import pytest,torch
 from spa3r.model.cameras import Cameras,intrinsics,look_around
 from spa3r.util.core import UserError
@@ -21,7 +22,7 @@ def observation(b=2, v=4, grid=(2,3), sem=0, seed=0):
 def test_draw(v, ratio):
     is_tgt = draw_targets(64, v, ratio, torch.Generator().manual_seed(v))
     n = n_context(v, ratio)
-    assert 1<=n<v and (n==int(v*(1-ratio)+1e-9) or n in (1,v-1))
+    assert n==sorted((1, v*(100-round(100*ratio))//100, v-1))[1]  # rounded down in whole hundredths, at least one and not all
     assert not is_tgt[:,0].any() and (~is_tgt).sum(1).eq(n).all()
     if 1<n<v-1: assert len(is_tgt.unique(dim=0))>1  # different samples hide different views
     assert torch.equal(is_tgt, draw_targets(64, v, ratio, torch.Generator().manual_seed(v)))
@@ -52,6 +53,31 @@ def test_loss_is_the_sum_of_its_parts(sem):
     d = psfm_loss(student, observation(sem=sem))
     assert set(d)=={'loss','geo_l1','geo_cos','depth'}|({'sem_l1','sem_cos'} if sem else set())
     torch.testing.assert_close(d['loss'], sum(v for k,v in d.items() if k!='loss'))
+
+def test_a_third_target(tmp_path):
+    "It is one more name in the teacher's channels: predicted, standardised, weighed, saved and loaded like the others"
+    cfg = Spa3RConfig.nano(**TINY).predicting({'geo':6, 'sem':5, 'rgb':3})
+    assert cfg.channels=={'geo':6, 'sem':5, 'rgb':3} and cfg.predicting({'geo':6})==Spa3RConfig.nano(**TINY)
+    torch.manual_seed(0)
+    student,obs = Spa3R(cfg),observation(sem=5)
+    obs.feats['rgb'] = 7+torch.rand(2, 4, 6, 3)
+    fit_standardisation(student, obs.feats)
+    torch.testing.assert_close(student.rgb_mean, obs.feats['rgb'].mean((0,1,2)))
+    d = psfm_loss(student, obs, weights={'rgb_l1':3.})
+    torch.testing.assert_close(d['loss'], sum(v*(3. if k=='rgb_l1' else 1.) for k,v in d.items() if k!='loss'))
+    d['rgb_cos'].backward()
+    assert student.bottleneck.projection.weight.grad.abs().max()>0
+    student.save_pretrained(tmp_path)
+    again = Spa3R.from_pretrained(tmp_path)
+    assert again.cfg.channels==cfg.channels and torch.equal(again(obs)['rgb'], student.eval()(obs)['rgb'])
+
+def test_a_configuration_of_two_targets_is_read_as_before(tmp_path):
+    student = Spa3R(Spa3RConfig.nano(**TINY, sem_channels=5))
+    student.save_pretrained(tmp_path)
+    old = json.loads((tmp_path/'config.json').read_text())
+    del old['more_channels']
+    (tmp_path/'config.json').write_text(json.dumps(old))
+    assert Spa3R.from_pretrained(tmp_path).cfg==student.cfg
 
 def test_targets_only_ignores_context_predictions():
     "The context views' true features enter the loss only with on='all'"

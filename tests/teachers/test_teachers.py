@@ -63,6 +63,33 @@ def test_vggt_teacher(asym):
     same = torch.equal(obs.ctx.flatten(0,1), obs.feats['geo'][~is_tgt])
     assert same==asym, 'one pass: context features are those of the targets\' pass; two passes: they are not'
 
+class Colours(Teacher):
+    "The mean colour of each patch"
+    channels = {'rgb':3}
+    def forward(self, imgs, grid):
+        return F.interpolate(imgs.flatten(0, 1), size=grid, mode='area').unflatten(0, imgs.shape[:2]).flatten(3).mT
+
+def test_a_third_teacher(tmp_path):
+    "Any module with `channels` stands beside the others, and its features are kept on disk like theirs"
+    teacher = VGGTTeacher(VGGT(tiny()), [DINOv3(tiny_dino()), Colours()])
+    imgs,is_tgt = scene()
+    obs = teacher.observe(Views(imgs), is_tgt)
+    assert teacher.channels=={'geo':64, 'sem':32, 'rgb':3}=={k:v.shape[-1] for k,v in obs.feats.items()}
+    torch.testing.assert_close(obs.feats['rgb'][1,2,7], imgs[1,2,:,14:28,14:28].mean((1,2)))  # second row, second column of six
+    cache = ObservationCache(tmp_path, {}, 1, dtype=torch.float32, tell=len)
+    cache.get(0, lambda: obs)
+    assert torch.equal(cache.get(0, None).feats['rgb'], obs.feats['rgb'])
+    with pytest.raises(ValueError, match="'sem'"): VGGTTeacher(VGGT(tiny()), [DINOv3(tiny_dino()), DINOv3(tiny_dino())])
+
+def test_a_third_teacher_by_name(tmp_path):
+    "Several names with commas: the first is `sem`, the others are numbered"
+    VGGT(tiny()).save_pretrained(tmp_path/'vggt')
+    tiny_dino().save_pretrained(tmp_path/'a')
+    tiny_dino('dinov2', hidden_size=24).save_pretrained(tmp_path/'b')
+    t = load_teacher(str(tmp_path/'vggt'), semantic=f"{tmp_path/'a'}, {tmp_path/'b'}")
+    assert t.channels=={'geo':64, 'sem':32, 'sem2':24}
+    with pytest.raises(UserError, match='nowhere'): load_teacher(str(tmp_path/'vggt'), semantic=f"{tmp_path/'a'},{tmp_path/'nowhere'}")
+
 def test_context_needs_no_heads():
     "Encoding runs without any head"
     feats,grid = VGGTTeacher(VGGT(tiny(heads=()))).context(Views(scene()[0]))
@@ -224,7 +251,7 @@ def test_load_teacher_whole(tmp_path):
     tiny_dino('dinov2').save_pretrained(tmp_path/'dino')
     with pytest.warns(UserWarning, match='k_norm.bias'):
         t = load_teacher(str(tmp_path/'vggt'), semantic=str(tmp_path/'dino'), asymmetric=False, norm='rms', dtype=torch.bfloat16)
-    assert t.channels=={'geo':64, 'sem':32} and not t.asymmetric and t.dtype==t.semantic.dtype==torch.bfloat16 and t.vggt.cfg.global_qk_norm=='rms'
+    assert t.channels=={'geo':64, 'sem':32} and not t.asymmetric and t.dtype==t.others[0].dtype==torch.bfloat16 and t.vggt.cfg.global_qk_norm=='rms'
     imgs,is_tgt = scene()
     full = load_teacher(str(tmp_path/'vggt'))
     assert not torch.allclose(full.observe(Views(imgs), is_tgt).ctx, t.observe(Views(imgs), is_tgt).ctx, atol=1e-2)

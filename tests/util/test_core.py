@@ -227,3 +227,56 @@ def test_parts_are_loaded_strictly(tmp_path):
     for text in ('[]', '{"weight_map": 3}', 'no'):
         (tmp_path/'model.safetensors.index.json').write_text(text)
         with pytest.raises(UserError, match='no index of weights'): Net.from_pretrained(tmp_path)
+
+# ---- the hub, played by a few lines
+
+class Hub:
+    "What `HfApi` is asked for, and what was in the folder that it was given"
+    asked = []
+    def __init__(self, token=None): self.token = token
+    def create_repo(self, repo_id, **kw): Hub.asked.append(('create',repo_id,self.token,kw))
+    def upload_folder(self, repo_id, folder_path, **kw):
+        files = {p.relative_to(folder_path).as_posix():p.read_bytes() for p in Path(folder_path).rglob('*') if p.is_file()}
+        Hub.asked.append(('upload',repo_id,self.token,kw,files))
+        return 'where it is'
+    def model_info(self, name, **kw): Hub.asked.append(('info',name,self.token,kw))
+
+@pytest.fixture
+def hub(monkeypatch):
+    import huggingface_hub
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Hub)
+    Hub.asked = []
+    return Hub
+
+def test_a_model_goes_to_the_hub_with_a_card(hub, tmp_path):
+    net = Net(Sizes(5))
+    assert net.push_to_hub('me/net', token='t', commit_message='first', private=True, branch='b')=='where it is'
+    (_,name,token,made),(_,*to,how,files) = hub.asked
+    assert name=='me/net' and token=='t' and made==dict(private=True, exist_ok=True) and to==['me/net','t']
+    assert how['commit_message']=='first' and how['revision']=='b' and set(files)=={'config.json','model.safetensors','README.md'}
+    head = files['README.md'].decode().split('---')[1]
+    assert 'pipeline_tag: image-feature-extraction' in head and '- spa3r' in head and 'library_name: spa3r' in head
+    for k,v in files.items(): (tmp_path/k).write_bytes(v)
+    assert torch.equal(Net.from_pretrained(tmp_path).line.weight, net.line.weight)
+
+def test_what_lies_beside_weights_goes_along(hub, tmp_path):
+    "The card that was written for them, and their teacher; nothing else of the folder"
+    Net().save_pretrained(tmp_path)
+    Net().save_pretrained(tmp_path/'teacher')
+    for k in ('README.md','card.json','log.jsonl','decoder.onnx','secret.txt'): (tmp_path/k).write_text(k)
+    Net.from_pretrained(tmp_path).push_to_hub('me/net', folder=tmp_path)
+    files = hub.asked[-1][-1]
+    assert set(files)=={'config.json','model.safetensors','README.md','card.json','decoder.onnx','teacher/config.json','teacher/model.safetensors'}
+    assert files['README.md']==b'README.md'
+
+def test_a_model_comes_from_the_hub_as_asked(hub, tmp_path, monkeypatch):
+    import huggingface_hub
+    Net(Sizes(4)).save_pretrained(tmp_path)
+    def download(name, **kw):
+        hub.asked.append(('download',name,kw))
+        return str(tmp_path)
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+    net = Net.from_pretrained('me/net', revision='v1', token='t', cache_dir=str(tmp_path/'cache'))
+    (_,_,token,info),(_,_,got) = hub.asked
+    assert net.cfg.n==4 and token=='t' and info['revision']=='v1'
+    assert (got['revision'],got['token'],got['cache_dir'])==('v1','t',str(tmp_path/'cache'))

@@ -78,9 +78,12 @@ def fuse(
     per_scene:list, # Images of each scene; they follow each other in `tokens`
 )->list: # As `tokens`; behind each scene's images its latents, if the fusion appends
     "Bring each scene's latents to its own images, and to no others"
-    if len(latents)!=len(per_scene): raise ValueError(f"latents of {len(latents)} scenes, but images of {len(per_scene)}")
-    if sum(per_scene)!=len(tokens): raise ValueError(f"{len(tokens)} images, but the scenes have {list(per_scene)}, {sum(per_scene)} in all")
-    out,rest = [],iter(tokens)
+    if len(latents)!=len(per_scene):
+        raise ValueError(f"latents of {len(latents)} scenes, but images of {len(per_scene)}")
+    if sum(per_scene)!=len(tokens):
+        raise ValueError(f"{len(tokens)} images, but the scenes have {list(per_scene)}, {sum(per_scene)} in all")
+    out = []
+    rest = iter(tokens)
     for z,k in zip(latents, per_scene):
         mine = [next(rest) for _ in range(k)]
         if not mine: continue

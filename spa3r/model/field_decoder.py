@@ -29,7 +29,8 @@ class FieldDecoder(nn.Module):
         super().__init__()
         self.e = dim//nh
         self.n_registers = n_registers
-        if dim%(8*nh): raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
+        if dim%(8*nh):
+            raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
         self.pose_tokenizer = nn.Linear(self.ray_dims, dim)
         self.decoder = Transformer(dim, depth, nh, n_registers)
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})

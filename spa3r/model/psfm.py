@@ -27,7 +27,8 @@ def feature_loss(
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
 )->dict: # 'l1' and 'cos', scalars
     "L1 and cosine distance between feature maps, both as means over the kept entries"
-    if pred.shape!=true.shape: raise ValueError(f"prediction {tuple(pred.shape)} and target {tuple(true.shape)} differ in shape")
+    if pred.shape!=true.shape:
+        raise ValueError(f"prediction {tuple(pred.shape)} and target {tuple(true.shape)} differ in shape")
     pred,true = pred.float(),true.float()  # bf16 has three digits, and a loss needs more
     if keep is not None: pred,true = pred[keep],true[keep]
     l1 = F.smooth_l1_loss(pred, true) if smooth else F.l1_loss(pred, true)
@@ -40,7 +41,8 @@ def n_context(
 )->int: # Number of context views, at least 1 and at most v-1
     "How many of `v` views stay visible"
     if v<2: raise ValueError(f"{v} view cannot be split into context and target: give at least 2")
-    if not 0<ratio<1: raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
+    if not 0<ratio<1:
+        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
 # %% ../../nbs/model/07_psfm.ipynb #db84747f
@@ -175,7 +177,8 @@ def select_views(
     "The views of each sample where `keep` is True"
     if isinstance(x, Cameras): return Cameras(select_views(x.w2c, keep), select_views(x.K, keep), x.hw)
     n = set(keep.sum(1).tolist())  # not `x[keep]`: a GPU would have to say how many that are
-    if len(n)>1: raise ValueError(f"{sorted(n)} views are kept of the samples of one batch: make the number the same for all")
+    if len(n)>1:
+        raise ValueError(f"{sorted(n)} views are kept of the samples of one batch: make the number the same for all")
     return take_views(x, keep.int().argsort(dim=1, descending=True, stable=True)[:,:n.pop()])
 
 # %% ../../nbs/model/07_psfm.ipynb #f837dfd1
@@ -189,7 +192,8 @@ def psfm_loss(
     "Predict the features of hidden views from the context, and measure how far off they are"
     if on not in ('targets','all'): raise ValueError(f"on={on!r}: the loss is over 'targets' or 'all' views")
     keep = obs.is_tgt if on=='targets' else torch.ones_like(obs.is_tgt)
-    if not keep.any(): raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")
+    if not keep.any():
+        raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")
     pred = student(obs, select_views(obs.cams, keep), depth=True)
     res = {}
     for k,true in obs.feats.items():

@@ -29,7 +29,8 @@ def held_views(
     device='cpu', # Where to put them
 ): # Yields rooms with cameras as `Views`, and which views are hidden (b, v), for each batch
     "Rooms a batch at a time; which views are hidden depends on the room's seed alone"
-    if not 0<n_ctx<v: raise ValueError(f"{n_ctx} of {v} views as context: give at least one, and leave at least one to predict")
+    if not 0<n_ctx<v:
+        raise ValueError(f"{n_ctx} of {v} views as context: give at least one, and leave at least one to predict")
     seeds = list(seeds)
     for i in range(0, len(seeds), batch):
         say(f'room {i+1} of {len(seeds)}')
@@ -114,11 +115,14 @@ def measure(
     "How near a prediction is, and whether a linear probe still finds the furniture in it"
     pred,true = pred.float(),true.float()
     w = torch.ones_like(pred[...,0]) if keep is None else keep.float()
-    said,mean = prior.classes(pred).argmax(-1),lambda x: reduce(x, 'b ... -> b', 'mean')
-    right,(is_fur,said_fur) = (said==cls).float(),[torch.isin(k, torch.tensor(FURNITURE, device=k.device)).float()*w for k in (cls,said)]
+    said = prior.classes(pred).argmax(-1)
+    mean = lambda x: reduce(x, 'b ... -> b', 'mean')
+    right = (said==cls).float()
+    is_fur,said_fur = [torch.isin(k, torch.tensor(FURNITURE, device=k.device)).float()*w for k in (cls,said)]
     of = lambda x: mean(x*w)/mean(w)  # nan where no patch counts
     chan = lambda x: mean(x*w[...,None])/mean(w)
-    found,there = mean(right*is_fur),mean(is_fur)
+    found = mean(right*is_fur)
+    there = mean(is_fur)
     return dict(cosine=of(F.cosine_similarity(pred, true, dim=-1)), l1=chan((pred-true).abs()), r2=1-chan((pred-true).square()/prior.var),
                 furniture=found/there, iou=found/(there+mean(said_fur)-found), classes=of(right))
 

@@ -47,7 +47,9 @@ def load_student(
     "A trained student and the teacher it belongs to"
     folder = find_weights(weights)
     student = Spa3R.from_pretrained(folder)
-    cfg,grid,dtype = student.cfg,grid or student.cfg.grid or 8,pick_dtype(device, dtype)
+    cfg = student.cfg
+    grid = grid or student.cfg.grid or 8
+    dtype = pick_dtype(device, dtype)
     if dtype!=torch.float32: student.dtype = dtype
     t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric, cfg.teacher_norm, dtype, grid=(grid,grid))
     if t.channels['geo']!=student.cfg.geo_channels:
@@ -70,7 +72,8 @@ def camera_distance(
     is_tgt:Tensor, # True = hidden, (b, v)
 )->Tensor: # From each target to each context view, metres plus radians, (b, vt, vc)
     "How far cameras are from each other: a metre counts as much as a radian"
-    ctx,tgt = select_views(cams, ~is_tgt),select_views(cams, is_tgt)
+    ctx = select_views(cams, ~is_tgt)
+    tgt = select_views(cams, is_tgt)
     apart = torch.cdist(tgt.positions, ctx.positions)
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return apart+turned
@@ -137,7 +140,8 @@ def asked_wrongly(
     last:list=None, # Latents and cameras of the last room of the batch before
 )->tuple: # Name -> features of the target views (b, vt, n, c); predicted depth (b, vt, n); `last` for the batch after
     "The prediction, and what the student says when latents or cameras are not the right ones"
-    obs,cams = r.obs,select_views(r.obs.cams, r.obs.is_tgt)
+    obs = r.obs
+    cams = select_views(r.obs.cams, r.obs.is_tgt)
     own = [student.encode(obs.ctx, obs.grid),cams.w2c,cams.K]
     z,w2c,K = [_room_before(*o) for o in zip(own, last or [None]*3)]
     say = lambda z,w2c,K: student.decode(z, Cameras(w2c, K, cams.hw), obs.grid)[head]
@@ -165,7 +169,8 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     "Every number that is kept of a batch of rooms: a row of `got` for each"
     is_tgt = r.obs.is_tgt
     ctx,true = [select_views(student.standardise(head, r.obs.feats[head]).float(), m) for m in (~is_tgt, is_tgt)]
-    cls,told = select_views(r.hit['cls'], is_tgt).flatten(2),select_views(r.obs.depth, is_tgt)
+    cls = select_views(r.hit['cls'], is_tgt).flatten(2)
+    told = select_views(r.obs.depth, is_tgt)
     free,seen = baselines(r, ctx, prior)
     fields = fields | free | {'teacher itself':true}
     new = {(where,k,m):x for where,keep in (('all',None),('covered',seen),('uncovered',~seen)) for k,f in fields.items()
@@ -195,12 +200,14 @@ def evaluate_field(
     if len(seeds)<2: raise ValueError(f"{len(seeds)} room: the latents cannot be shuffled, give at least 2")
     kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device)
     prior = prior or fit_prior(student, teacher, head=head, **kw)
-    got,last = {},None
+    got = {}
+    last = None
     for r in held_rooms(teacher, seeds, **kw):
         fields,depth,last = asked_wrongly(student, r, head, last)
         for k,x in _judge_rooms(student, r, head, fields, depth, prior).items(): got.setdefault(k, []).append(x.cpu())
     got = {k:torch.cat(x) for k,x in got.items()}
-    names,over = [k[1] for k in got if k[0]=='view'],lambda x: mean_std(x, sets)
+    names = [k[1] for k in got if k[0]=='view']
+    over = lambda x: mean_std(x, sets)
     part = lambda where,ms: {k:{m:over(got[where,k,m]) for m in ms} for k in names}
     gaps = [(m,k) for k in names if k in ASKED_WRONGLY for m in ('cosine','furniture')] + [('furniture','nearest view'),('cosine','true-depth warp')]
     return dict(rows=part('all', MEASURES), covered=part('covered', PARTS), uncovered=part('uncovered', PARTS),

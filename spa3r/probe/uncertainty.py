@@ -120,8 +120,10 @@ def fit_scale(
     powers:tuple=(1.,.5,.25), # What to choose from
 )->Scale: # The one that is calibrated best on these rooms
     "One factor, so that the mean is right"
-    if u.min()<0 or not u.isfinite().all(): raise ValueError(f"uncertainty from {u.min():g} to {u.max():g}: it must be finite and not negative")
-    if not u.max()>0: raise ValueError("an uncertainty that is 0 everywhere cannot be scaled: are there at least 2 context views?")
+    if u.min()<0 or not u.isfinite().all():
+        raise ValueError(f"uncertainty from {u.min():g} to {u.max():g}: it must be finite and not negative")
+    if not u.max()>0:
+        raise ValueError("an uncertainty that is 0 everywhere cannot be scaled: are there at least 2 context views?")
     tries = [Scale((err.mean()/(u**p).mean()).item(), p) for p in powers]
     return min(tries, key=lambda f: calibration_error(f(u), err))
 
@@ -132,8 +134,10 @@ def fit_head(
     l2:float=100., # Weight of the squared size of the weights
 )->nn.Linear: # Tokens -> root of the expected error
     "Ridge regression from what a ray found out to how wrong it will be"
-    x,y = tokens.flatten(0, -2).double(),err.flatten().double().clamp_min(0).sqrt()
-    mx,my = x.mean(0),y.mean()
+    x = tokens.flatten(0, -2).double()
+    y = err.flatten().double().clamp_min(0).sqrt()
+    mx = x.mean(0)
+    my = y.mean()
     w = torch.linalg.solve((x-mx).T@(x-mx)+l2*torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), (x-mx).T@(y-my))
     lin = nn.Linear(len(w), 1, device=tokens.device).requires_grad_(False)
     lin.weight.copy_(w[None])
@@ -158,9 +162,11 @@ def estimates(
     **kw, # For `held_rooms`: `v`, `n_ctx`, `spread`, `batch`, ...
 )->dict: # error, spread, length, nearest view, constant (rooms, k) and tokens (rooms, k, d), of the k hidden patches
     "True error and what might have told it"
-    got,side = {},view_side(student, teacher)
+    got = {}
+    side = view_side(student, teacher)
     for r in held_rooms(teacher, seeds, **{'hw':(side,side), **kw}):
-        obs,cams = r.obs,select_views(r.obs.cams, r.obs.is_tgt)
+        obs = r.obs
+        cams = select_views(r.obs.cams, r.obs.is_tgt)
         z = student.encode(obs.ctx, obs.grid)
         pred,s = spread(student, z, without_one(student, obs.ctx, obs.grid), cams, obs.grid, name)
         true = select_views(student.standardise(name, obs.feats[name]), obs.is_tgt).float()
@@ -181,11 +187,13 @@ def judge_uncertainty(
     "Does the uncertainty know where the error is, and how large?"
     head = fit_head(fit['tokens'], fit['error'])
     us = [{k:expect(head, d['tokens']) if k=='head' else d[k] for k in ESTIMATES} for d in (fit,test)]
-    res,err = {},test['error']
+    res = {}
+    err = test['error']
     for k in ESTIMATES:
         u,old = us[1][k],us[0][k]
         if not (u.isfinite().all() and old.isfinite().all()): continue  # no spread with one context view
-        best,plain = fit_scale(old, fit['error']),fit_scale(old, fit['error'], (1.,))
+        best = fit_scale(old, fit['error'])
+        plain = fit_scale(old, fit['error'], (1.,))
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])
         res[k] = dict(rank=mean_std(rank_correlation(u, err), sets), gain=mean_std(sparsification_gain(u, err), sets),
             rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best), scale=vars(best),

@@ -33,7 +33,8 @@ def room_video(
     p = torch.cat([2*p[:1]-p[1:2], p, 2*p[-1:]-p[-2:-1]])
     t = torch.linspace(0, KEYS-1, n)
     i = t.long().clamp(max=KEYS-2)
-    u,(a,b,c,d) = (t-i)[:,None],[p[i+k] for k in range(4)]
+    u = (t-i)[:,None]
+    a,b,c,d = [p[i+k] for k in range(4)]
     x = b+u/2*(c-a+u*(2*a-5*b+4*c-d+u*(3*(b-c)+d-a)))  # Catmull and Rom's curve through b and c
     return room,Cameras(look_at(x[:,:3], x[:,:3]+x[:,3:]), keys.K[0], SIZE)
 
@@ -44,7 +45,8 @@ def room_frames(
     hw:tuple=(240,320), # Height and width, three to four
 )->np.ndarray: # (n, h, w, 3), bytes
     "The frames of `room_video`"
-    if hw[0]*4!=hw[1]*3: raise ValueError(f"{hw[0]}x{hw[1]} frames: the camera films three to four, such as {SIZE[0]}x{SIZE[1]}")
+    if hw[0]*4!=hw[1]*3:
+        raise ValueError(f"{hw[0]}x{hw[1]} frames: the camera films three to four, such as {SIZE[0]}x{SIZE[1]}")
     _,cams = room_video(seed, n)
     rooms = make_rooms([seed])
     frames = [render(rooms, cams[None,[i]], hw)['rgb'][0,0] for i in range(n)]  # one at a time: large frames take much memory

@@ -78,7 +78,8 @@ def seeded(
     *keys:int, # Whole numbers from 0 up, such as seed, step and sample
 )->torch.Generator: # On the CPU
     "A generator that starts from `keys` and from nothing else"
-    words = np.array([len(keys), *keys], dtype=np.uint64).view(np.uint32)  # with their number, or else (3,) and (3, 0) would be the same
+    # with their number, or else (3,) and (3, 0) would be the same
+    words = np.array([len(keys), *keys], dtype=np.uint64).view(np.uint32)
     return torch.Generator().manual_seed(int(np.random.SeedSequence(words.tolist()).generate_state(1)[0]))
 
 # %% ../../nbs/data/02_batches.ipynb #28d09653
@@ -119,7 +120,8 @@ class Batches:
     ):
         if seed<0: raise UserError(f"seed {seed}: give a whole number from 0 up")
         if not 2<=v_min<=v_max<=images_device:
-            raise UserError(f"{v_min} to {v_max} views and {images_device} images a device: at least 2 views, and no more than images")
+            raise UserError(f"{v_min} to {v_max} views and {images_device} images a device: at least 2 views, and no "
+                            f"more than images")
         if images<images_device or images%images_device:
             raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
         self.source,self.seed,self.v_min,self.v_max,self.images_device = source,seed,v_min,v_max,images_device
@@ -205,7 +207,8 @@ def _scene_views(source, seed, k, v):
         broken += bad
         if imgs: return imgs,broken,dropped
         dropped.append(scene.name)
-    raise UserError(f"No scene of {len(source)} has enough images that can be read; broken are {', '.join(broken[:5])}, ...")
+    raise UserError(f"No scene of {len(source)} has enough images that can be read; broken are "
+                    f"{', '.join(broken[:5])}, ...")
 
 @patch
 def views(self:Scenes, seed:int, ks, v:int)->Views:
@@ -258,7 +261,8 @@ def check(self:BrokenReport,
     n = self.broken.total()
     if self.read<at_least or n<=self.max_broken*self.read: return
     some = ', '.join(list(self.broken)[:3])
-    raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
+    raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as "
+                    f"{some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
 
 @patch
 def end_epoch(self:BrokenReport)->str:
@@ -316,7 +320,8 @@ class CachedRooms:
             raise UserError(f"No cached rooms in {folder}: write them with cache_rooms") from e
         missing = [f.name for f in self.files if not f.exists()]
         if missing:
-            raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as {missing[0]}): call cache_rooms again, it writes what is not there")
+            raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as "
+                            f"{missing[0]}): call cache_rooms again, it writes what is not there")
     def __len__(self): return self.meta['rooms']
     @property
     def files(self):
@@ -355,9 +360,11 @@ def cache_rooms(
     todo = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))]
     size = per_file*views*(3*hw[0]*hw[1]+112)
     free = shutil.disk_usage(folder).free
-    print(f"{files*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {files*size/1e9:.2f} GB in {folder}, of which {len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
+    print(f"{files*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {files*size/1e9:.2f} GB in {folder}, of which "
+          f"{len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
     if len(todo)*size>.95*free:
-        raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for fewer rooms")
+        raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for "
+                        f"fewer rooms")
     atomic_write(card, lambda p: p.write_text(json.dumps(meta)))
     for i in todo:
         made = with_images(rooms_as_views(range(i*per_file, (i+1)*per_file), views, hw).to(device))
@@ -458,7 +465,8 @@ def _about_run(source, look, batches, steps, rate, workers):
     yield f"memory of a device, at the paper's size: at least {2.9+1.7+3.4e-4*patches:.0f} GB (teachers 2.9, student and optimiser 1.7, the student's activations {3.4e-4*patches:.1f}); of the machine: {mb:.0f} MB a micro-batch, two of them for each worker"
 
 # %% ../../nbs/data/02_batches.ipynb #4a52dd6c
-@command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]', v_min='[2, 1000]', v_max='[2, 1000]', images='[1, 1e6]',
+@command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]',
+         v_min='[2, 1000]', v_max='[2, 1000]', images='[1, 1e6]',
     images_device='[1, 1e5]', seed='[0, 9e18]', steps='[1, 1e9]', rate='(0, 1e9]', workers='[1, 256]')
 def check_data(
     data:str, # Folder or file with scenes; several with commas between them
@@ -486,7 +494,8 @@ def check_data(
     look = look_at(source, sample, workers)
     print(*_about_scenes(source, look, v_max), sep='\n')
     if len(look.broken)>max_broken*look.read:
-        raise BadData(f"training would not run: {len(look.broken)} of {look.read} images are broken, more than {max_broken:.1%}. Mend or remove them, or allow more with --max_broken")
+        raise BadData(f"training would not run: {len(look.broken)} of {look.read} images are broken, more than "
+                      f"{max_broken:.1%}. Mend or remove them, or allow more with --max_broken")
     print(*_about_run(source, look, batches, steps, rate, workers), sep='\n')
     print('training would run')
     return look

@@ -78,7 +78,8 @@ def view_hw(
     h = max(1, round(h)) if rows=='floor' else round(h/patch)*patch
     keep = min(h, width)//patch*patch
     if not keep:
-        raise ValueError(f"too wide and low: {wh[0]}x{wh[1]} is {width}x{h} after resizing, less than one {patch}-pixel patch")
+        raise ValueError(f"too wide and low: {wh[0]}x{wh[1]} is {width}x{h} after resizing, less than one "
+                         f"{patch}-pixel patch")
     return h,keep
 
 # %% ../../nbs/data/01_scenes.ipynb #5b267252
@@ -91,14 +92,16 @@ def resize_view(
 ): # PIL image
     "Upright, 8-bit RGB, `width` wide, whole patches high; of what is higher than wide the middle, with a warning"
     from PIL import Image,ImageOps
-    img.draft('RGB', (2*width*times, 2*width*times))  # a large JPEG that is still on disk is decoded at a fraction of its size
+    # a large JPEG that is still on disk is decoded at a fraction of its size
+    img.draft('RGB', (2*width*times, 2*width*times))
     img = _rgb(ImageOps.exif_transpose(img))
     h,keep = view_hw(img.size, width, patch, rows)
     if h>width:
         warnings.warn(f"a picture is higher than wide: of its {h} rows at a width of {width} the middle {keep} are seen", stacklevel=2)
     top = (h-keep)//2
     scale = img.height/h
-    return img.resize((width*times,keep*times), Image.BICUBIC, (0, top*scale, img.width, (top+keep)*scale))  # cut first: the rest is never made
+    # cut first: the rest is never made
+    return img.resize((width*times,keep*times), Image.BICUBIC, (0, top*scale, img.width, (top+keep)*scale))
 
 # %% ../../nbs/data/01_scenes.ipynb #b9470968
 def stack_bytes(
@@ -128,7 +131,8 @@ def odd_shapes(
     tallest = s[(np.arange(len(s))-np.searchsorted(s, least*s)).argmax()]
     odd = np.flatnonzero((a<least*tallest)|(a>tallest)).tolist()
     if len(odd)>share*len(a):
-        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped like the rest: keep upright or lying pictures, not both")
+        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped "
+                        f"like the rest: keep upright or lying pictures, not both")
     return odd
 
 # %% ../../nbs/data/01_scenes.ipynb #10e72d7e
@@ -137,7 +141,8 @@ def _why(e, path=''):
     return (' '.join(str(e).split()) or type(e).__name__).replace(f'{path}', Path(path).name)
 
 def _plain(name):
-    return os.fspath(name).encode('utf8', 'backslashreplace').decode()  # bytes of a name that are no text can be shown like this
+    # bytes of a name that are no text can be shown like this
+    return os.fspath(name).encode('utf8', 'backslashreplace').decode()
 def _some(xs, k=8): return ', '.join(map(_plain, xs[:k]))+(f" and {len(xs)-k} more" if len(xs)>k else '')
 
 def _spread_out(
@@ -148,11 +153,13 @@ def _spread_out(
     return x if len(x)<=n else [x[i] for i in np.linspace(0, len(x)-1, n).round().astype(int)]
 
 # %% ../../nbs/data/01_scenes.ipynb #6ca8ff74
-_ASIDE = set('depth depths mask masks thumb thumbs thumbnail thumbnails preview previews label labels semantic semantics segmentation normal normals confidence instance instances'.split())
+_ASIDE = set('depth depths mask masks thumb thumbs thumbnail thumbnails preview previews label labels semantic '
+             'semantics segmentation normal normals confidence instance instances'.split())
 
 def _aside(name, beside):
     "Are the pictures in a folder of this name none that a camera took, or others made smaller?"
-    return bool(_ASIDE & set(re.split(r'[\W_]+', name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
+    return bool(_ASIDE & set(re.split(r'[\W_]+',
+                                      name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
 
 def photo_folder(
     images:str, # A folder of photos, or one that holds such a folder
@@ -168,7 +175,8 @@ def photo_folder(
     if _are(files, PICTURES): return path
     below = [path/o for o in dirs if not _aside(o, dirs) and _pictures_in(path/o)]
     if len(below)>1:
-        raise UserError(f"{path} holds no photos, but {', '.join(o.name for o in below[:9])} do: give one of them, for example {below[0]}")
+        raise UserError(f"{path} holds no photos, but {', '.join(o.name for o in below[:9])} do: give one of them, "
+                        f"for example {below[0]}")
     return below[0] if below else path
 
 def photo_names(
@@ -248,12 +256,14 @@ def read_photos(
         left += [f"{_plain(good[i][1])}: of another shape than the rest" for i in odd]
         good = [o for i,o in enumerate(good) if i not in odd]
     if len(good)<2:
-        raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed" + (f"; left out {'; '.join(left)}" if left else ''))
+        raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed"
+                        + (f"; left out {'; '.join(left)}" if left else ''))
     imgs,names,_ = zip(*_spread_out(good, n))
     return stack_views(list(imgs)),list(names),left
 
 # %% ../../nbs/data/01_scenes.ipynb #89b0fc2a
-_NO_FILM = ('attached_pic','still_image','timed_thumbnails','dependent') # What a stream of pictures can be besides a film
+_NO_FILM = ('attached_pic','still_image','timed_thumbnails',
+            'dependent') # What a stream of pictures can be besides a film
 
 def _packets(box):
     "Of each stream's pictures: when they are shown, for how long, are they hidden, can one jump there, (n, 4); and is all of the file there?"
@@ -266,13 +276,15 @@ def _packets(box):
         end = max(end, float((t+(p.duration or 0))*p.time_base))
         whole = whole and not p.is_corrupt
         if p.stream.type=='video': out[p.stream.index].append((t, p.duration or 0, p.is_discard, p.is_keyframe))
-    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole and end>(box.duration or 0)/1e6-.5  # as long as the header says, but for half a second
+    # as long as the header says, but for half a second
+    return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole and end>(box.duration or 0)/1e6-.5
 
 def _best(streams, packets):
     "The stream that is the film: not a cover, more than one picture, the default, the largest"
     kind = lambda s,k: bool(s.disposition & getattr(type(s.disposition), k))
     films = [s for s in streams if s.index in packets and not any(kind(s, k) for k in _NO_FILM)]
-    return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'), s.codec_context.width*s.codec_context.height), default=None)
+    return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'),
+                                     s.codec_context.width*s.codec_context.height), default=None)
 
 class Video:
     "The pictures of a video as they are meant to be seen: turned, mirrored, with square pixels and of one size; needs PyAV"
@@ -289,13 +301,15 @@ class Video:
             p = packets[s.index] if s else []
             self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
             if not whole or self.counted and len(p)<s.frames:
-                raise UserError(f"{self.name} is cut: it ends before its header says; get it again, or convert what is left of it")
+                raise UserError(f"{self.name} is cut: it ends before its header says; get it again, or convert what "
+                                f"is left of it")
             key = p[:,3].argmax()  # nothing before it can be decoded
             seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
             if not len(seen): raise UserError(f"{self.name} shows no picture")
             self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
             self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
-            last = 1 if self.counted else seen[seen[:,0].argmax(),1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
+            last = 1 if self.counted else seen[seen[:,0].argmax(),
+                                               1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
             self.end = int(self.times[-1]+last)
             self.stream = s.index
             self.unit = float(s.time_base)
@@ -311,7 +325,8 @@ class Video:
         elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
         try: import av
         except ImportError as e:
-            raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give photos)") from e
+            raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
+                            "photos)") from e
         try:
             with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace') as box:
                 yield box
@@ -336,7 +351,8 @@ class Video:
         if not .1<float(sar or 1)<10: raise ValueError(f"its pixels are {sar} as wide as high")
         self.stored = max(1, round(f.width*float(sar or 1))),f.height
         m = f.side_data.get('DISPLAYMATRIX')
-        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()  # x goes to (a, b), y to (c, d)
+        # x goes to (a, b), y to (c, d)
+        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()
         self.swap = abs(b)+abs(c)>abs(a)+abs(d)
         self.flip = [o<0 for o in ((c,b) if self.swap else (a,d))]
         self.size = self.stored[::-1] if self.swap else self.stored
@@ -348,7 +364,8 @@ def _upright(self:Video, f):
     from PIL import Image
     img = f.to_image()
     if img.size!=self.stored: img = img.resize(self.stored, Image.BICUBIC)
-    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
+    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],
+                                                  Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
     for yes,how in todo: img = img.transpose(how) if yes else img
     return img
 
@@ -362,7 +379,8 @@ def frames(self:Video,
         s.thread_type = 'AUTO'
         film = at = None
         for t in self.times[sorted({*map(int, numbers)})]:
-            if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:  # nothing is decoded yet, or a key frame is on the way
+            # nothing is decoded yet, or a key frame is on the way
+            if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:
                 film = self._decoded(box, s, t)
                 at,f = next(film)
             while at<t: at,f = next(film, (self.end+1,None))
@@ -445,7 +463,8 @@ class PhotoScene(Scene):
         self.path = Path(folder)
         self.name = name or Path(folder).name
         self.interval = interval
-        self.names = np.array(_pictures_in(folder), dtype=str)  # an array: millions of names are cheap and shared by workers
+        # an array: millions of names are cheap and shared by workers
+        self.names = np.array(_pictures_in(folder), dtype=str)
     def __len__(self): return len(self.names)
     def where(self, i): return str(self.path/self.names[i])
     def read(self, i): return _picture(self.where(i))
@@ -541,7 +560,8 @@ def _scannet_scene(folder):
     if not (sens := _files(folder, ['.sens'])):
         raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
     if len(sens)>1:
-        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? Move the others")
+        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? "
+                        f"Move the others")
     return SensScene(sens[0])
 
 def _scannet(path, split, left):
@@ -567,7 +587,8 @@ def _scannetpp_scene(dslr, name):
     "Undistorted photos of a scene"
     found = [o for o in (dslr/'undistorted_images', dslr/'resized_undistorted_images') if o.is_dir()]
     if not found:
-        raise UserError(f"{name}: no undistorted_images in {dslr}" + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
+        raise UserError(f"{name}: no undistorted_images in {dslr}"
+                        + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
     return PhotoScene(found[0], name, (20,60))
 
 def _scannetpp(path, split, left):
@@ -610,7 +631,9 @@ def _media(root, folder, left, other, depth=5):
         else: below += found
     if len(pics)>1 and (films or below):
         what = f"{len(films)} videos" if films else f"{len(below)} scenes in folders"
-        raise UserError(f"{folder} has {len(pics)} photos (such as {_some(pics, 1)}) beside {what} (such as {_some([films[0] if films else below[0].args[-1]], 1)}): one scene or many? Move the one or the other")
+        raise UserError(f"{folder} has {len(pics)} photos (such as {_some(pics, 1)}) beside {what} (such as "
+                        f"{_some([films[0] if films else below[0].args[-1]], 1)}): one scene or many? Move the one "
+                        f"or the other")
     if len(pics)==1 and (films or below): left.append(f"{_plain(at(pics[0]))}: a single photo is no scene")
     elif pics: below = [partial(_photo_scene, folder, at('') if folder!=root else root.name)]
     if folder!=root and len(below)==1 and not films:
@@ -666,7 +689,8 @@ def _find(path, split, left):
     for reader in (_scannetpp, _scannet, _photos_and_videos):
         if found := reader(path, split, left): return found
     what = sum(_listed(path), [])
-    raise UserError(f"Nothing to train on in {path}, which holds {_some(what, 4) if what else 'nothing'}. Looked for {_LOOKED_FOR}")
+    raise UserError(f"Nothing to train on in {path}, which holds {_some(what, 4) if what else 'nothing'}. Looked for "
+                    f"{_LOOKED_FOR}")
 
 def _first_size(scene):
     "Width and height of the first frame that can be read; None if none of three can"
@@ -677,7 +701,8 @@ def _first_size(scene):
 def _of_like_shape(scenes, left):
     "Scenes that can be cropped alike in a batch; a line for each of the others"
     sizes = {i:wh for i,s in enumerate(scenes) if (wh := _first_size(s))}
-    odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes], least=.5)} if sizes else ()
+    odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes],
+                                              least=.5)} if sizes else ()
     left += [f"{_plain(scenes[i].name)}: {'x'.join(map(str, sizes[i]))} is of another shape than the other scenes" for i in odd]
     return [s for i,s in enumerate(scenes) if i not in odd]
 
@@ -696,7 +721,8 @@ def open_scenes(
         names.append(name)
         scenes += [s for m in makes if (s := _made(m, left))]
     if not scenes:
-        raise UserError(f"{path} is {' and '.join(names)}, but none of its scenes can be used: {'; '.join(left[:5])}" + (f"; and {len(left)-5} more" if len(left)>5 else ''))
+        raise UserError(f"{path} is {' and '.join(names)}, but none of its scenes can be used: {'; '.join(left[:5])}"
+                        + (f"; and {len(left)-5} more" if len(left)>5 else ''))
     scenes = _of_like_shape(scenes, left)
     if interval:
         for s in scenes: s.interval = tuple(interval)

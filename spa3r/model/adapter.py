@@ -30,7 +30,8 @@ class CrossAttention(nn.Module):
         kv:Tensor, # Tokens that give keys and values, (m, d)
     )->Tensor: # For each token of `x`, its mean of values, (n, d)
         "One round of cross-attention"
-        q,k,v = (rearrange(o, 'n (nh e) -> nh n e', nh=self.nh) for o in (self.q_proj(x), self.k_proj(kv), self.v_proj(kv)))
+        q,k,v = (rearrange(o, 'n (nh e) -> nh n e',
+                           nh=self.nh) for o in (self.q_proj(x), self.k_proj(kv), self.v_proj(kv)))
         q,k = self.q_norm(q).to(v.dtype),self.k_norm(k).to(v.dtype)  # under autocast LayerNorm returns float32
         return self.proj(rearrange(F.scaled_dot_product_attention(q[None], k[None], v[None])[0], 'nh n e -> n (nh e)'))
 

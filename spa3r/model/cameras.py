@@ -319,7 +319,8 @@ def look_at(
     z = F.normalize(target-eye, dim=-1)
     if (z==0).all(-1).any(): raise ValueError("`eye` and `target` are the same point: there is nothing to look at")
     x = torch.linalg.cross(z, F.normalize(up, dim=-1), dim=-1)
-    x = F.normalize(torch.where(x.norm(dim=-1, keepdim=True)<1e-6, _perp(z), x), dim=-1)  # straight up or down: any right will do
+    # straight up or down: any right will do
+    x = F.normalize(torch.where(x.norm(dim=-1, keepdim=True)<1e-6, _perp(z), x), dim=-1)
     R = torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], dim=-2)
     return rigid(R, -rotate(R, eye))
 

@@ -68,7 +68,8 @@ def tokens(
 )->Tensor: # One token a ray, (b, v, n, d)
     "What each ray found out from the latents"
     if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
-        raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
+        raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are "
+                         f"{tuple(cams.shape)}")
     v = cams.shape[1]
     with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
         x = self.pose_tokenizer(self.rays(cams, grid).flatten(0, 1).to(self.pose_tokenizer.weight.dtype))

@@ -61,8 +61,10 @@ class VGGTConfig:
     nh:int=within('[1, 1024]', 16) # Attention heads of those blocks
     n_registers:int=within('[0, 1e4]', 4) # Register tokens per view
     init_values:float|None=within('[0, 100]', 0.01) # LayerScale at the start, None for no LayerScale
-    global_qk_norm:str=within(('layer','rms'), 'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
-    embed:str=within(('dinov2','conv'), 'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
+    global_qk_norm:str=within(('layer','rms'),
+                              'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
+    embed:str=within(('dinov2','conv'),
+                     'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
     embed_depth:int=within('[0, 1000]', 24) # Blocks of the 'dinov2' embedding
     embed_nh:int=within('[1, 1024]', 16) # Its attention heads
     embed_registers:int=within('[0, 1e4]', 4) # Its register tokens
@@ -80,7 +82,8 @@ class VGGTConfig:
     @classmethod
     def nano(cls, **kw):
         "Under two million parameters, for 112-pixel views on a laptop"
-        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, relative=True, img_size=112,
+        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4,
+                             relative=True, img_size=112,
             dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
 
     def __post_init__(self):
@@ -147,7 +150,8 @@ class DinoViT(nn.Module):
         k = len(x)
         grid = [s//self.patch_embed.patch for s in x.shape[-2:]]
         x = self.patch_embed(x)
-        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(self.pos_embed.dtype)  # under autocast a sum in float32, as officially
+        # under autocast a sum in float32, as officially
+        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(self.pos_embed.dtype)
         cls = self.cls_token + self.pos_embed[:,:1]
         x = torch.cat([cls.expand(k,-1,-1), self.register_tokens.expand(k,-1,-1), x], dim=1)
         for blk in self.blocks: x = blk(x)
@@ -191,7 +195,8 @@ def tokens(self:Aggregator,
     x = rearrange(self.patch_embed(normalise(rearrange(imgs, 'b v c h w -> (b v) c h w'))), '(b v) n c -> b v n c', b=b)
     special = torch.cat([self.camera_token, self.register_token], dim=2)  # (1, 2, 1+r, c)
     special = torch.cat([special[:,:1], special[:,1:].expand(-1,v-1,-1,-1)], dim=1)
-    return torch.cat([special.expand(b,-1,-1,-1), x], dim=2)  # float32 under autocast, so that the sums of the blocks keep their digits
+    # float32 under autocast, so that the sums of the blocks keep their digits
+    return torch.cat([special.expand(b,-1,-1,-1), x], dim=2)
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #a397128b
 @patch
@@ -295,7 +300,8 @@ class Fusion(nn.Module):
     )->Tensor: # Fused map
         if finer is not None: x = x + self.resConfUnit1(finer)
         x = self.resConfUnit2(x)
-        return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
+        return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear',
+                                           align_corners=True))
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #66cdc16d
 def uv_embed(
@@ -310,7 +316,8 @@ def uv_embed(
     c = x.shape[1]
     h,w = hw or x.shape[-2:]
     diag = math.hypot(aspect, 1)
-    u,v = [torch.linspace(-e*(n-1)/n, e*(n-1)/n, n, device=x.device, dtype=torch.float64) for e,n in ((aspect/diag,w),(1/diag,h))]
+    u,v = [torch.linspace(-e*(n-1)/n, e*(n-1)/n, n, device=x.device,
+                          dtype=torch.float64) for e,n in ((aspect/diag,w),(1/diag,h))]
     if at: v,u = v[at[0]],u[at[1]]
     freq = base**-(torch.arange(c//4, device=x.device, dtype=torch.float64)/(c/4))
     def waves(t): return torch.cat([(t[:,None]*freq).sin(), (t[:,None]*freq).cos()], dim=-1).to(x.dtype)
@@ -336,7 +343,8 @@ class DPTHead(nn.Module):
             raise ValueError(f"channels {channels} and half of {features} must be multiples of 4")
         self.projects = nn.ModuleList([nn.Conv2d(dim, o, 1) for o in channels])
         c0,c1,_,c3 = channels
-        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4), nn.ConvTranspose2d(c1, c1, 2, stride=2),
+        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4),
+                                            nn.ConvTranspose2d(c1, c1, 2, stride=2),
             nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
         s = self.scratch = nn.Module()
         for i,o in enumerate(channels,1):
@@ -423,7 +431,8 @@ class VGGT(nn.Module, HubModel):
             self.camera_head = CameraHead(dim, cfg.camera_depth, cfg.camera_nh, cfg.camera_iters, cfg.init_values)
         for name,out in (('point',4),('depth',2)):
             if name in cfg.heads:
-                self.add_module(f'{name}_head', DPTHead(dim, out, cfg.dpt_channels, cfg.dpt_dim, cfg.patch, cfg.dpt_down))
+                self.add_module(f'{name}_head',
+                                DPTHead(dim, out, cfg.dpt_channels, cfg.dpt_dim, cfg.patch, cfg.dpt_down))
 
     @classmethod
     def read_config(cls, d:dict):
@@ -465,7 +474,8 @@ def cameras(self:VGGT,
 )->Cameras: # Predicted cameras, (b, v)
     "Cameras of all views, in the frame of view 0"
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
-    cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
+    # an untrained head may say 0 radians
+    cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)
     return cams.relative_to(0) if self.cfg.relative else cams
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #a8a127c5

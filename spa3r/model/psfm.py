@@ -42,7 +42,8 @@ def n_context(
     "How many of `v` views stay visible"
     if v<2: raise ValueError(f"{v} view cannot be split into context and target: give at least 2")
     if not 0<ratio<1:
-        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
+        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's "
+                         f"is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
 # %% ../../nbs/model/07_psfm.ipynb #db84747f
@@ -73,8 +74,10 @@ class Spa3RConfig:
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
     teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, or several with commas; '' for none
-    grid:int=within('[0, 1024]', 0) # Patches along a side that the exact teacher gave in training; 0 where images decide
-    teacher_norm:str=within(('','layer','rms'), '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
+    grid:int=within('[0, 1024]',
+                    0) # Patches along a side that the exact teacher gave in training; 0 where images decide
+    teacher_norm:str=within(('','layer','rms'),
+                            '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
     asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
     note:str='' # What else there is to know of these weights
 
@@ -83,7 +86,8 @@ class Spa3RConfig:
     @classmethod
     def nano(cls, **kw):
         "The laptop's model: about a million weights, learns on a CPU; `kw` overrides fields"
-        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0, standardise=True,
+        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0,
+                 standardise=True,
             teacher='exact', semantic='', grid=8)
         return cls(**{**d, **kw})
 
@@ -109,7 +113,8 @@ class Spa3R(nn.Module, HubModel):
     def __init__(self, cfg:Spa3RConfig=Spa3RConfig()):
         super().__init__()
         self.cfg = cfg
-        self.bottleneck = LatentBottleneck(cfg.geo_channels, cfg.dim, cfg.enc_depth, cfg.nh, cfg.n_latents, cfg.n_registers)
+        self.bottleneck = LatentBottleneck(cfg.geo_channels, cfg.dim, cfg.enc_depth, cfg.nh, cfg.n_latents,
+                                           cfg.n_registers)
         self.field = FieldDecoder(cfg.dim, cfg.dec_depth, cfg.nh, cfg.channels, cfg.n_registers)
         for k,c in (cfg.channels.items() if cfg.standardise else ()):
             self.register_buffer(f'{k}_mean', torch.zeros(c))

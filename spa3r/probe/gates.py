@@ -47,10 +47,12 @@ def camera_errors(
         p,t = [rel(c).double()[:,i,j] for c in (r.obs.cams, r.cams)]
         sees = shared_views(r.hit, r.cams)
         both = torch.minimum(sees, sees.mT)[:,i,j]
-        got.append(torch.stack([rotation_angle(p, t).rad2deg(), rotation_angle(torch.eye(3).to(t).expand_as(t), t).rad2deg(), both]).flatten(1))
+        got.append(torch.stack([rotation_angle(p, t).rad2deg(),
+                                rotation_angle(torch.eye(3).to(t).expand_as(t), t).rad2deg(), both]).flatten(1))
     err,eye,both = torch.cat(got, 1)
     said = lambda k: dict(rotation=_median(err[k]), identity=_median(eye[k]), n=int(k.sum()))
-    return said(both>=0) | dict(overlapping=said(both>=share)|dict(share=share), given=isinstance(teacher, ExactTeacher))
+    return said(both>=0) | dict(overlapping=said(both>=share)|dict(share=share),
+                                given=isinstance(teacher, ExactTeacher))
 
 def _median(x): return x.median().item() if len(x) else None
 
@@ -81,7 +83,8 @@ def same_picture(
         imgs = with_images(Views(cams=cams, rooms=rooms)).imgs.repeat(1,v,1,1,1)
         c = teacher.observe(Views(imgs), torch.zeros(imgs.shape[:2], dtype=torch.bool, device=device)).cams
         R = c.w2c[...,:3,:3].double()
-        got.append(torch.stack([rotation_angle(R[:,:,None], R[:,None]).rad2deg(), torch.cdist(c.positions, c.positions).double()]).flatten(2).amax(-1))
+        got.append(torch.stack([rotation_angle(R[:,:,None], R[:,None]).rad2deg(),
+                                torch.cdist(c.positions, c.positions).double()]).flatten(2).amax(-1))
     turn,shift = torch.cat(got, 1)
     return dict(turn=_median(turn), shift=_median(shift), views=v, n=len(turn))
 
@@ -108,7 +111,8 @@ def depth_errors(
         true.append(truth(views))
     said,true = torch.cat(said),torch.cat(true)
     median = torch.cat([truth(views) for views,_ in held_views(others, **kw)]).flatten(0,1).median(0).values
-    return {k:mean_std(((d-true).abs()/true).mean((1,2,3)), sets) for k,d in (('depth head',said),('position median',median))}
+    return {k:mean_std(((d-true).abs()/true).mean((1,2,3)),
+                       sets) for k,d in (('depth head',said),('position median',median))}
 
 # %% ../../nbs/probe/03_gates.ipynb #21f62065
 @dataclass
@@ -133,7 +137,8 @@ class Gate:
 def _num(x): return 'unknown' if x is None else f'{x:.3g}'
 
 # %% ../../nbs/probe/03_gates.ipynb #1e0e6510
-TURN = dict(video=4., steps=2., around=4., wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
+TURN = dict(video=4., steps=2., around=4.,
+            wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
 
 def gates(
     result:dict, # From `evaluate_field`, perhaps with 'cameras', 'same' and 'teacher_depth' as `judge` has them
@@ -144,14 +149,20 @@ def gates(
     e,d,same = [result.get(k) for k in ('cameras','teacher_depth','same')]
     if e and not e['given']:
         o = e['overlapping']
-        out.append(Gate('rotation', 'median relative rotation of overlapping views, degrees', o['rotation'], TURN[result['config']['cameras']], True, f"nothing turned: {_num(o['identity'])}"))
+        out.append(Gate('rotation', 'median relative rotation of overlapping views, degrees', o['rotation'],
+                        TURN[result['config']['cameras']], True, f"nothing turned: {_num(o['identity'])}"))
     if same:
-        out.append(Gate('same', f"turn between cameras of the same picture, given {same['views']} times, degrees", same['turn'], .5, True))
+        out.append(Gate('same', f"turn between cameras of the same picture, given {same['views']} times, degrees",
+                        same['turn'], .5, True))
     if d:
-        out.append(Gate('depth', 'depth abs-rel of the teacher', d['depth head']['mean'], .12, True, f"position median: {_num(d['position median']['mean'])}"))
-    return out + [Gate('furniture', 'furniture accuracy', at('prediction','furniture'), at('nearest view','furniture'), beside='nearest view'),
-                  Gate('latents', 'cosine above shuffled latents', at('prediction','cosine')-at('shuffled latents','cosine'), .25),
-                  Gate('warp', 'cosine', at('prediction','cosine'), at('true-depth warp','cosine'), beside='true-depth warp')]
+        out.append(Gate('depth', 'depth abs-rel of the teacher', d['depth head']['mean'], .12, True,
+                        f"position median: {_num(d['position median']['mean'])}"))
+    return out + [Gate('furniture', 'furniture accuracy', at('prediction','furniture'), at('nearest view','furniture'),
+                       beside='nearest view'),
+                  Gate('latents', 'cosine above shuffled latents',
+                       at('prediction','cosine')-at('shuffled latents','cosine'), .25),
+                  Gate('warp', 'cosine', at('prediction','cosine'), at('true-depth warp','cosine'),
+                       beside='true-depth warp')]
 
 # %% ../../nbs/probe/03_gates.ipynb #41c166db
 def aims(
@@ -184,25 +195,34 @@ def format_table(
     c = result['config']
     depth = result.get('teacher_depth')
     over = f" / over the means of {c['sets']} sets of {c['rooms']//c['sets']} rooms" if c['sets']>1 else ''
-    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others asked for; features: {c['head']}",
-           f"mean ± {c['spread']}{over}", '', *_grid(['',*HEADS.values()], [[k,*(_cell(d[h]) for h in HEADS)] for k,d in result['rows'].items()]), '',
-           f"true-depth warp: {1-result['seen']['mean']:.0%} of the target patches are in no context view and copy the nearest view's"]
+    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others "
+           f"asked for; features: {c['head']}",
+           f"mean ± {c['spread']}{over}", '',
+           *_grid(['',*HEADS.values()], [[k,*(_cell(d[h]) for h in HEADS)] for k,d in result['rows'].items()]), '',
+           f"true-depth warp: {1-result['seen']['mean']:.0%} of the target patches are in no context view and copy "
+           f"the nearest view's"]
     for k in dict.fromkeys(k.split(', ')[1] for k in result['gaps']):
-        out.append(f"prediction minus {k}, room by room: " + ', '.join(f"{m.split(', ')[0]} {_cell(d)}" for m,d in result['gaps'].items() if m.endswith(k)))
-    out.append("the student's depth probe, mean of |error|/depth: " + ', '.join(f'{k} {_cell(d)}' for k,d in result['depth'].items()))
+        out.append(f"prediction minus {k}, room by room: "
+                   + ', '.join(f"{m.split(', ')[0]} {_cell(d)}" for m,d in result['gaps'].items() if m.endswith(k)))
+    out.append("the student's depth probe, mean of |error|/depth: "
+               + ', '.join(f'{k} {_cell(d)}' for k,d in result['depth'].items()))
     if depth:
-        out.append("the teacher's depth, mean of |error|/depth: " + ', '.join(f'{k} {_cell(d)}' for k,d in depth.items()))
-    return '\n'.join(out + (_about_cameras(result['cameras'], result.get('same')) if 'cameras' in result else []) + ['', *aims(result)])
+        out.append("the teacher's depth, mean of |error|/depth: "
+                   + ', '.join(f'{k} {_cell(d)}' for k,d in depth.items()))
+    return '\n'.join(out + (_about_cameras(result['cameras'], result.get('same')) if 'cameras' in result else [])
+                     + ['', *aims(result)])
 
 def _about_cameras(e, same):
     "What is known of the teacher's cameras"
     if e['given']: return ['cameras are told, not predicted']
     say = lambda d: f"median error {_num(d['rotation'])} degrees, {_num(d['identity'])} for saying nothing turned ({d['n']} pairs)"
     o = e['overlapping']
-    told = [f"relative rotation of predicted cameras: {say(e)}: {'unposed' if unposed(e) else 'not to be called unposed'}",
+    told = [f"relative rotation of predicted cameras: {say(e)}: "
+            f"{'unposed' if unposed(e) else 'not to be called unposed'}",
             f"of views that see {o['share']:.0%} or more of each other: {say(o)}"]
     if same:
-        told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and {_num(same['shift'])} m apart (median of {same['n']} rooms)")
+        told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
+                    f"{_num(same['shift'])} m apart (median of {same['n']} rooms)")
     return told
 
 # %% ../../nbs/probe/03_gates.ipynb #43cdc64c
@@ -212,10 +232,12 @@ def format_parts(
     "Covered and uncovered patches, near and far views"
     names = list(result['rows'])
     portions = ('covered','uncovered')
-    parts = _grid(['']+[f'{o}: {HEADS[m]}' for o in portions for m in PARTS], [[k]+[_cell(result[o][k][m]) for o in portions for m in PARTS] for k in names])
+    parts = _grid(['']+[f'{o}: {HEADS[m]}' for o in portions for m in PARTS],
+                  [[k]+[_cell(result[o][k][m]) for o in portions for m in PARTS] for k in names])
     say = lambda d: f"{d['above']:g} to {d['below']:g}" if d['below'] else f"{d['above']:g} and more"
     near = _grid(['',*(f"{say(d)}" for d in result['distance'])],
-                 [['target views',*(str(d['cosine'][names[0]]['n']) for d in result['distance'])]]+[[k,*(_cell(d['cosine'][k]) for d in result['distance'])] for k in names])
+                 [['target views',*(str(d['cosine'][names[0]]['n']) for d in result['distance'])]]
+                 +[[k,*(_cell(d['cosine'][k]) for d in result['distance'])] for k in names])
     return '\n'.join(['patches that some context view has seen (covered), and that none has', *parts, '',
                       'cosine by distance to the nearest context camera, metres + radians; ± over views', *near])
 
@@ -231,10 +253,12 @@ def judge(
 )->dict: # From `evaluate_field`, with 'cameras', 'same' and 'teacher_depth'
     "Measures of a student and of its teacher"
     field = evaluate_field(student, teacher, seeds, head=head, sets=sets, prior=prior, **kw)
-    return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw), teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
+    return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw),
+                        teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
 
 # %% ../../nbs/probe/03_gates.ipynb #c7828fac
-@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS, size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
+@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS,
+         size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id
     scenes:int=64, # Unseen rooms in a set
@@ -262,7 +286,8 @@ def probe(
     size = size or view_side(student, teacher)
     rooms = range(HELD_OUT+seed, HELD_OUT+seed+scenes*seeds)
     try:
-        result = judge(student, teacher, rooms, head=head, sets=seeds, v=views, n_ctx=n_ctx, hw=(size,size), spread=spread, batch=batch, device=device)
+        result = judge(student, teacher, rooms, head=head, sets=seeds, v=views, n_ctx=n_ctx, hw=(size,size),
+                       spread=spread, batch=batch, device=device)
     except ValueError as e:
         raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # a size that patches don't divide
     result['config'] |= dict(weights=str(weights))

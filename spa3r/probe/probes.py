@@ -51,9 +51,11 @@ def load_student(
     grid = grid or student.cfg.grid or 8
     dtype = pick_dtype(device, dtype)
     if dtype!=torch.float32: student.dtype = dtype
-    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric, cfg.teacher_norm, dtype, grid=(grid,grid))
+    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric,
+                     cfg.teacher_norm, dtype, grid=(grid,grid))
     if t.channels['geo']!=student.cfg.geo_channels:
-        raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
+        raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, "
+                        f"this teacher makes {t.channels['geo']}: give the teacher they belong to")
     return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder
 
 # %% ../../nbs/probe/02_probes.ipynb #5a7d7b5f
@@ -109,7 +111,8 @@ def warp(
 )->tuple: # Features (b, vt, n, c), and where the point was seen (b, vt, n)
     "For each target patch, the context feature at the place where its true point is seen"
     n = feats.shape[2]
-    idx,off = look_up(select_views(hit['xyz'], is_tgt).flatten(1,3), select_views(hit['depth'], ~is_tgt), select_views(cams, ~is_tgt))
+    idx,off = look_up(select_views(hit['xyz'], is_tgt).flatten(1,3), select_views(hit['depth'], ~is_tgt),
+                      select_views(cams, ~is_tgt))
     off,view = off.min(1)  # best of the context views
     idx = view*n + idx.gather(1, view[:,None])[:,0]
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
@@ -126,7 +129,8 @@ def baselines(
     near = nearest_view(r.cams, is_tgt)
     near = ctx.gather(1, near[...,None,None].expand(-1, -1, *ctx.shape[2:]))
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
-    return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
+    return {'nearest view':near, 'position mean':prior.mean.expand_as(near),
+            'true-depth warp':warped.where(seen[...,None], near)},seen
 
 # %% ../../nbs/probe/02_probes.ipynb #c065d452
 def _room_before(x, last):
@@ -159,7 +163,8 @@ def by_distance(
 )->list: # For each range that has views: above, below (None: no end), and for each name mean, std over views, n
     "Cosines of near and of far target views"
     groups = [(lo, hi, (far>=lo)&(far<hi)) for lo,hi in zip(edges, edges[1:])]
-    return [dict(above=lo, below=None if hi==torch.inf else hi, cosine={k:mean_std(x[g]) for k,x in cosine.items()}) for lo,hi,g in groups if g.any()]
+    return [dict(above=lo, below=None if hi==torch.inf else hi,
+                 cosine={k:mean_std(x[g]) for k,x in cosine.items()}) for lo,hi,g in groups if g.any()]
 
 # %% ../../nbs/probe/02_probes.ipynb #39ad5628
 ASKED_WRONGLY = ('shuffled latents',"another view's camera","another room's camera")
@@ -177,7 +182,8 @@ def _judge_rooms(student, r, head, fields, depth, prior):
            for m,x in measure(f, true, cls, prior, keep).items()}
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
     off = lambda d: ((d-told).abs()/told).mean((1,2))
-    return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth), 'seen':seen.float().mean((1,2)),
+    return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
+                  'seen':seen.float().mean((1,2)),
                   'far':camera_distance(r.cams, is_tgt).amin(-1)}
 
 # %% ../../nbs/probe/02_probes.ipynb #8cb27ec0
@@ -214,5 +220,6 @@ def evaluate_field(
         distance=by_distance(got['far'].flatten(), {k:got['view',k].flatten() for k in names}), seen=over(got['seen']),
         gaps={f'{m}, {k}':over(got['all','prediction',m]-got['all',k,m]) for m,k in gaps},  # room by room
         depth={k:over(got['depth',k]) for k in ('prediction','position median')},
-        config=dict(first_seed=int(seeds[0]), rooms=len(seeds), sets=sets, views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
+        config=dict(first_seed=int(seeds[0]), rooms=len(seeds), sets=sets, views=v, n_ctx=n_ctx, hw=list(hw),
+                    cameras=spread, head=head,
                     grid=list(r.obs.grid), spread='standard deviation over rooms'))

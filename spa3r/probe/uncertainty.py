@@ -172,7 +172,8 @@ def estimates(
         true = select_views(student.standardise(name, obs.feats[name]), obs.is_tgt).float()
         far = camera_distance(r.cams, r.obs.is_tgt).amin(-1)
         new = {'error':1-F.cosine_similarity(pred, true, dim=-1), 'spread':s, 'length':1/pred.norm(dim=-1),
-               'nearest view':far[...,None].expand_as(s), 'constant':torch.ones_like(s), 'tokens':student.field.tokens(z, cams, obs.grid).float()}
+               'nearest view':far[...,None].expand_as(s), 'constant':torch.ones_like(s),
+               'tokens':student.field.tokens(z, cams, obs.grid).float()}
         for k,x in new.items(): got.setdefault(k, []).append(x.flatten(1, 2).cpu())
     return {k:torch.cat(x) for k,x in got.items()}
 
@@ -196,7 +197,8 @@ def judge_uncertainty(
         plain = fit_scale(old, fit['error'], (1.,))
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])
         res[k] = dict(rank=mean_std(rank_correlation(u, err), sets), gain=mean_std(sparsification_gain(u, err), sets),
-            rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best), scale=vars(best),
+            rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best),
+            scale=vars(best),
             curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
     return res
 
@@ -206,4 +208,6 @@ def format_uncertainty(
     "A table: order within rooms, gain, order of rooms, calibration"
     num = lambda d: f"{d['mean']:6.3f} ±{d['std']:.3f}"
     head = f"{'':13} {'rank':>13} {'gain':>13} {'of rooms':>9} {'calibration, one factor':>25} {'and a power':>13}"
-    return '\n'.join([head]+[f"{k:13} {num(d['rank'])} {num(d['gain'])} {d['rooms']:9.2f} {num(d['ece_scalar']):>25} {num(d['ece'])}" for k,d in res.items()])
+    return '\n'.join([head]
+                     +[f"{k:13} {num(d['rank'])} {num(d['gain'])} {d['rooms']:9.2f} {num(d['ece_scalar']):>25} "
+                       f"{num(d['ece'])}" for k,d in res.items()])

@@ -28,8 +28,10 @@ def _clutter(rooms, n, g):
     at = torch.cat([_draw(g, b, n, 2, lo=-.45, hi=.45)*rooms.size[:,None,:2], half[...,2:]], -1)
     yaw = _draw(g, b, n, 1, hi=2*math.pi)
     waves = torch.randn(b, n, 8, generator=g)*20  # radians per metre
-    paint = torch.cat([_draw(g, b, n, 6), waves, _draw(g, b, n, 2), _draw(g, b, n, 1, lo=1, hi=4), torch.zeros(b, n, 1)], -1)
-    return torch.cat([kinds[torch.randint(3, (b,n), generator=g)], torch.full((b,n,1), 99.), at, half, yaw.cos(), yaw.sin(), paint], -1)
+    paint = torch.cat([_draw(g, b, n, 6), waves, _draw(g, b, n, 2), _draw(g, b, n, 1, lo=1, hi=4),
+                       torch.zeros(b, n, 1)], -1)
+    return torch.cat([kinds[torch.randint(3, (b,n), generator=g)], torch.full((b,n,1), 99.), at, half, yaw.cos(),
+                      yaw.sin(), paint], -1)
 
 # %% ../../nbs/rooms/02_photos.ipynb #efe88f2e
 def redecorate(

@@ -37,20 +37,23 @@ def _distance(scene, r):
     for i,j in _shuffled(r, combinations(range(len(names)), 2)):
         if (d := gap[i,j])>=NEAREST:
             a,b = _shuffled(r, (names[i], names[j]))
-            yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the {b} (in meters)?',
+            yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the '
+                   f'{b} (in meters)?',
                    None, f'{d:.1f}')
 
 # %% ../../nbs/rooms/04_questions.ipynb #b7903315
 def _size(scene, r):
     for o in _shuffled(r, scene.unique):
-        yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in centimeters?',
+        yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in '
+               f'centimeters?',
                None, str(round(200*max(o.half))))
 
 # %% ../../nbs/rooms/04_questions.ipynb #6ffd575a
 def _area(scene, r):
     w,l,_ = scene.room.size
     if scene.walls==4:
-        yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size of the combined space.',
+        yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size '
+               'of the combined space.',
                None, f'{w*l:.1f}')
 
 # %% ../../nbs/rooms/04_questions.ipynb #49b2dbd0
@@ -62,7 +65,8 @@ def _nearest(scene, r):
         first,second = sorted(gap[to,four])[:2]
         if second-first<APART: continue
         options = [names[i] for i in four]
-        yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is the closest to the {names[to]}?",
+        yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is "
+               f"the closest to the {names[to]}?",
                options, options[gap[to,four].argmin()])
 
 # %% ../../nbs/rooms/04_questions.ipynb #826ad46f
@@ -72,10 +76,13 @@ def _in_turn(groups, keys):
 
 # %% ../../nbs/rooms/04_questions.ipynb #e516ed49
 _ASKED = dict(easy='to the left or the right of the {}?',
-    medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in order to face it.',
-    hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a Cartesian plane '
+    medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in '
+           'order to face it.',
+    hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a '
+         'Cartesian plane '
          '(if I am standing at the origin and facing along the positive y-axis).')
-_SIDES = dict(easy=['left','right'], medium=['left','right','back'], hard=['front-left','front-right','back-left','back-right'])
+_SIDES = dict(easy=['left','right'], medium=['left','right','back'],
+              hard=['front-left','front-right','back-left','back-right'])
 
 # %% ../../nbs/rooms/04_questions.ipynb #173fbfec
 def _direction(level, scene, r):
@@ -88,7 +95,8 @@ def _direction(level, scene, r):
         if where := clear_sector(level, angles[i,j,k]): of[where].append((i,j,k))
     for three,where in _in_turn(of, _shuffled(r, sorted(of))):
         at,facing,to = [names[i] for i in three]
-        yield (f'If I am standing by the {at} and facing the {facing}, is the {to} {_ASKED[level].format(facing)}', _SIDES[level], where)
+        yield (f'If I am standing by the {at} and facing the {facing}, is the {to} {_ASKED[level].format(facing)}',
+               _SIDES[level], where)
 
 # %% ../../nbs/rooms/04_questions.ipynb #b20f8a39
 def first_frames(
@@ -112,7 +120,8 @@ def _order(scene, r):
         asked.append(four)
         names = _shuffled(r, four)
         others = [o for o in permutations(four) if o!=four]
-        yield (f"What will be the first-time appearance order of the following categories in the video: {', '.join(names)}?",
+        yield (f"What will be the first-time appearance order of the following categories in the video: "
+               f"{', '.join(names)}?",
                [', '.join(o) for o in (four,*r.sample(others, 3))], ', '.join(four))
 
 # %% ../../nbs/rooms/04_questions.ipynb #7adace8f
@@ -184,8 +193,10 @@ def _route_text(facing, things, straight):
     fill = '[please fill in]'
     go = [f'Go forward until the {o.cls}.' for o in things[1:]]
     steps = [s for g in go for s in (fill,g)][straight:]
-    return (f"You are a robot beginning at the {things[0].cls} and facing the {facing.cls}. You want to navigate to the {things[-1].cls}. "
-            f"You will perform the following actions (Note: for each {fill}, choose either 'turn back,' 'turn left,' or 'turn right.'): "
+    return (f"You are a robot beginning at the {things[0].cls} and facing the {facing.cls}. You want to navigate to "
+            f"the {things[-1].cls}. "
+            f"You will perform the following actions (Note: for each {fill}, choose either 'turn back,' 'turn left,' "
+            f"or 'turn right.'): "
             f"{' '.join(f'{i}. {s}' for i,s in enumerate(steps, 1))} You have reached the final destination.")
 
 # %% ../../nbs/rooms/04_questions.ipynb #c89bd53d
@@ -241,8 +252,10 @@ def room_questions(
     for t,kind in KINDS.items():
         for text,options,truth in islice(kind(scene, r), each):
             if options: options = _shuffled(r, options)
-            out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t, question=text,
-                ground_truth=chr(65+options.index(truth)) if options else truth, options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
+            out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t,
+                            question=text,
+                ground_truth=chr(65+options.index(truth)) if options else truth,
+                options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
     return out
 
 # %% ../../nbs/rooms/04_questions.ipynb #30e9c1a7

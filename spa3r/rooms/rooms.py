@@ -23,7 +23,8 @@ from ..util.core import there
 
 # %% ../../nbs/rooms/01_rooms.ipynb #af44ebd0
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
-CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box','pillow','ball','bin']
+CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box',
+                      'pillow','ball','bin']
 FURNITURE = range(len(FIXTURES), len(CLASSES))  # indices of the classes that are pieces of furniture
 HELD_OUT = 10**9  # rooms with seeds from here on are never trained on
 
@@ -115,7 +116,8 @@ def _desk(r):
     w,d,h = r.uniform(.55,.75),r.uniform(.3,.36),r.uniform(.72,.77)
     m = _wood(r, .1, .85)
     n = _plain(_rgb(r.uniform(.5,.6), .25, .85))
-    p = [_box(-w,w,-d,d,h-.04,h,m), _box(-w+.02,-w+.06,-d+.02,d-.02,0,h-.04,m), _box(-w+.06,w-.42,d-.06,d-.03,.3,h-.04,m)]
+    p = [_box(-w,w,-d,d,h-.04,h,m), _box(-w+.02,-w+.06,-d+.02,d-.02,0,h-.04,m),
+         _box(-w+.06,w-.42,d-.06,d-.03,.3,h-.04,m)]
     p += [_box(w-.42,w-.02,-d+.03,d-.02,.0,h-.04,n)]
     p += [_box(w-.40,w-.04,-d+.015,-d+.03,.06+i*.21,.23+i*.21,m) for i in range(3)]
     return p, (0,0,w,d,h)
@@ -164,12 +166,15 @@ def _bookshelf(r):
     m = _wood(r, .05, .42, 2)
     q = (h-.08)/k
     p = [_box(-w+.02,w-.02,d-.03,d,.01,h-.02,m)]+[_box(i*(w-.015)-.015,i*(w-.015)+.015,-d,d-.001,0,h,m) for i in (-1,1)]
-    p += [_box(-w+.03,w-.03,-d+.005,d-.03,.04+i*q,.07+i*q,m) for i in range(k)]+[_box(-w+.03,w-.03,-d+.005,d-.002,h-.04,h-.002,m)]
+    p += [_box(-w+.03,w-.03,-d+.005,d-.03,.04+i*q,.07+i*q,
+               m) for i in range(k)]+[_box(-w+.03,w-.03,-d+.005,d-.002,h-.04,h-.002,m)]
     for i in range(k):
         f = r.uniform(26,44)
-        b = paint(_rgb(r.random(),.75,.75), _rgb(r.random(),.6,.85), (f,0,0), (f*.37,0,0), r.uniform(0,6), r.uniform(0,6), 1.2, .4, 5.)
+        b = paint(_rgb(r.random(),.75,.75), _rgb(r.random(),.6,.85), (f,0,0), (f*.37,0,0), r.uniform(0,6),
+                  r.uniform(0,6), 1.2, .4, 5.)
         a = r.uniform(-w+.03,-w*.4) if r.random()<.5 else -w+.03
-        p.append(_box(a,w-.03 if r.random()<.6 else r.uniform(w*.4,w-.03),-d+.04,d-.03,.07+i*q,.07+i*q+q*r.uniform(.6,.8),b))
+        p.append(_box(a,w-.03 if r.random()<.6 else r.uniform(w*.4,w-.03),-d+.04,d-.03,.07+i*q,
+                      .07+i*q+q*r.uniform(.6,.8),b))
     return p, (0,0,w-.02,d-.01,h) if h<1.5 else None
 
 # %% ../../nbs/rooms/01_rooms.ipynb #3ee6c4f4
@@ -183,7 +188,8 @@ def _lamp(r, small=False):
 def _plant(r, small=False):
     k = .45 if small else r.uniform(.9,1.25)
     f1,f2 = (16/k,13/k,15/k),(14/k,19/k,11/k)
-    g = paint(_rgb(.33+r.uniform(-.05,.05),.75,.5), _rgb(.3,.7,.28), f1, f2, r.uniform(0,6), r.uniform(0,6), warp=1.5, sharp=1.6)
+    g = paint(_rgb(.33+r.uniform(-.05,.05),.75,.5), _rgb(.3,.7,.28), f1, f2, r.uniform(0,6), r.uniform(0,6), warp=1.5,
+              sharp=1.6)
     t = _cloth(r, .04, .65, .6)
     q = .17*k
     p = [_cyl(0,0,q,0,.3*k,t), _cyl(0,0,q*1.1,.26*k,.305*k,t), _cyl(0,0,.03*k,.305*k,.65*k,_plain((.35,.25,.15)))]
@@ -194,7 +200,8 @@ def _plant(r, small=False):
 def _tv(r):
     w,h = r.uniform(.4,.6),r.uniform(.5,.68)
     m = _plain((.08,.08,.09))
-    s = paint(_rgb(r.random(),.6,.55), _rgb(r.random(),.5,.15), (4,0,5), (3,0,-6), r.uniform(0,6), r.uniform(0,6), warp=1.5, glow=.75)
+    s = paint(_rgb(r.random(),.6,.55), _rgb(r.random(),.5,.15), (4,0,5), (3,0,-6), r.uniform(0,6), r.uniform(0,6),
+              warp=1.5, glow=.75)
     p = [_box(-w*.5,w*.5,-.1,.1,0,.03,m), _box(-.05,.05,-.01,.03,.03,.1,m), _box(-w,w,-.03,.03,.1,h,m)]
     return p+[_box(-w+.03,w-.03,-.036,-.03,.13,h-.03,s)], None
 
@@ -205,7 +212,8 @@ def _carton(r, small=False):
     c = _rgb(.085,.45,r.uniform(.6,.8))
     m = paint(c, [o*.85 for o in c], (30,0,28), (0,30,0), mix=.5)
     t = _plain((.92,.86,.66))
-    return [_box(-w,w,-d,d,0,h,m), _box(-w-.004,w+.004,-.04*k,.04*k,h*.7,h+.004,t)], None if small else (0,0,w*.8,d*.8,h+.004)
+    return [_box(-w,w,-d,d,0,h,m),
+            _box(-w-.004,w+.004,-.04*k,.04*k,h*.7,h+.004,t)], None if small else (0,0,w*.8,d*.8,h+.004)
 
 def _pillow(r):
     w,d,h = r.uniform(.24,.32),r.uniform(.16,.2),r.uniform(.07,.1)
@@ -221,14 +229,17 @@ def _bin(r):
     q,h = r.uniform(.14,.19),r.uniform(.35,.5)
     c = _rgb(.48+r.uniform(-.03,.03),.7,r.uniform(.35,.5))
     m = _stripes(c, [o*.75 for o in c], (0,0,1), .12, 2)
-    return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)), _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
+    return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)),
+            _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
 
 # %% ../../nbs/rooms/01_rooms.ipynb #cf829b17
-BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp, plant=_plant,
+BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp,
+             plant=_plant,
              stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
-          plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'), ball=('box','bed','table','sofa'))
+          plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'),
+          ball=('box','bed','table','sofa'))
 
 # %% ../../nbs/rooms/01_rooms.ipynb #6d98e73f
 def _bounds(parts):
@@ -421,7 +432,8 @@ def _door(r):
 def _window(r):
     w,h,k = r.uniform(.4,.75),r.uniform(.8,1.2),r.randint(1,3)
     q = 2*w/k
-    sky = paint(_rgb(.57,.45,.95), _rgb(.55,.12,1.), (1.2,0,2.5), (2.5,0,1.), r.uniform(0,6), r.uniform(0,6), warp=1., sharp=1.5, glow=.95)
+    sky = paint(_rgb(.57,.45,.95), _rgb(.55,.12,1.), (1.2,0,2.5), (2.5,0,1.), r.uniform(0,6), r.uniform(0,6), warp=1.,
+                sharp=1.5, glow=.95)
     p = [_box(-w-.05,w+.05,-.03,0,-.05,h+.05,_plain((.95,.95,.93)))]
     p += [_box(-w+i*q+.015,-w+(i+1)*q-.015,-.034,-.03,a,b,sky) for i in range(k) for a,b in ((.0,h*.62),(h*.62+.03,h))]
     return p+[_box(-w-.1,w+.1,-.1,0,-.09,-.05,_plain((.9,.9,.88)))], w+.1
@@ -522,7 +534,8 @@ class Rooms:
         t = np.zeros((len(rooms), max(len(o.table) for o in rooms), 29), dtype=np.float32)
         t[...,0],t[...,6:9] = -1,1
         for i,o in enumerate(rooms): t[i,:len(o.table)] = o.table
-        return cls(torch.tensor([o.size for o in rooms]), torch.tensor([o.lamp for o in rooms]), torch.from_numpy(t), list(rooms))
+        return cls(torch.tensor([o.size for o in rooms]), torch.tensor([o.lamp for o in rooms]), torch.from_numpy(t),
+                   list(rooms))
     @property
     def objects(self):
         "For each room its list of `Thing`"
@@ -537,7 +550,8 @@ class Rooms:
     def __len__(self): return len(self.rooms)
     def __getitem__(self, i):
         i = slice(i, i+1 or None) if isinstance(i, int) else i if isinstance(i, slice) else list(i)
-        return Rooms(self.size[i], self.lamp[i], self.table[i], self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
+        return Rooms(self.size[i], self.lamp[i], self.table[i],
+                     self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
     def __repr__(self):
         return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
 
@@ -656,7 +670,9 @@ def _walk_around(room, n, r):
         far = max(thing.half)+r.uniform(.4,1.2)
         a = yaw+way*math.radians(r.uniform(5,20))*bool(out)
         b = min(max(up+r.uniform(-.2,.2),-.3),1.)
-        eye = [min(max(c-far*o, lo), hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge), (W/2-edge,L/2-edge,H-edge))]
+        eye = [min(max(c-far*o, lo),
+                   hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge),
+                                            (W/2-edge,L/2-edge,H-edge))]
         x,y,z = [c-o+r.uniform(-.15,.15) for c,o in zip(thing.centre, eye)]
         return way,(a,b),(*eye, *_turned(math.atan2(y, x), math.atan2(z, math.hypot(x, y))), 5.)
     for _ in range(10**4):
@@ -881,7 +897,8 @@ def _colour(rooms, row, bi, n, p, xyz):
     b = size[1]/2-xyz[1].abs()
     c = xyz[2]
     d = size[2]-xyz[2]
-    near = torch.minimum(torch.maximum(torch.minimum(a,b), torch.minimum(c,d)), torch.minimum(torch.maximum(a,b), torch.maximum(c,d)))
+    near = torch.minimum(torch.maximum(torch.minimum(a,b), torch.minimum(c,d)),
+                         torch.minimum(torch.maximum(a,b), torch.maximum(c,d)))
     light = light*(1-.3*(-near/.35).exp())  # `near`: distance to the second nearest face, 0 along the room's edges
     return (_paint_at(t, p)*(light+t[17]*(1-light))).clamp(0,1)
 
@@ -979,4 +996,5 @@ def exact_field(
     furn = (hit['cls']>=FURNITURE.start).to(xyz)[...,None]
     pos = (xyz-there([0,0,2.5], xyz))/1.5
     f = torch.cat([pos*.8, n*.9, ph.sin()*.34, ph.cos()*.34, code*(1.6+1.1*furn), furn*1.2], -1)
-    return (f.double()@_ROT.to(f.device, non_blocking=True).double().T).float()  # in double: exact whatever TF32 and autocast do
+    # in double: exact whatever TF32 and autocast do
+    return (f.double()@_ROT.to(f.device, non_blocking=True).double().T).float()

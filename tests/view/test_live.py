@@ -11,7 +11,7 @@ from spa3r.data.scenes import stack_views
 from spa3r.view import live
 from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.util.core import UserError
-from spa3r.view.live import ROOMS,WEAR,State,_camera,_wxyz,ask_from,look,newest,painter,photo_place,pick,room_place,serve,uploaded,uploaded_place,view
+from spa3r.view.live import ROOMS,WEAR,Gallery,State,Window,_camera,_wxyz,ask_from,look,newest,painter,photo_place,pick,room_place,serve,uploaded,uploaded_place,view
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.probe.probes import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
@@ -195,7 +195,15 @@ def tabs():
     with browser() as a, browser() as b: yield a,b
 
 @pytest.fixture(scope='module')
-def window(served, tabs): return visitor(served, tabs[0])
+def window(room):
+    "A visitor's window without a browser: a server of its own stands for the client, and a bare camera for that of the browser"
+    s = pytest.importorskip('viser').ViserServer(host='127.0.0.1', port=8481, verbose=False)
+    camera = SimpleNamespace(position=None, look_at=None, wxyz=None, fov=None, up_direction=None, on_update=lambda f: None)
+    w = Window(SimpleNamespace(gui=s.gui, scene=s.scene, camera=camera, atomic=s.atomic), Gallery(room))
+    assert w.idle(400) and camera.position is not None
+    yield w
+    w.stop()
+    s.stop()
 
 def send(w, name, data):
     "What viser does when an upload is complete"
@@ -232,8 +240,9 @@ def test_knobs_change_the_state(window):
         wait_for(lambda: i in window.state.off)
     assert window.idle(400) and 'All latents' in k.words.content  # said, and alive
 
-def test_one_visitor_does_not_change_another(served, window, tabs):
+def test_one_visitor_does_not_change_another(served, tabs):
     "The second begins afresh, and what each does stays with it; places, too"
+    window = visitor(served, tabs[0])
     window.knobs.ctx[1].value = True
     wait_for(lambda: window.state.is_ctx[1])
     other = visitor(served, tabs[1])

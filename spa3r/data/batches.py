@@ -63,7 +63,8 @@ def sample_frames(
 )->list: # v frame numbers, ascending
     "A walk through the frames with random steps; a short scene is walked with shorter steps, or its frames are drawn at random"
     lo,hi = interval
-    if not (n>0 and v>0 and 0<lo<=hi): raise ValueError(f"{v} views of {n} frames, {lo} to {hi} apart: give positive numbers, the fewest first")
+    if not (n>0 and v>0 and 0<lo<=hi):
+        raise ValueError(f"{v} views of {n} frames, {lo} to {hi} apart: give positive numbers, the fewest first")
     rand = lambda a,b,k=1: torch.randint(a, b+1, (k,), generator=generator)
     if n>(v-1)*lo:
         if v>1: hi = min((n-1)//(v-1), hi)
@@ -77,7 +78,8 @@ def seeded(
     *keys:int, # Whole numbers from 0 up, such as seed, step and sample
 )->torch.Generator: # On the CPU
     "A generator that starts from `keys` and from nothing else"
-    words = np.array([len(keys), *keys], dtype=np.uint64).view(np.uint32)  # with their number, or else (3,) and (3, 0) would be the same
+    # with their number, or else (3,) and (3, 0) would be the same
+    words = np.array([len(keys), *keys], dtype=np.uint64).view(np.uint32)
     return torch.Generator().manual_seed(int(np.random.SeedSequence(words.tolist()).generate_state(1)[0]))
 
 # %% ../../nbs/data/02_batches.ipynb #28d09653
@@ -117,8 +119,11 @@ class Batches:
         images_device:int=24, # Images a device looks at in one go, at most: a micro-batch
     ):
         if seed<0: raise UserError(f"seed {seed}: give a whole number from 0 up")
-        if not 2<=v_min<=v_max<=images_device: raise UserError(f"{v_min} to {v_max} views and {images_device} images a device: at least 2 views, and no more than images")
-        if images<images_device or images%images_device: raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
+        if not 2<=v_min<=v_max<=images_device:
+            raise UserError(f"{v_min} to {v_max} views and {images_device} images a device: at least 2 views, and no "
+                            f"more than images")
+        if images<images_device or images%images_device:
+            raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
         self.source,self.seed,self.v_min,self.v_max,self.images_device = source,seed,v_min,v_max,images_device
         self.micros = images//images_device
 
@@ -173,14 +178,17 @@ def draw_views(
 )->tuple: # v PIL images, or none when too many are broken; paths of the broken ones that were met
     "Read some frames; a broken one gives way to the next good one that is not drawn yet"
     n = len(scene)
-    good,bad,limit = {},{},min(v, n-1)
+    good = {}
+    bad = {}
+    limit = min(v, n-1)
     def try_(i):
         if i not in good and i not in bad:
             try: good[i] = resize_view(scene.read(i), width, patch)
             except Exception: bad[i] = scene.where(i)
         return i in good or len(bad)>=limit
     drawn = sample_frames(n, v, scene.interval, generator)
-    taken,out = set(drawn),[]
+    taken = set(drawn)
+    out = []
     for i in drawn:
         after = [(i+k)%n for k in range(1, n)]
         j = next(j for j in chain([i], (j for j in after if j not in taken), after) if try_(j))
@@ -199,7 +207,8 @@ def _scene_views(source, seed, k, v):
         broken += bad
         if imgs: return imgs,broken,dropped
         dropped.append(scene.name)
-    raise UserError(f"No scene of {len(source)} has enough images that can be read; broken are {', '.join(broken[:5])}, ...")
+    raise UserError(f"No scene of {len(source)} has enough images that can be read; broken are "
+                    f"{', '.join(broken[:5])}, ...")
 
 @patch
 def views(self:Scenes, seed:int, ks, v:int)->Views:
@@ -219,7 +228,9 @@ class BrokenReport:
         self.clear()
     def clear(self):
         "Forget everything: an epoch begins"
-        self.read,self.broken,self.dropped = 0,Counter(),Counter()
+        self.read = 0
+        self.broken = Counter()
+        self.dropped = Counter()
     def add(self,
         views:Views, # A micro-batch
     ):
@@ -250,7 +261,8 @@ def check(self:BrokenReport,
     n = self.broken.total()
     if self.read<at_least or n<=self.max_broken*self.read: return
     some = ', '.join(list(self.broken)[:3])
-    raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as {some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
+    raise UserError(f"{n} of {self.read} {self.what} read are broken, more than {self.max_broken:.1%} (such as "
+                    f"{some}): mend the data, see spa3r_check_data, or allow more with --max_broken")
 
 @patch
 def end_epoch(self:BrokenReport)->str:
@@ -304,9 +316,12 @@ class CachedRooms:
     ):
         self.folder = Path(folder)
         try: self.meta = json.loads((self.folder/'rooms.json').read_text())
-        except (OSError, ValueError) as e: raise UserError(f"No cached rooms in {folder}: write them with cache_rooms") from e
+        except (OSError, ValueError) as e:
+            raise UserError(f"No cached rooms in {folder}: write them with cache_rooms") from e
         missing = [f.name for f in self.files if not f.exists()]
-        if missing: raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as {missing[0]}): call cache_rooms again, it writes what is not there")
+        if missing:
+            raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as "
+                            f"{missing[0]}): call cache_rooms again, it writes what is not there")
     def __len__(self): return self.meta['rooms']
     @property
     def files(self):
@@ -314,7 +329,8 @@ class CachedRooms:
         return [f for i in range(len(self)//self.meta['per_file']) for f in _cached(self.folder, i)]
     def views(self, seed:int, ks, v:int)->Views:
         "`v` views in a row of each of the rooms that are drawn as number `ks`"
-        rooms,m = [shuffled(len(self), seed, k) for k in ks],self.meta
+        rooms = [shuffled(len(self), seed, k) for k in ks]
+        m = self.meta
         if v>m['views']: raise UserError(f"{v} views of a room, but {self.folder} has {m['views']} of each")
         at = torch.tensor([sample_frames(m['views'], v, (1,1), seeded(seed, FRAMES, k)) for k in ks])
         imgs,cams = [torch.from_numpy(np.stack(o)) for o in zip(*(self._of(i, t) for i,t in zip(rooms, at.numpy())))]
@@ -333,15 +349,22 @@ def cache_rooms(
     per_file:int=64, # Rooms in a file
 )->CachedRooms:
     "Take the pictures of many rooms once; goes on where it was stopped, and says beforehand how much disk it takes"
-    folder,files = Path(folder),-(-n//per_file)
-    meta,card = dict(rooms=files*per_file, views=views, hw=list(hw), per_file=per_file),folder/'rooms.json'
+    folder = Path(folder)
+    files = -(-n//per_file)
+    meta = dict(rooms=files*per_file, views=views, hw=list(hw), per_file=per_file)
+    card = folder/'rooms.json'
     folder.mkdir(parents=True, exist_ok=True)
     old = json.loads(card.read_text()) if card.exists() else meta
-    if old|dict(rooms=0)!=meta|dict(rooms=0): raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
-    todo,size = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))],per_file*views*(3*hw[0]*hw[1]+112)
+    if old|dict(rooms=0)!=meta|dict(rooms=0):
+        raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
+    todo = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))]
+    size = per_file*views*(3*hw[0]*hw[1]+112)
     free = shutil.disk_usage(folder).free
-    print(f"{files*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {files*size/1e9:.2f} GB in {folder}, of which {len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
-    if len(todo)*size>.95*free: raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for fewer rooms")
+    print(f"{files*per_file} rooms, {views} views of {hw[0]}x{hw[1]}: {files*size/1e9:.2f} GB in {folder}, of which "
+          f"{len(todo)*size/1e9:.2f} GB are to be written; {free/1e9:.1f} GB are free")
+    if len(todo)*size>.95*free:
+        raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for "
+                        f"fewer rooms")
     atomic_write(card, lambda p: p.write_text(json.dumps(meta)))
     for i in todo:
         made = with_images(rooms_as_views(range(i*per_file, (i+1)*per_file), views, hw).to(device))
@@ -373,7 +396,8 @@ def look_at(
             wh = upright_size(img)
             return wh,resize_view(img, source.width, source.patch).height
         except Exception as e: return scene.where(i),_why(e, scene.where(i))
-    out,start = Look(0, 0., {}, Counter(), Counter(), []),time.perf_counter()
+    out = Look(0, 0., {}, Counter(), Counter(), [])
+    start = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         for scene in tqdm(source.scenes, unit='scene', disable=None, leave=False):
             say(f'{out.read} images read, now {scene.name} of {len(source.scenes)} scenes')
@@ -392,10 +416,12 @@ def look_at(
 def _operations(gh, gw, v):
     "Operations for one image of `v`: both teachers' forward pass, the student forward and backward, at the paper's size"
     def blocks(k, d, tokens, keys): return k*tokens*(24*d*d+4*d*keys)
-    p,s = gh*gw,gh*gw+5  # patches; with camera token and registers
+    p = gh*gw
+    s = gh*gw+5  # patches; with camera token and registers
     vggt = blocks(48, 1024, s, s)+blocks(24, 1024, s, .75*v*s)  # every second view looks at half of the views
     dino = blocks(24, 1024, 201, 201)
-    ctx,tgt = 260+v//2*p,260+p
+    ctx = 260+v//2*p
+    tgt = 260+p
     student = (blocks(6, 768, ctx, ctx)+(v-v//2)*blocks(6, 768, tgt, tgt))/v
     return vggt+2.2e8*p+dino+3*student
 
@@ -409,7 +435,8 @@ class BadData(UserError):
 
 def _about_scenes(source, look, v_max):
     "What there is, line by line"
-    n,few = [len(o) for o in source.scenes],[o.name for o in source.scenes if len(o)<v_max]
+    n = [len(o) for o in source.scenes]
+    few = [o.name for o in source.scenes if len(o)<v_max]
     yield f"{source.name}: {_of(len(n), 'scene')}, {_of(sum(n), 'frame')} ({min(n)} to {max(n)} in a scene, {int(np.median(n))} in the middle)"
     for why in source.left: yield f"  left out: {why}"
     if few: yield f"  fewer than {v_max} frames, so some are shown twice: {_some(few)}"
@@ -424,18 +451,22 @@ def _about_scenes(source, look, v_max):
 # %% ../../nbs/data/02_batches.ipynb #1480a180
 def _about_run(source, look, batches, steps, rate, workers):
     "What a training run would cost, line by line"
-    h,v = look.heights.most_common(1)[0][0],(batches.v_min+batches.v_max)/2
+    h = look.heights.most_common(1)[0][0]
+    v = (batches.v_min+batches.v_max)/2
     per_step = [batches.micros*batches.scenes_in(i)*batches.views_in(i) for i in range(1000)]
-    n,speed = np.mean(per_step),look.read/look.seconds
+    n = np.mean(per_step)
+    speed = look.read/look.seconds
     yield f"a step: {batches.micros} micro-batches of up to {batches.images_device} images, {n:.0f} images on average; an epoch: {_of(batches.steps_in_epoch(0), 'step')}"
     yield f"reading: {speed:.0f} images a second here with {_of(workers, 'thread')}, so {_hours(steps*n/speed)} for {steps} steps if nothing else took time"
     flops = _operations(h//source.patch, source.width//source.patch, round(v))
     yield f"computing, at the paper's size: {flops/1e12:.1f}e12 operations an image; at {rate:g}e12 a second {_hours(steps*n*flops/rate/1e12)} on one device, {_hours(steps*n*flops/rate/8e12)} on eight"
-    patches,mb = batches.images_device*h*source.width/source.patch**2,batches.images_device*3*h*source.width*4/1e6
+    patches = batches.images_device*h*source.width/source.patch**2
+    mb = batches.images_device*3*h*source.width*4/1e6
     yield f"memory of a device, at the paper's size: at least {2.9+1.7+3.4e-4*patches:.0f} GB (teachers 2.9, student and optimiser 1.7, the student's activations {3.4e-4*patches:.1f}); of the machine: {mb:.0f} MB a micro-batch, two of them for each worker"
 
 # %% ../../nbs/data/02_batches.ipynb #4a52dd6c
-@command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]', v_min='[2, 1000]', v_max='[2, 1000]', images='[1, 1e6]',
+@command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]',
+         v_min='[2, 1000]', v_max='[2, 1000]', images='[1, 1e6]',
     images_device='[1, 1e5]', seed='[0, 9e18]', steps='[1, 1e9]', rate='(0, 1e9]', workers='[1, 256]')
 def check_data(
     data:str, # Folder or file with scenes; several with commas between them
@@ -463,7 +494,8 @@ def check_data(
     look = look_at(source, sample, workers)
     print(*_about_scenes(source, look, v_max), sep='\n')
     if len(look.broken)>max_broken*look.read:
-        raise BadData(f"training would not run: {len(look.broken)} of {look.read} images are broken, more than {max_broken:.1%}. Mend or remove them, or allow more with --max_broken")
+        raise BadData(f"training would not run: {len(look.broken)} of {look.read} images are broken, more than "
+                      f"{max_broken:.1%}. Mend or remove them, or allow more with --max_broken")
     print(*_about_run(source, look, batches, steps, rate, workers), sep='\n')
     print('training would run')
     return look

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'VIDEOS', 'ROWS', 'natural', 'upright_size', 'view_hw', 'resize_view', 'stack_bytes', 'stack_views',
-           'odd_shapes', 'photo_folder', 'photo_names', 'sharper', 'read_photos', 'Video', 'read_video',
+           'odd_shapes', 'photo_folder', 'photo_names', 'sharper', 'open_picture', 'read_photos', 'Video', 'read_video',
            'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../../nbs/data/01_scenes.ipynb #4cb3a16b
@@ -33,7 +33,8 @@ def natural(
 
 def _listed(folder):
     "Names of the folders, of the regular files and of everything else in a folder, each in natural order; hidden ones do not count"
-    with os.scandir(folder) as it: kinds = {e.name:0 if e.is_dir() else 1 if e.is_file() else 2 for e in it if not e.name.startswith('.')}
+    with os.scandir(folder) as it:
+        kinds = {e.name:0 if e.is_dir() else 1 if e.is_file() else 2 for e in it if not e.name.startswith('.')}
     names = sorted(kinds, key=lambda o: (natural(o), o))
     return tuple([o for o in names if kinds[o]==k] for k in range(3))
 
@@ -76,7 +77,9 @@ def view_hw(
     h = wh[1]*width/wh[0]
     h = max(1, round(h)) if rows=='floor' else round(h/patch)*patch
     keep = min(h, width)//patch*patch
-    if not keep: raise ValueError(f"too wide and low: {wh[0]}x{wh[1]} is {width}x{h} after resizing, less than one {patch}-pixel patch")
+    if not keep:
+        raise ValueError(f"too wide and low: {wh[0]}x{wh[1]} is {width}x{h} after resizing, less than one "
+                         f"{patch}-pixel patch")
     return h,keep
 
 # %% ../../nbs/data/01_scenes.ipynb #5b267252
@@ -89,12 +92,16 @@ def resize_view(
 ): # PIL image
     "Upright, 8-bit RGB, `width` wide, whole patches high; of what is higher than wide the middle, with a warning"
     from PIL import Image,ImageOps
-    img.draft('RGB', (2*width*times, 2*width*times))  # a large JPEG that is still on disk is decoded at a fraction of its size
+    # a large JPEG that is still on disk is decoded at a fraction of its size
+    img.draft('RGB', (2*width*times, 2*width*times))
     img = _rgb(ImageOps.exif_transpose(img))
     h,keep = view_hw(img.size, width, patch, rows)
-    if h>width: warnings.warn(f"a picture is higher than wide: of its {h} rows at a width of {width} the middle {keep} are seen", stacklevel=2)
-    top,scale = (h-keep)//2,img.height/h
-    return img.resize((width*times,keep*times), Image.BICUBIC, (0, top*scale, img.width, (top+keep)*scale))  # cut first: the rest is never made
+    if h>width:
+        warnings.warn(f"a picture is higher than wide: of its {h} rows at a width of {width} the middle {keep} are seen", stacklevel=2)
+    top = (h-keep)//2
+    scale = img.height/h
+    # cut first: the rest is never made
+    return img.resize((width*times,keep*times), Image.BICUBIC, (0, top*scale, img.width, (top+keep)*scale))
 
 # %% ../../nbs/data/01_scenes.ipynb #b9470968
 def stack_bytes(
@@ -124,7 +131,8 @@ def odd_shapes(
     tallest = s[(np.arange(len(s))-np.searchsorted(s, least*s)).argmax()]
     odd = np.flatnonzero((a<least*tallest)|(a>tallest)).tolist()
     if len(odd)>=share*len(a):
-        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped like the rest: keep pictures of one kind")
+        raise UserError(f"{len(odd)} of {len(a)}, such as {names[odd[0]]}, have too different shapes to be cropped "
+                        f"like the rest: keep pictures of one kind")
     return odd
 
 # %% ../../nbs/data/01_scenes.ipynb #10e72d7e
@@ -132,7 +140,9 @@ def _why(e, path=''):
     "An error in one line, with the name of the file in place of its path"
     return (' '.join(str(e).split()) or type(e).__name__).replace(f'{path}', Path(path).name)
 
-def _plain(name): return os.fspath(name).encode('utf8', 'backslashreplace').decode()  # bytes of a name that are no text can be shown like this
+def _plain(name):
+    # bytes of a name that are no text can be shown like this
+    return os.fspath(name).encode('utf8', 'backslashreplace').decode()
 def _some(xs, k=8): return ', '.join(map(_plain, xs[:k]))+(f" and {len(xs)-k} more" if len(xs)>k else '')
 
 def _spread_out(
@@ -143,11 +153,13 @@ def _spread_out(
     return x if len(x)<=n else [x[i] for i in np.linspace(0, len(x)-1, n).round().astype(int)]
 
 # %% ../../nbs/data/01_scenes.ipynb #6ca8ff74
-_ASIDE = set('depth depths mask masks thumb thumbs thumbnail thumbnails preview previews label labels semantic semantics segmentation normal normals confidence instance instances'.split())
+_ASIDE = set('depth depths mask masks thumb thumbs thumbnail thumbnails preview previews label labels semantic '
+             'semantics segmentation normal normals confidence instance instances'.split())
 
 def _aside(name, beside):
     "Are the pictures in a folder of this name none that a camera took, or others made smaller?"
-    return bool(_ASIDE & set(re.split(r'[\W_]+', name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
+    return bool(_ASIDE & set(re.split(r'[\W_]+',
+                                      name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
 
 def photo_folder(
     images:str, # A folder of photos, or one that holds such a folder
@@ -157,11 +169,14 @@ def photo_folder(
     if images and path.is_file():
         if path.suffix.lower() in VIDEOS: raise UserError(f"{path} is a video: give it to --video, not to --images")
         raise UserError(f"{path} is a file: give the folder that it is in, {path.parent}")
-    if not images or not path.is_dir(): raise UserError(f"No folder {str(images)!r}: give a folder of photos to --images")
+    if not images or not path.is_dir():
+        raise UserError(f"No folder {str(images)!r}: give a folder of photos to --images")
     dirs,files,_ = _listed(path)
     if _are(files, PICTURES): return path
     below = [path/o for o in dirs if not _aside(o, dirs) and _pictures_in(path/o)]
-    if len(below)>1: raise UserError(f"{path} holds no photos, but {', '.join(o.name for o in below[:9])} do: give one of them, for example {below[0]}")
+    if len(below)>1:
+        raise UserError(f"{path} holds no photos, but {', '.join(o.name for o in below[:9])} do: give one of them, "
+                        f"for example {below[0]}")
     return below[0] if below else path
 
 def photo_names(
@@ -187,11 +202,14 @@ def sharper(
 def _heif():
     "Teach Pillow to read HEIC"
     try: from pillow_heif import register_heif_opener
-    except ImportError as e: raise ValueError("HEIC pictures need pillow-heif, which is not installed: pip install 'spa3r[heic]'") from e
+    except ImportError as e:
+        raise ValueError("HEIC pictures need pillow-heif, which is not installed: pip install 'spa3r[heic]'") from e
     register_heif_opener()
 
-def _image(data):
-    "PIL image of the bytes of a file, or of an opened file; its pixels are not decoded yet"
+def open_picture(
+    data, # Bytes of a file, or an opened file
+): # PIL image
+    "A picture whose pixels are not decoded yet; what is none is a `ValueError`"
     from PIL import Image,UnidentifiedImageError
     f = io.BytesIO(data) if isinstance(data, bytes) else data
     head = f.read(12)
@@ -201,13 +219,14 @@ def _image(data):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # large photos are welcome
             return Image.open(f)
-    except UnidentifiedImageError as e: raise ValueError(f"{f.seek(0, 2)} bytes that are no image, or one of an unknown kind") from e
+    except UnidentifiedImageError as e:
+        raise ValueError(f"{f.seek(0, 2)} bytes that are no image, or one of an unknown kind") from e
 
 def _picture(path):
     "PIL image of a regular file, read whole: no file stays open"
     path = Path(path)
     if not path.is_file(): raise ValueError(f"{path} is no file")
-    return _image(path.read_bytes())
+    return open_picture(path.read_bytes())
 
 def _unread(names, dirs=(), odd=()):
     "A line for each kind of what a folder of photos holds besides them"
@@ -226,7 +245,8 @@ def read_photos(
     "Photos of one place, ready for a patch encoder; those that cannot be read or have an odd shape are left out and named"
     folder = photo_folder(folder)
     dirs,files,odd = _listed(folder)
-    names,good = _are(files, PICTURES),[]
+    names = _are(files, PICTURES)
+    good = []
     left = list(_unread([o for o in files if o not in set(names)], dirs, odd))
     for name in _spread_out(names, max(200, n)):
         try:
@@ -238,21 +258,29 @@ def read_photos(
         left += [f"{_plain(good[i][1])}: of another shape than the rest" for i in odd]
         good = [o for i,o in enumerate(good) if i not in odd]
         upright = [name for _,name,(w,h) in good if h>w]
-        if 0<len(upright)<len(good): left.append(f"{_some(upright, 4)}: upright among lying ones, what is above and below the middle {min(o.height for o,*_ in good)} rows")
-    if len(good)<2: raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed" + (f"; left out {'; '.join(left)}" if left else ''))
+        if 0<len(upright)<len(good):
+            left.append(f"{_some(upright, 4)}: upright among lying ones, what is above and below the middle "
+                        f"{min(o.height for o,*_ in good)} rows")
+    if len(good)<2:
+        raise UserError(f"{len(good)} usable photo{'s'*(len(good)!=1)} in {folder}, at least 2 are needed"
+                        + (f"; left out {'; '.join(left)}" if left else ''))
     imgs,names,_ = zip(*_spread_out(good, n))
     return stack_views(list(imgs)),list(names),left
 
 # %% ../../nbs/data/01_scenes.ipynb #89b0fc2a
-_NO_FILM = ('attached_pic','still_image','timed_thumbnails','dependent') # What a stream of pictures can be besides a film
+_NO_FILM = ('attached_pic','still_image','timed_thumbnails',
+            'dependent') # What a stream of pictures can be besides a film
 
 def _packets(box):
-    "Of each stream's pictures: when they are shown, for how long, are they hidden, can one jump there, (n, 4); is no packet damaged, and how many seconds are missing of those that the header tells?"
-    out,end,whole = defaultdict(list),0.,True
+    "Of each stream's pictures: times, durations, hidden or not, key frames or not, (n, 4); is no packet damaged; seconds missing"
+    out = defaultdict(list)
+    end = 0.
+    whole = True
     for p in box.demux():
         t = p.dts if p.pts is None else p.pts
         if t is None or not p.size: continue
-        end,whole = max(end, float((t+(p.duration or 0))*p.time_base)),whole and not p.is_corrupt
+        end = max(end, float((t+(p.duration or 0))*p.time_base))
+        whole = whole and not p.is_corrupt
         if p.stream.type=='video': out[p.stream.index].append((t, p.duration or 0, p.is_discard, p.is_keyframe))
     return {i:np.array(o, dtype=np.int64) for i,o in out.items()},whole,(box.duration or 0)/1e6-end
 
@@ -260,7 +288,8 @@ def _best(streams, packets):
     "The stream that is the film: not a cover, more than one picture, the default, the largest"
     kind = lambda s,k: bool(s.disposition & getattr(type(s.disposition), k))
     films = [s for s in streams if s.index in packets and not any(kind(s, k) for k in _NO_FILM)]
-    return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'), s.codec_context.width*s.codec_context.height), default=None)
+    return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'),
+                                     s.codec_context.width*s.codec_context.height), default=None)
 
 class Video:
     "The pictures of a video as they are meant to be seen: turned, mirrored, with square pixels and of one size; needs PyAV"
@@ -268,25 +297,33 @@ class Video:
         file, # Path, or a file that is opened for reading bytes
         name:str='', # What to call it in a message; default: its path
     ):
-        self.file,self.name = file if hasattr(file, 'read') else Path(file).expanduser(),name or str(file)
+        self.file = file if hasattr(file, 'read') else Path(file).expanduser()
+        self.name = name or str(file)
         with self._opened() as box:
             packets,whole,lost = _packets(box)
             s = _best(box.streams.video, packets)
-            if s is None and whole and lost<.5: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
+            if s is None and whole and lost<.49: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
             p = packets[s.index] if s else []
             self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
-            cut = f'{lost:.1f} of {box.duration/1e6:.1f} s are' if lost>.5 else f'{s.frames-len(p)} of {s.frames} pictures are' if self.counted and len(p)<s.frames else 'the end of a picture is'
-            if not whole or not cut.startswith('the'): raise UserError(f"{self.name} is cut: {cut} missing; get it again, or convert what is left of it")
+            few = s.frames-len(p) if self.counted else 0
+            if not whole or lost>.49 or few>0:
+                gone = f'{lost:.1f} of {box.duration/1e6:.1f} s are' if lost>.49 else f'{few} pictures are' if few>0 else 'a part is'
+                raise UserError(f"{self.name} is cut: {gone} missing; get it again, or convert what is left of it")
             key = p[:,3].argmax()  # nothing before it can be decoded
             seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
             if not len(seen): raise UserError(f"{self.name} shows no picture")
             self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
             self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
-            last = 1 if self.counted else seen[seen[:,0].argmax(),1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
+            last = 1 if self.counted else seen[seen[:,0].argmax(),
+                                               1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
             self.end = int(self.times[-1]+last)
-            self.stream,self.unit,self.start = s.index,float(s.time_base),int(p[:,0].min())
+            self.stream = s.index
+            self.unit = float(s.time_base)
+            self.start = int(p[:,0].min())
             step = float(np.median(np.diff(self.times)))*self.unit if len(self)>1 else np.inf
-            if lost>1.5*step: warnings.warn(f"{self.name} ends {lost:.2f} s before its header says: its last {round(lost/step)} pictures are missing", stacklevel=2)
+            if lost>1.5*step:
+                warnings.warn(f"{self.name} ends {lost:.2f} s before its header says: its last {round(lost/step)} "
+                              f"pictures are missing", stacklevel=2)
             self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
 
     def __len__(self): return len(self.times)
@@ -297,9 +334,12 @@ class Video:
         if hasattr(self.file, 'seek'): self.file.seek(0)
         elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
         try: import av
-        except ImportError as e: raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give photos)") from e
+        except ImportError as e:
+            raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
+                            "photos)") from e
         try:
-            with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace') as box: yield box
+            with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace') as box:
+                yield box
         except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
             raise UserError(f"{self.name} cannot be read as a video: {_why(e)}") from e
 
@@ -321,7 +361,8 @@ class Video:
         if not .1<float(sar or 1)<10: raise ValueError(f"its pixels are {sar} as wide as high")
         self.stored = max(1, round(f.width*float(sar or 1))),f.height
         m = f.side_data.get('DISPLAYMATRIX')
-        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()  # x goes to (a, b), y to (c, d)
+        # x goes to (a, b), y to (c, d)
+        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()
         self.swap = abs(b)+abs(c)>abs(a)+abs(d)
         self.flip = [o<0 for o in ((c,b) if self.swap else (a,d))]
         self.size = self.stored[::-1] if self.swap else self.stored
@@ -333,7 +374,8 @@ def _upright(self:Video, f):
     from PIL import Image
     img = f.to_image()
     if img.size!=self.stored: img = img.resize(self.stored, Image.BICUBIC)
-    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
+    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],
+                                                  Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
     for yes,how in todo: img = img.transpose(how) if yes else img
     return img
 
@@ -347,7 +389,8 @@ def frames(self:Video,
         s.thread_type = 'AUTO'
         film = at = None
         for t in self.times[sorted({*map(int, numbers)})]:
-            if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:  # nothing is decoded yet, or a key frame is on the way
+            # nothing is decoded yet, or a key frame is on the way
+            if film is None or at<self.keys[max(np.searchsorted(self.keys, t, 'right')-1, 0)]:
                 film = self._decoded(box, s, t)
                 at,f = next(film)
             while at<t: at,f = next(film, (self.end+1,None))
@@ -391,7 +434,8 @@ def given_pictures(
     "Check what a command is given to look at"
     if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if images is not None: photo_folder(images)
-    if video is not None and not Path(video).expanduser().is_file(): raise UserError(f"No video {video!r}: give a file to --video")
+    if video is not None and not Path(video).expanduser().is_file():
+        raise UserError(f"No video {video!r}: give a file to --video")
     return images is not None or video is not None
 
 # %% ../../nbs/data/01_scenes.ipynb #fc7a8dae
@@ -436,8 +480,12 @@ class PhotoScene(Scene):
         interval:tuple=(1,3), # Fewest and most photos from one view to the next
         alike:bool=False, # Are they frames of one camera? Then one of another size is broken
     ):
-        self.path,self.name,self.interval,self.alike = Path(folder),name or Path(folder).name,interval,alike
-        self.names = np.array(_pictures_in(folder), dtype=str)  # an array: millions of names are cheap and shared by workers
+        self.path = Path(folder)
+        self.name = name or Path(folder).name
+        self.interval = interval
+        self.alike = alike
+        # an array: millions of names are cheap and shared by workers
+        self.names = np.array(_pictures_in(folder), dtype=str)
     def __len__(self): return len(self.names)
     def where(self, i): return str(self.path/self.names[i])
     @cached_property
@@ -449,7 +497,7 @@ class PhotoScene(Scene):
         img = _picture(self.where(i))
         return _same_size(img, self.usual) if self.alike and self.usual else img
     def size(self, i):
-        with open(self.where(i), 'rb') as f: return upright_size(_image(f))
+        with open(self.where(i), 'rb') as f: return upright_size(open_picture(f))
 
     def without_odd(self):
         "The same scene, and a line for each photo of another shape than the rest; those whose size cannot be read stay, to be found broken"
@@ -470,14 +518,17 @@ class SensScene(Scene):
         path:Path, # The file
         interval:tuple=(2,6), # Fewest and most frames from one view to the next
     ):
-        self.path,self.name,self.interval = Path(path),Path(path).stem,interval
+        self.path = Path(path)
+        self.name = Path(path).stem
+        self.interval = interval
         size = self.path.stat().st_size
         with open(path, 'rb') as f:
             version,k = struct.unpack('<IQ', f.read(12).ljust(12, b'\0'))
             if version!=4 or k>size: raise ValueError(f"{path} is no .sens file of version 4")
             f.seek(k+4*64, 1)  # the sensor's name, then four matrices
             self.codec,_,w,h,_,_,_,self.n = struct.unpack('<2i4IfQ', f.read(36).ljust(36, b'\0'))
-            self.wh,self.start = (w,h),f.tell()
+            self.wh = (w,h)
+            self.start = f.tell()
         if self.n*96>size: raise ValueError(f"{path} promises {self.n} frames in {size} bytes")
     def __len__(self): return self.n
     def size(self, i): return self.wh
@@ -486,7 +537,8 @@ class SensScene(Scene):
     def index(self):
         "Where each frame's colours begin, and how many bytes they take; read once. Ends early where the file does"
         if not hasattr(self, '_index'):
-            at,out = self.start,[]
+            at = self.start
+            out = []
             with open(self.path, 'rb') as f:
                 for _ in range(self.n):
                     f.seek(at+80)  # behind the pose and two times
@@ -506,7 +558,8 @@ class SensScene(Scene):
         with open(self.path, 'rb') as f:
             f.seek(at)
             data = f.read(k)
-        return Image.frombytes('RGB', self.wh, data) if self.codec==0 else _same_size(_image(data), self.wh)  # 0: raw, 1: PNG, 2: JPEG
+        if self.codec==0: return Image.frombytes('RGB', self.wh, data)  # 0: raw, 1: PNG, 2: JPEG
+        return _same_size(open_picture(data), self.wh)
 
 # %% ../../nbs/data/01_scenes.ipynb #ca1939a8
 class VideoScene(Scene):
@@ -527,7 +580,8 @@ def _files(folder, suffixes): return [Path(folder)/n for n in _are(_listed(folde
 
 def _not_read(path, taken, left):
     "Add a line for what a reader leaves alone"
-    if rest := [o for kind in _listed(path) for o in kind if o not in taken]: left.append(f"{_some(rest)}: not part of it")
+    if rest := [o for kind in _listed(path) for o in kind if o not in taken]:
+        left.append(f"{_some(rest)}: not part of it")
 
 def _other_intrinsics(file, scene):
     "A line if a file of intrinsics was made for pictures of another size; nothing here reads it, but other programs will"
@@ -543,8 +597,11 @@ def _scannet_scene(folder):
         scene = PhotoScene(folder/'color', folder.name, (2,6), alike=True)
         scene.left = _other_intrinsics(folder/'intrinsic/intrinsic_color.txt', scene)
         return scene
-    if not (sens := _files(folder, ['.sens'])): raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
-    if len(sens)>1: raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? Move the others")
+    if not (sens := _files(folder, ['.sens'])):
+        raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
+    if len(sens)>1:
+        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? "
+                        f"Move the others")
     return SensScene(sens[0])
 
 def _scannet(path, split, left):
@@ -552,7 +609,8 @@ def _scannet(path, split, left):
     for root in (path, path/'scans'):
         if not root.is_dir(): continue
         if (root/'color').is_dir(): return 'ScanNet',[partial(_scannet_scene, root)]
-        below,sens = _folders(root),_files(root, ['.sens'])
+        below = _folders(root)
+        sens = _files(root, ['.sens'])
         if not any((o/'color').is_dir() or _files(o, ['.sens']) for o in below): below = []
         if below or sens:
             _not_read(root, {o.name for o in below+sens}, left)
@@ -568,16 +626,21 @@ def _named(folder, name):
 def _scannetpp_scene(dslr, name):
     "Undistorted photos of a scene"
     found = [o for o in (dslr/'undistorted_images', dslr/'resized_undistorted_images') if o.is_dir()]
-    if not found: raise UserError(f"{name}: no undistorted_images in {dslr}" + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
+    if not found:
+        raise UserError(f"{name}: no undistorted_images in {dslr}"
+                        + (": run dslr.undistort of the ScanNet++ toolkit" if dslr.is_dir() else ''))
     return PhotoScene(found[0], name, (20,60), alike=True)
 
 def _scannetpp(path, split, left):
     "ScanNet++: the scenes that its list of the split names"
-    data,file = path/'data',path/'splits'/f'nvs_sem_{split}.txt'
+    data = path/'data'
+    file = path/'splits'/f'nvs_sem_{split}.txt'
     if not (data.is_dir() and (file.parent.is_dir() or any((o/'dslr').is_dir() for o in _folders(data)))): return
-    if not file.is_file(): raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong into `splits`")
+    if not file.is_file():
+        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong into `splits`")
     names = [o for l in read_text(file).splitlines() if (o := l.partition('#')[0].strip())]
-    if odd := [o for o in names if Path(o).name!=o]: raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")
+    if odd := [o for o in names if Path(o).name!=o]:
+        raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")
     _not_read(path, {'data','splits','metadata'}, left)
     return 'ScanNet++ DSLR',[partial(_scannetpp_scene, _named(data, n)/'dslr', n) for n in dict.fromkeys(names)]
 
@@ -592,7 +655,9 @@ def _media(root, folder, left, other, depth=5):
     "Functions that make the scenes in and below a folder; lines for what is left out, and the names of files of other kinds by suffix"
     at = lambda n: (folder/n).relative_to(root).as_posix()
     dirs,files,odd = _listed(folder)
-    pics,films,below = _are(files, PICTURES),_are(files, VIDEOS),[]
+    pics = _are(files, PICTURES)
+    films = _are(files, VIDEOS)
+    below = []
     for o in files:
         if o not in {*pics,*films}: other[Path(o).suffix.lower()].append(at(o))
     left += [f"{_plain(at(o))}: no regular file" for o in odd]
@@ -606,10 +671,13 @@ def _media(root, folder, left, other, depth=5):
         else: below += found
     if len(pics)>1 and (films or below):
         what = f"{len(films)} videos" if films else f"{len(below)} scenes in folders"
-        raise UserError(f"{folder} has {len(pics)} photos (such as {_some(pics, 1)}) beside {what} (such as {_some([films[0] if films else below[0].args[-1]], 1)}): one scene or many? Move the one or the other")
+        raise UserError(f"{folder} has {len(pics)} photos (such as {_some(pics, 1)}) beside {what} (such as "
+                        f"{_some([films[0] if films else below[0].args[-1]], 1)}): one scene or many? Move the one "
+                        f"or the other")
     if len(pics)==1 and (films or below): left.append(f"{_plain(at(pics[0]))}: a single photo is no scene")
     elif pics: below = [partial(_photo_scene, folder, at('') if folder!=root else root.name)]
-    if folder!=root and len(below)==1 and not films: below = [partial(below[0].func, below[0].args[0], at(''))]  # a scene's only folder: `room/images` is `room`
+    if folder!=root and len(below)==1 and not films:
+        below = [partial(below[0].func, below[0].args[0], at(''))]  # a scene's only folder: `room/images` is `room`
     return [*below,*(partial(_video_scene, folder/o, Path(at(o)).with_suffix('').as_posix()) for o in films)]
 
 def _video_scene(path, name): return VideoScene(path, name=name)
@@ -661,7 +729,8 @@ def _find(path, split, left):
     for reader in (_scannetpp, _scannet, _photos_and_videos):
         if found := reader(path, split, left): return found
     what = sum(_listed(path), [])
-    raise UserError(f"Nothing to train on in {path}, which holds {_some(what, 4) if what else 'nothing'}. Looked for {_LOOKED_FOR}")
+    raise UserError(f"Nothing to train on in {path}, which holds {_some(what, 4) if what else 'nothing'}. Looked for "
+                    f"{_LOOKED_FOR}")
 
 def _first_size(scene):
     "Width and height of the first frame that can be read; None if none of three can"
@@ -672,7 +741,8 @@ def _first_size(scene):
 def _of_like_shape(scenes, left):
     "Scenes that can be cropped alike in a batch; a line for each of the others"
     sizes = {i:wh for i,s in enumerate(scenes) if (wh := _first_size(s))}
-    odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes], least=.5)} if sizes else ()
+    odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes],
+                                              least=.5)} if sizes else ()
     left += [f"{_plain(scenes[i].name)}: {'x'.join(map(str, sizes[i]))} is of another shape than the other scenes" for i in odd]
     return [s for i,s in enumerate(scenes) if i not in odd]
 
@@ -690,7 +760,9 @@ def open_scenes(
         name,makes = _find(Path(p).expanduser(), split, left)
         names.append(name)
         scenes += [s for m in makes if (s := _made(m, left))]
-    if not scenes: raise UserError(f"{path} is {' and '.join(names)}, but none of its scenes can be used: {'; '.join(left[:5])}" + (f"; and {len(left)-5} more" if len(left)>5 else ''))
+    if not scenes:
+        raise UserError(f"{path} is {' and '.join(names)}, but none of its scenes can be used: {'; '.join(left[:5])}"
+                        + (f"; and {len(left)-5} more" if len(left)>5 else ''))
     scenes = _of_like_shape(scenes, left)
     if interval:
         for s in scenes: s.interval = tuple(interval)

@@ -30,7 +30,8 @@ class CrossAttention(nn.Module):
         kv:Tensor, # Tokens that give keys and values, (m, d)
     )->Tensor: # For each token of `x`, its mean of values, (n, d)
         "One round of cross-attention"
-        q,k,v = (rearrange(o, 'n (nh e) -> nh n e', nh=self.nh) for o in (self.q_proj(x), self.k_proj(kv), self.v_proj(kv)))
+        q,k,v = (rearrange(o, 'n (nh e) -> nh n e',
+                           nh=self.nh) for o in (self.q_proj(x), self.k_proj(kv), self.v_proj(kv)))
         q,k = self.q_norm(q).to(v.dtype),self.k_norm(k).to(v.dtype)  # under autocast LayerNorm returns float32
         return self.proj(rearrange(F.scaled_dot_product_attention(q[None], k[None], v[None])[0], 'nh n e -> n (nh e)'))
 
@@ -78,9 +79,12 @@ def fuse(
     per_scene:list, # Images of each scene; they follow each other in `tokens`
 )->list: # As `tokens`; behind each scene's images its latents, if the fusion appends
     "Bring each scene's latents to its own images, and to no others"
-    if len(latents)!=len(per_scene): raise ValueError(f"latents of {len(latents)} scenes, but images of {len(per_scene)}")
-    if sum(per_scene)!=len(tokens): raise ValueError(f"{len(tokens)} images, but the scenes have {list(per_scene)}, {sum(per_scene)} in all")
-    out,rest = [],iter(tokens)
+    if len(latents)!=len(per_scene):
+        raise ValueError(f"latents of {len(latents)} scenes, but images of {len(per_scene)}")
+    if sum(per_scene)!=len(tokens):
+        raise ValueError(f"{len(tokens)} images, but the scenes have {list(per_scene)}, {sum(per_scene)} in all")
+    out = []
+    rest = iter(tokens)
     for z,k in zip(latents, per_scene):
         mine = [next(rest) for _ in range(k)]
         if not mine: continue

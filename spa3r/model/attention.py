@@ -62,7 +62,8 @@ class MLP(nn.Module):
         out:int=None, # Width out, `dim` if None
     ):
         super().__init__()
-        self.fc1,self.fc2 = nn.Linear(dim, hidden),nn.Linear(hidden, out or dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out or dim)
 
     def forward(self, x): return self.fc2(F.gelu(self.fc1(x)))
 
@@ -91,8 +92,12 @@ class Block(nn.Module):
     ):
         super().__init__()
         def scale(): return nn.Identity() if init_values is None else LayerScale(dim, init_values)
-        self.norm1,self.attn,self.ls1 = nn.LayerNorm(dim, eps=eps),Attention(dim, nh, qk_norm),scale()
-        self.norm2,self.mlp,self.ls2 = nn.LayerNorm(dim, eps=eps),MLP(dim, int(dim*mlp_ratio)),scale()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, nh, qk_norm)
+        self.ls1 = scale()
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = MLP(dim, int(dim*mlp_ratio))
+        self.ls2 = scale()
 
     def forward(self,
         x:Tensor, # Tokens, (b, n, d)

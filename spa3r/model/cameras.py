@@ -87,7 +87,8 @@ def patch_rays(
 )->Tensor: # Unit directions in the camera frame, (..., h//patch, w//patch, 3)
     "Directions from the camera through the centre of each patch"
     h,w = hw
-    if h%patch or w%patch: raise ValueError(f"{h}x{w} image is not a whole number of {patch}-pixel patches: crop or resize it")
+    if h%patch or w%patch:
+        raise ValueError(f"{h}x{w} image is not a whole number of {patch}-pixel patches: crop or resize it")
     return grid_rays(K, hw, (h//patch, w//patch))
 
 # %% ../../nbs/model/01_cameras.ipynb #717084df
@@ -286,7 +287,8 @@ def cat(
     dim:int=0, # Leading dim along which to join; negative counts from the last leading dim
 )->Cameras: # All of them
     "Join cameras along one leading dim"
-    if len({c.hw for c in cams})>1: raise ValueError(f"images of different sizes {sorted({c.hw for c in cams})}: resize them to one")
+    if len({c.hw for c in cams})>1:
+        raise ValueError(f"images of different sizes {sorted({c.hw for c in cams})}: resize them to one")
     dim = dim if dim>=0 else dim + len(cams[0].shape)
     return Cameras(torch.cat([c.w2c for c in cams], dim), torch.cat([c.K for c in cams], dim), cams[0].hw)
 
@@ -317,7 +319,8 @@ def look_at(
     z = F.normalize(target-eye, dim=-1)
     if (z==0).all(-1).any(): raise ValueError("`eye` and `target` are the same point: there is nothing to look at")
     x = torch.linalg.cross(z, F.normalize(up, dim=-1), dim=-1)
-    x = F.normalize(torch.where(x.norm(dim=-1, keepdim=True)<1e-6, _perp(z), x), dim=-1)  # straight up or down: any right will do
+    # straight up or down: any right will do
+    x = F.normalize(torch.where(x.norm(dim=-1, keepdim=True)<1e-6, _perp(z), x), dim=-1)
     R = torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], dim=-2)
     return rigid(R, -rotate(R, eye))
 
@@ -369,7 +372,8 @@ def interpolate(
     n:int, # Number of cameras, both ends included
 )->Tensor: # w2c, (n, 4, 4)
     "Fly from one view to another: the camera goes straight, the gaze turns evenly"
-    t,w2c_b = torch.linspace(0, 1, n, dtype=w2c_a.dtype, device=w2c_a.device),w2c_b.to(w2c_a)
+    t = torch.linspace(0, 1, n, dtype=w2c_a.dtype, device=w2c_a.device)
+    w2c_b = w2c_b.to(w2c_a)
     pa,pb = [inv_se3(T)[:3,3] for T in (w2c_a, w2c_b)]
     R = slerp(w2c_a[:3,:3].expand(n,3,3), w2c_b[:3,:3].expand(n,3,3), t)
     return rigid(R, -rotate(R, torch.lerp(pa, pb, t[:,None])))

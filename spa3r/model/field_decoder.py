@@ -29,7 +29,8 @@ class FieldDecoder(nn.Module):
         super().__init__()
         self.e = dim//nh
         self.n_registers = n_registers
-        if dim%(8*nh): raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
+        if dim%(8*nh):
+            raise ValueError(f"width {dim} in {nh} heads gives heads of {dim/nh:g}: a multiple of 8 is needed")
         self.pose_tokenizer = nn.Linear(self.ray_dims, dim)
         self.decoder = Transformer(dim, depth, nh, n_registers)
         self.heads = nn.ModuleDict({k: MLP(dim, 4*dim, c) for k,c in channels.items()})
@@ -67,7 +68,8 @@ def tokens(
 )->Tensor: # One token a ray, (b, v, n, d)
     "What each ray found out from the latents"
     if len(cams.shape)!=2 or cams.shape[0]!=len(latents):
-        raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are {tuple(cams.shape)}")
+        raise ValueError(f"latents of {len(latents)} scenes need cameras ({len(latents)}, v), these are "
+                         f"{tuple(cams.shape)}")
     v = cams.shape[1]
     with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
         x = self.pose_tokenizer(self.rays(cams, grid).flatten(0, 1).to(self.pose_tokenizer.weight.dtype))

@@ -28,7 +28,8 @@ class LatentBottleneck(nn.Module):
         self.projection = nn.Linear(c, dim)
         self.query_embed = nn.Embedding(m, dim)
         self.encoder = Transformer(dim, depth, nh, n_registers)
-        self.e,self.n_special = dim//nh,n_registers+m
+        self.e = dim//nh
+        self.n_special = n_registers+m
 
 # %% ../../nbs/model/05_latent_bottleneck.ipynb #7048016f
 @patch

@@ -37,8 +37,10 @@ def context_first(
 )->tuple: # Order of views with context first (b, v), and the number of context views
     "Order that puts the context views of each sample first, both groups as they came"
     n_tgt = is_tgt.sum(1).tolist()
-    if len(set(n_tgt))>1: raise ValueError(f"samples of this batch hide {n_tgt} views: make the number the same for all")
-    if is_tgt[:,0].any(): raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
+    if len(set(n_tgt))>1:
+        raise ValueError(f"samples of this batch hide {n_tgt} views: make the number the same for all")
+    if is_tgt[:,0].any():
+        raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #9477d6ed
@@ -59,8 +61,10 @@ class VGGTConfig:
     nh:int=within('[1, 1024]', 16) # Attention heads of those blocks
     n_registers:int=within('[0, 1e4]', 4) # Register tokens per view
     init_values:float|None=within('[0, 100]', 0.01) # LayerScale at the start, None for no LayerScale
-    global_qk_norm:str=within(('layer','rms'), 'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
-    embed:str=within(('dinov2','conv'), 'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
+    global_qk_norm:str=within(('layer','rms'),
+                              'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
+    embed:str=within(('dinov2','conv'),
+                     'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
     embed_depth:int=within('[0, 1000]', 24) # Blocks of the 'dinov2' embedding
     embed_nh:int=within('[1, 1024]', 16) # Its attention heads
     embed_registers:int=within('[0, 1e4]', 4) # Its register tokens
@@ -78,13 +82,16 @@ class VGGTConfig:
     @classmethod
     def nano(cls, **kw):
         "Under two million parameters, for 112-pixel views on a laptop"
-        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, relative=True, img_size=112,
+        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4,
+                             relative=True, img_size=112,
             dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
 
     def __post_init__(self):
-        for k in ('heads','dpt_layers','dpt_channels'): object.__setattr__(self, k, tuple(getattr(self, k)))  # JSON knows no tuples
+        for k in ('heads','dpt_layers','dpt_channels'):
+            object.__setattr__(self, k, tuple(getattr(self, k)))  # JSON knows no tuples
         check_fields(self)
-        if odd := set(self.heads)-{'camera','depth','point'}: raise UserError(f"no heads {sorted(odd)}: there are 'camera', 'depth' and 'point'")
+        if odd := set(self.heads)-{'camera','depth','point'}:
+            raise UserError(f"no heads {sorted(odd)}: there are 'camera', 'depth' and 'point'")
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #da896fb3
 class PatchEmbed(nn.Module):
@@ -94,13 +101,15 @@ class PatchEmbed(nn.Module):
         patch:int=14, # Patch side in pixels
     ):
         super().__init__()
-        self.patch,self.proj = patch,nn.Conv2d(3, dim, patch, stride=patch)
+        self.patch = patch
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self,
         x:Tensor, # Normalised images, (k, 3, h, w)
     )->Tensor: # Tokens row by row, (k, n, dim)
         h,w = x.shape[-2:]
-        if h%self.patch or w%self.patch: raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
+        if h%self.patch or w%self.patch:
+            raise ValueError(f"{h}x{w} image is not a whole number of {self.patch}-pixel patches")
         return rearrange(self.proj(x), 'k c gh gw -> k (gh gw) c')
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #79be55f5
@@ -127,8 +136,10 @@ class DinoViT(nn.Module):
         n_registers:int=4, # Register tokens
     ):
         super().__init__()
-        self.patch_embed,self.norm = PatchEmbed(dim, patch),nn.LayerNorm(dim, eps=1e-6)
-        self.cls_token,self.mask_token = nn.Parameter(torch.zeros(1, 1, dim)),nn.Parameter(torch.zeros(1, dim))
+        self.patch_embed = PatchEmbed(dim, patch)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, dim))
         self.pos_embed = nn.Parameter(torch.randn(1, 1+(img_size//patch)**2, dim)*.02)
         self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, dim))
         self.blocks = nn.ModuleList([Block(dim, nh, init_values=1., eps=1e-6) for _ in range(depth)])
@@ -136,9 +147,11 @@ class DinoViT(nn.Module):
     def forward(self,
         x:Tensor, # Normalised images, (k, 3, h, w)
     )->Tensor: # Patch tokens, (k, n, dim)
-        k,grid = len(x),[s//self.patch_embed.patch for s in x.shape[-2:]]
+        k = len(x)
+        grid = [s//self.patch_embed.patch for s in x.shape[-2:]]
         x = self.patch_embed(x)
-        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(self.pos_embed.dtype)  # under autocast a sum in float32, as officially
+        # under autocast a sum in float32, as officially
+        x = x + resize_pos_embed(self.pos_embed[:,1:], grid).to(self.pos_embed.dtype)
         cls = self.cls_token + self.pos_embed[:,:1]
         x = torch.cat([cls.expand(k,-1,-1), self.register_tokens.expand(k,-1,-1), x], dim=1)
         for blk in self.blocks: x = blk(x)
@@ -161,12 +174,15 @@ class Aggregator(nn.Module):
         cfg:VGGTConfig, # Sizes
     ):
         super().__init__()
-        self.cfg,c,r = cfg,cfg.dim,cfg.n_registers
+        self.cfg = cfg
+        c = cfg.dim
+        r = cfg.n_registers
         if cfg.embed=='conv': self.patch_embed = PatchEmbed(c, cfg.patch)
         else: self.patch_embed = DinoViT(c, cfg.embed_depth, cfg.embed_nh, cfg.patch, cfg.img_size, cfg.embed_registers)
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, c)*.02)  # [0] for view 0, [1] for the others
         self.register_token = nn.Parameter(torch.randn(1, 2, r, c)*.02)
-        def blocks(norm): return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
+        def blocks(norm):
+            return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
         self.frame_blocks,self.global_blocks = (nn.ModuleList(blocks(o)) for o in ('layer',cfg.global_qk_norm))
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #41745260
@@ -179,7 +195,8 @@ def tokens(self:Aggregator,
     x = rearrange(self.patch_embed(normalise(rearrange(imgs, 'b v c h w -> (b v) c h w'))), '(b v) n c -> b v n c', b=b)
     special = torch.cat([self.camera_token, self.register_token], dim=2)  # (1, 2, 1+r, c)
     special = torch.cat([special[:,:1], special[:,1:].expand(-1,v-1,-1,-1)], dim=1)
-    return torch.cat([special.expand(b,-1,-1,-1), x], dim=2)  # float32 under autocast, so that the sums of the blocks keep their digits
+    # float32 under autocast, so that the sums of the blocks keep their digits
+    return torch.cat([special.expand(b,-1,-1,-1), x], dim=2)
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #a397128b
 @patch
@@ -189,20 +206,25 @@ def forward(self:Aggregator,
     layers:tuple=(-1,), # Pairs whose output to keep
 )->dict: # Layer -> frame output beside global output, (b, v, 1+r+n, 2*dim)
     "Tokens of the layers asked for, views in the order they came"
-    (b,v),cfg = imgs.shape[:2],self.cfg
+    b,v = imgs.shape[:2]
+    cfg = self.cfg
     bad = [l for l in layers if not -cfg.depth<=l<cfg.depth]
     if bad: raise ValueError(f"layers {bad} are not among the {cfg.depth} there are")
-    n_ctx,order = v,None
+    n_ctx = v
+    order = None
     if is_tgt is not None:
-        if is_tgt.shape!=(b,v): raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
+        if is_tgt.shape!=(b,v):
+            raise ValueError(f"is_tgt is {tuple(is_tgt.shape)} for views {b,v}: one flag per view, please")
         order,n_ctx = context_first(is_tgt)
         imgs = take_views(imgs, order)
     x = self.tokens(imgs)
     pos = grid_positions(*[s//cfg.patch for s in imgs.shape[-2:]], device=x.device)+1
     pos = F.pad(pos, (0,0,1+cfg.n_registers,0))  # special tokens at 0
-    in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
+    in_view = Rope2d(pos[None], cfg.dim//cfg.nh)
+    in_scene = Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
     attend = F.scaled_dot_product_attention if n_ctx==v else asymmetric(n_ctx*len(pos))
-    want,kept = {l%cfg.depth for l in layers},{}
+    want = {l%cfg.depth for l in layers}
+    kept = {}
     for i,(frame,glob) in enumerate(zip(self.frame_blocks, self.global_blocks)):
         x = f = rearrange(frame(rearrange(x, 'b v n c -> (b v) n c'), in_view), '(b v) n c -> b v n c', b=b)
         x = rearrange(glob(rearrange(x, 'b v n c -> b (v n) c'), in_scene, attend), 'b (v n) c -> b v n c', v=v)
@@ -224,7 +246,8 @@ class CameraHead(nn.Module):
         super().__init__()
         self.iters = iters
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, 9))  # the guess before the first
-        self.embed_pose,self.poseLN_modulation = nn.Linear(9, dim),nn.Sequential(nn.SiLU(), nn.Linear(dim, 3*dim))
+        self.embed_pose = nn.Linear(9, dim)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3*dim))
         self.trunk = nn.Sequential(*[Block(dim, nh, init_values=init_values, eps=1e-5) for _ in range(depth)])
         self.token_norm,self.trunk_norm = nn.LayerNorm(dim),nn.LayerNorm(dim)
         self.pose_branch = MLP(dim, dim//2, 9)
@@ -232,7 +255,9 @@ class CameraHead(nn.Module):
     def forward(self,
         tokens:Tensor, # Camera tokens, (b, v, dim)
     )->list: # Pose encodings after each round, each (b, v, 9); the last is the answer
-        x,enc,out = self.token_norm(tokens),self.empty_pose_tokens.expand(*tokens.shape[:2],-1),[]
+        x = self.token_norm(tokens)
+        enc = self.empty_pose_tokens.expand(*tokens.shape[:2],-1)
+        out = []
         for i in range(self.iters):
             shift,scale,gate = self.poseLN_modulation(self.embed_pose(enc.detach() if i else enc)).chunk(3, dim=-1)
             y = x + gate*(F.layer_norm(x, x.shape[-1:], eps=1e-6)*(1+scale)+shift)
@@ -265,7 +290,8 @@ class Fusion(nn.Module):
     ):
         super().__init__()
         if finer: self.resConfUnit1 = ResidualConv(dim)
-        self.resConfUnit2,self.out_conv = ResidualConv(dim),nn.Conv2d(dim, dim, 1)
+        self.resConfUnit2 = ResidualConv(dim)
+        self.out_conv = nn.Conv2d(dim, dim, 1)
 
     def forward(self,
         x:Tensor, # Coarser map, (k, dim, h, w)
@@ -274,7 +300,8 @@ class Fusion(nn.Module):
     )->Tensor: # Fused map
         if finer is not None: x = x + self.resConfUnit1(finer)
         x = self.resConfUnit2(x)
-        return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear', align_corners=True))
+        return self.out_conv(F.interpolate(x, size=size or [2*s for s in x.shape[-2:]], mode='bilinear',
+                                           align_corners=True))
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #66cdc16d
 def uv_embed(
@@ -286,9 +313,11 @@ def uv_embed(
     hw:tuple=None, # height and width of the map
 )->Tensor: # The same with waves added that tell where in the image a cell is
     "Add the position in the image to each cell of a map"
-    c,(h,w) = x.shape[1],hw or x.shape[-2:]
+    c = x.shape[1]
+    h,w = hw or x.shape[-2:]
     diag = math.hypot(aspect, 1)
-    u,v = [torch.linspace(-e*(n-1)/n, e*(n-1)/n, n, device=x.device, dtype=torch.float64) for e,n in ((aspect/diag,w),(1/diag,h))]
+    u,v = [torch.linspace(-e*(n-1)/n, e*(n-1)/n, n, device=x.device,
+                          dtype=torch.float64) for e,n in ((aspect/diag,w),(1/diag,h))]
     if at: v,u = v[at[0]],u[at[1]]
     freq = base**-(torch.arange(c//4, device=x.device, dtype=torch.float64)/(c/4))
     def waves(t): return torch.cat([(t[:,None]*freq).sin(), (t[:,None]*freq).cos()], dim=-1).to(x.dtype)
@@ -307,11 +336,15 @@ class DPTHead(nn.Module):
         down:int=1, # The map is this many times smaller than the image
     ):
         super().__init__()
-        self.patch,self.down,self.norm = patch,down,nn.LayerNorm(dim)
-        if any(o%4 for o in (*channels,features//2)): raise ValueError(f"channels {channels} and half of {features} must be multiples of 4")
+        self.patch = patch
+        self.down = down
+        self.norm = nn.LayerNorm(dim)
+        if any(o%4 for o in (*channels,features//2)):
+            raise ValueError(f"channels {channels} and half of {features} must be multiples of 4")
         self.projects = nn.ModuleList([nn.Conv2d(dim, o, 1) for o in channels])
         c0,c1,_,c3 = channels
-        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4), nn.ConvTranspose2d(c1, c1, 2, stride=2),
+        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4),
+                                            nn.ConvTranspose2d(c1, c1, 2, stride=2),
             nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
         s = self.scratch = nn.Module()
         for i,o in enumerate(channels,1):
@@ -340,7 +373,8 @@ def stretch(
     s = at.double()*((x.shape[dim]-1)/max(n-1, 1))
     lo = s.long().clamp(max=x.shape[dim]-1)
     t = (s-lo).to(x.dtype).view(-1, *[1]*(x.ndim-1-dim))
-    a,b = x.index_select(dim, lo),x.index_select(dim, (lo+1).clamp(max=x.shape[dim]-1))
+    a = x.index_select(dim, lo)
+    b = x.index_select(dim, (lo+1).clamp(max=x.shape[dim]-1))
     return a+t*(b-a)
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #9ef6259e
@@ -351,15 +385,19 @@ def forward(self:DPTHead,
     grid:tuple=None, # Rows and columns of pixels that are wanted, spread evenly from the first on; None: all
 )->Tensor: # Raw map, (k, out, h/down, w/down), or (k, out, *grid)
     "Map of all pixels, or of some, from the tokens of four layers"
-    (h,w),s,maps = hw,self.scratch,[]
+    h,w = hw
+    s = self.scratch
+    maps = []
     for i,x in enumerate(layers):
         x = self.projects[i](rearrange(self.norm(x), 'k (y x) c -> k c y x', y=h//self.patch))
         x = self.resize_layers[i](uv_embed(x, w/h))
         maps.append(getattr(s, f'layer{i+1}_rn')(x))
     x = s.refinenet4(maps[3], size=maps[2].shape[-2:])
     for i in (3,2,1): x = getattr(s, f'refinenet{i}')(x, maps[i-1], maps[i-2].shape[-2:] if i>1 else None)
-    x,size = s.output_conv1(x),(h//self.down, w//self.down)
-    if grid is None: return s.output_conv2(uv_embed(F.interpolate(x, size=size, mode='bilinear', align_corners=True), w/h))
+    x = s.output_conv1(x)
+    size = (h//self.down, w//self.down)
+    if grid is None:
+        return s.output_conv2(uv_embed(F.interpolate(x, size=size, mode='bilinear', align_corners=True), w/h))
     first,*rest = s.output_conv2
     around = [threes(*o, x.device) for o in zip(grid, size)]
     for dim,(at,_),n in zip((2,3), around, size): x = stretch(x, dim, at, n)
@@ -386,11 +424,15 @@ class VGGT(nn.Module, HubModel):
         cfg:VGGTConfig=VGGTConfig(), # Sizes
     ):
         super().__init__()
-        self.cfg,dim = cfg,2*cfg.dim
+        self.cfg = cfg
+        dim = 2*cfg.dim
         self.aggregator = Aggregator(cfg)
-        if 'camera' in cfg.heads: self.camera_head = CameraHead(dim, cfg.camera_depth, cfg.camera_nh, cfg.camera_iters, cfg.init_values)
+        if 'camera' in cfg.heads:
+            self.camera_head = CameraHead(dim, cfg.camera_depth, cfg.camera_nh, cfg.camera_iters, cfg.init_values)
         for name,out in (('point',4),('depth',2)):
-            if name in cfg.heads: self.add_module(f'{name}_head', DPTHead(dim, out, cfg.dpt_channels, cfg.dpt_dim, cfg.patch, cfg.dpt_down))
+            if name in cfg.heads:
+                self.add_module(f'{name}_head',
+                                DPTHead(dim, out, cfg.dpt_channels, cfg.dpt_dim, cfg.patch, cfg.dpt_down))
 
     @classmethod
     def read_config(cls, d:dict):
@@ -432,7 +474,8 @@ def cameras(self:VGGT,
 )->Cameras: # Predicted cameras, (b, v)
     "Cameras of all views, in the frame of view 0"
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
-    cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)  # an untrained head may say 0 radians
+    # an untrained head may say 0 radians
+    cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)
     return cams.relative_to(0) if self.cfg.relative else cams
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #a8a127c5
@@ -440,7 +483,8 @@ def cameras(self:VGGT,
 def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=8):
     "Raw map of `head` and the confidence in it, `k` views at a time"
     toks = [self.patches(by_layer[l]) for l in self.cfg.dpt_layers]
-    flat,low = [o.flatten(0,1) for o in toks],dtype!=torch.float32
+    flat = [o.flatten(0,1) for o in toks]
+    low = dtype!=torch.float32
     with torch.autocast(flat[0].device.type, dtype if low else None, enabled=low):
         x = torch.cat([head([o[i:i+k].float() for o in flat], hw, grid) for i in range(0, len(flat[0]), k)]).float()
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
@@ -475,7 +519,9 @@ def forward(self:VGGT,
     is_tgt:Tensor=None, # True = hidden from the encoder, (b, v)
 )->dict: # 'tokens' (b, v, 1+r+n, 2*dim); by head: 'pose' of each round, 'depth' and 'depth_conf', 'points' and 'points_conf'
     "Everything at once, as training needs it"
-    hw,heads,last = imgs.shape[-2:],self.cfg.heads,self.cfg.depth-1
+    hw = imgs.shape[-2:]
+    heads = self.cfg.heads
+    last = self.cfg.depth-1
     toks = self.aggregate(imgs, is_tgt, (*self.cfg.dpt_layers,last))
     out = dict(tokens=toks[last])
     if 'camera' in heads:

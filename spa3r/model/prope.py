@@ -20,7 +20,10 @@ def lift_intrinsics(
 )->tuple: # 4x4 matrix of the intrinsics in image widths and heights, and its inverse, both (..., 4, 4)
     "Intrinsics that no longer know the size of the image, as a 4x4 matrix"
     h,w = hw
-    fx,fy,cx,cy = K[...,0,0]/w, K[...,1,1]/h, K[...,0,2]/w-.5, K[...,1,2]/h-.5
+    fx = K[...,0,0]/w
+    fy = K[...,1,1]/h
+    cx = K[...,0,2]/w-.5
+    cy = K[...,1,2]/h-.5
     L,Li = (torch.eye(4, dtype=K.dtype, device=K.device).repeat(*K.shape[:-2], 1, 1) for _ in range(2))
     L[...,0,0],L[...,1,1],L[...,0,2],L[...,1,2] = fx,fy,cx,cy
     Li[...,0,0],Li[...,1,1],Li[...,0,2],Li[...,1,2] = 1/fx,1/fy,-cx/fx,-cy/fy
@@ -33,7 +36,8 @@ def projections(
     hw:tuple=None, # Image height and width in pixels, needed with `K`
 )->tuple: # P and its inverse, both (..., 4, 4)
     "The matrix that takes the world into a camera's image, and the way back"
-    P,Pi = w2c,inv_se3(w2c)
+    P = w2c
+    Pi = inv_se3(w2c)
     if K is None: return P,Pi
     L,Li = lift_intrinsics(K, hw)
     return compose(L, P),compose(Pi, Li)
@@ -44,7 +48,8 @@ def mixer(
     e:int, # Width of a head
 )->Tensor: # (b, 1, k, e, e)
     "`M` on each group of four in the first half of a head, quarter turns on the second"
-    half,eye = e//2,torch.eye(e//8, dtype=M.dtype, device=M.device)
+    half = e//2
+    eye = torch.eye(e//8, dtype=M.dtype, device=M.device)
     J = torch.block_diag(*[quarter_turn(e//8, M.device)]*2).to(M.dtype)
     camera = F.pad(torch.kron(eye[None,None], M.contiguous()), (0,half,0,half))
     return (camera + F.pad(J, (half,0,half,0)))[:,None]
@@ -61,10 +66,14 @@ class Prope:
         n_special:int=0, # Tokens in front that have no camera
         base:float=100., # As in `Rope2d`
     ):
-        if e%8: raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 times the heads")
+        if e%8:
+            raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 times the "
+                             f"heads")
         dt = torch.promote_types(w2c.dtype, torch.float32)  # metres need more than 8 bits
         P,Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
-        self.n_special,self.k_cams,self.grid = n_special,w2c.shape[1],tuple(grid)
+        self.n_special = n_special
+        self.k_cams = w2c.shape[1]
+        self.grid = tuple(grid)
         self.Mq,self.Mk,self.Mo = (mixer(M, e) for M in (P, Pi.mT, P.mT))  # transposed, for they meet rows
         freqs = base**-(torch.arange(e//8, dtype=dt, device=w2c.device)/(e//8))
         xy = grid_positions(*grid, device=w2c.device).flip(-1)
@@ -82,8 +91,10 @@ def apply(
     sin:Tensor, # `self.sin`, or `self.back` to undo it
 )->Tensor: # As `x`
     "Leave the special tokens, change the others"
-    s,n = self.n_special,self.k_cams*len(self.cos)
-    if x.shape[2]!=s+n: raise ValueError(f"{x.shape[2]} tokens, expected {s} + {self.k_cams} cameras x {self.grid} = {s+n}")
+    s = self.n_special
+    n = self.k_cams*len(self.cos)
+    if x.shape[2]!=s+n:
+        raise ValueError(f"{x.shape[2]} tokens, expected {s} + {self.k_cams} cameras x {self.grid} = {s+n}")
     y = turn(x[:,:,s:].unflatten(2, (self.k_cams,-1)), M, self.cos, sin)
     return torch.cat([x[:,:,:s], y.flatten(2,3)], dim=2)
 

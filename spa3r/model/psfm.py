@@ -27,7 +27,8 @@ def feature_loss(
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
 )->dict: # 'l1' and 'cos', scalars
     "L1 and cosine distance between feature maps, both as means over the kept entries"
-    if pred.shape!=true.shape: raise ValueError(f"prediction {tuple(pred.shape)} and target {tuple(true.shape)} differ in shape")
+    if pred.shape!=true.shape:
+        raise ValueError(f"prediction {tuple(pred.shape)} and target {tuple(true.shape)} differ in shape")
     pred,true = pred.float(),true.float()  # bf16 has three digits, and a loss needs more
     if keep is not None: pred,true = pred[keep],true[keep]
     l1 = F.smooth_l1_loss(pred, true) if smooth else F.l1_loss(pred, true)
@@ -40,7 +41,9 @@ def n_context(
 )->int: # Number of context views, at least 1 and at most v-1
     "How many of `v` views stay visible"
     if v<2: raise ValueError(f"{v} view cannot be split into context and target: give at least 2")
-    if not 0<ratio<1: raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's is 0.5")
+    if not 0<ratio<1:
+        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's "
+                         f"is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
 # %% ../../nbs/model/07_psfm.ipynb #db84747f
@@ -71,8 +74,10 @@ class Spa3RConfig:
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
     teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, or several with commas; '' for none
-    grid:int=within('[0, 1024]', 0) # Patches along a side that the exact teacher gave in training; 0 where images decide
-    teacher_norm:str=within(('','layer','rms'), '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
+    grid:int=within('[0, 1024]',
+                    0) # Patches along a side that the exact teacher gave in training; 0 where images decide
+    teacher_norm:str=within(('','layer','rms'),
+                            '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
     asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
     note:str='' # What else there is to know of these weights
 
@@ -81,7 +86,8 @@ class Spa3RConfig:
     @classmethod
     def nano(cls, **kw):
         "The laptop's model: about a million weights, learns on a CPU; `kw` overrides fields"
-        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0, standardise=True,
+        d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0,
+                 standardise=True,
             teacher='exact', semantic='', grid=8)
         return cls(**{**d, **kw})
 
@@ -107,7 +113,8 @@ class Spa3R(nn.Module, HubModel):
     def __init__(self, cfg:Spa3RConfig=Spa3RConfig()):
         super().__init__()
         self.cfg = cfg
-        self.bottleneck = LatentBottleneck(cfg.geo_channels, cfg.dim, cfg.enc_depth, cfg.nh, cfg.n_latents, cfg.n_registers)
+        self.bottleneck = LatentBottleneck(cfg.geo_channels, cfg.dim, cfg.enc_depth, cfg.nh, cfg.n_latents,
+                                           cfg.n_registers)
         self.field = FieldDecoder(cfg.dim, cfg.dec_depth, cfg.nh, cfg.channels, cfg.n_registers)
         for k,c in (cfg.channels.items() if cfg.standardise else ()):
             self.register_buffer(f'{k}_mean', torch.zeros(c))
@@ -175,7 +182,8 @@ def select_views(
     "The views of each sample where `keep` is True"
     if isinstance(x, Cameras): return Cameras(select_views(x.w2c, keep), select_views(x.K, keep), x.hw)
     n = set(keep.sum(1).tolist())  # not `x[keep]`: a GPU would have to say how many that are
-    if len(n)>1: raise ValueError(f"{sorted(n)} views are kept of the samples of one batch: make the number the same for all")
+    if len(n)>1:
+        raise ValueError(f"{sorted(n)} views are kept of the samples of one batch: make the number the same for all")
     return take_views(x, keep.int().argsort(dim=1, descending=True, stable=True)[:,:n.pop()])
 
 # %% ../../nbs/model/07_psfm.ipynb #f837dfd1
@@ -189,7 +197,8 @@ def psfm_loss(
     "Predict the features of hidden views from the context, and measure how far off they are"
     if on not in ('targets','all'): raise ValueError(f"on={on!r}: the loss is over 'targets' or 'all' views")
     keep = obs.is_tgt if on=='targets' else torch.ones_like(obs.is_tgt)
-    if not keep.any(): raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")
+    if not keep.any():
+        raise ValueError("no view is hidden, so there is nothing to predict: hide some, or take on='all'")
     pred = student(obs, select_views(obs.cams, keep), depth=True)
     res = {}
     for k,true in obs.feats.items():

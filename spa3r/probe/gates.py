@@ -47,10 +47,12 @@ def camera_errors(
         p,t = [rel(c).double()[:,i,j] for c in (r.obs.cams, r.cams)]
         sees = shared_views(r.hit, r.cams)
         both = torch.minimum(sees, sees.mT)[:,i,j]
-        got.append(torch.stack([rotation_angle(p, t).rad2deg(), rotation_angle(torch.eye(3).to(t).expand_as(t), t).rad2deg(), both]).flatten(1))
+        got.append(torch.stack([rotation_angle(p, t).rad2deg(),
+                                rotation_angle(torch.eye(3).to(t).expand_as(t), t).rad2deg(), both]).flatten(1))
     err,eye,both = torch.cat(got, 1)
     said = lambda k: dict(rotation=_median(err[k]), identity=_median(eye[k]), n=int(k.sum()))
-    return said(both>=0) | dict(overlapping=said(both>=share)|dict(share=share), given=isinstance(teacher, ExactTeacher))
+    return said(both>=0) | dict(overlapping=said(both>=share)|dict(share=share),
+                                given=isinstance(teacher, ExactTeacher))
 
 def _median(x): return x.median().item() if len(x) else None
 
@@ -81,7 +83,8 @@ def same_picture(
         imgs = with_images(Views(cams=cams, rooms=rooms)).imgs.repeat(1,v,1,1,1)
         c = teacher.observe(Views(imgs), torch.zeros(imgs.shape[:2], dtype=torch.bool, device=device)).cams
         R = c.w2c[...,:3,:3].double()
-        got.append(torch.stack([rotation_angle(R[:,:,None], R[:,None]).rad2deg(), torch.cdist(c.positions, c.positions).double()]).flatten(2).amax(-1))
+        got.append(torch.stack([rotation_angle(R[:,:,None], R[:,None]).rad2deg(),
+                                torch.cdist(c.positions, c.positions).double()]).flatten(2).amax(-1))
     turn,shift = torch.cat(got, 1)
     return dict(turn=_median(turn), shift=_median(shift), views=v, n=len(turn))
 
@@ -96,16 +99,20 @@ def depth_errors(
 )->dict: # Mean of |error|/depth of the depth head and of the position median, with std over rooms; None if depth was told
     "How far off a teacher's depth map is, at each of its pixels"
     if isinstance(teacher, ExactTeacher): return None
-    net,said,true = teacher.vggt,[],[]
+    net = teacher.vggt
+    said = []
+    true = []
     truth = lambda views: render(views.rooms, views.cams, grid=said[0].shape[-2:])['depth']
     for views,is_tgt in held_views(seeds, **kw):
         imgs = with_images(views).imgs
-        with teacher.autocast(imgs): toks = net.aggregate(imgs, is_tgt if teacher.asymmetric else None, net.cfg.dpt_layers)
+        with teacher.autocast(imgs):
+            toks = net.aggregate(imgs, is_tgt if teacher.asymmetric else None, net.cfg.dpt_layers)
         said.append(net.depth(toks, imgs.shape[-2:])[0])
         true.append(truth(views))
     said,true = torch.cat(said),torch.cat(true)
     median = torch.cat([truth(views) for views,_ in held_views(others, **kw)]).flatten(0,1).median(0).values
-    return {k:mean_std(((d-true).abs()/true).mean((1,2,3)), sets) for k,d in (('depth head',said),('position median',median))}
+    return {k:mean_std(((d-true).abs()/true).mean((1,2,3)),
+                       sets) for k,d in (('depth head',said),('position median',median))}
 
 # %% ../../nbs/probe/03_gates.ipynb #21f62065
 @dataclass
@@ -130,22 +137,32 @@ class Gate:
 def _num(x): return 'unknown' if x is None else f'{x:.3g}'
 
 # %% ../../nbs/probe/03_gates.ipynb #1e0e6510
-TURN = dict(video=4., steps=2., around=4., wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
+TURN = dict(video=4., steps=2., around=4.,
+            wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
 
 def gates(
     result:dict, # From `evaluate_field`, perhaps with 'cameras', 'same' and 'teacher_depth' as `judge` has them
 )->list: # Of `Gate`, those that apply
     "What was aimed at, and whether it is met"
-    at,out = lambda k,m: result['rows'][k][m]['mean'],[]
+    at = lambda k,m: result['rows'][k][m]['mean']
+    out = []
     e,d,same = [result.get(k) for k in ('cameras','teacher_depth','same')]
     if e and not e['given']:
         o = e['overlapping']
-        out.append(Gate('rotation', 'median relative rotation of overlapping views, degrees', o['rotation'], TURN[result['config']['cameras']], True, f"nothing turned: {_num(o['identity'])}"))
-    if same: out.append(Gate('same', f"turn between cameras of the same picture, given {same['views']} times, degrees", same['turn'], .5, True))
-    if d: out.append(Gate('depth', 'depth abs-rel of the teacher', d['depth head']['mean'], .12, True, f"position median: {_num(d['position median']['mean'])}"))
-    return out + [Gate('furniture', 'furniture accuracy', at('prediction','furniture'), at('nearest view','furniture'), beside='nearest view'),
-                  Gate('latents', 'cosine above shuffled latents', at('prediction','cosine')-at('shuffled latents','cosine'), .25),
-                  Gate('warp', 'cosine', at('prediction','cosine'), at('true-depth warp','cosine'), beside='true-depth warp')]
+        out.append(Gate('rotation', 'median relative rotation of overlapping views, degrees', o['rotation'],
+                        TURN[result['config']['cameras']], True, f"nothing turned: {_num(o['identity'])}"))
+    if same:
+        out.append(Gate('same', f"turn between cameras of the same picture, given {same['views']} times, degrees",
+                        same['turn'], .5, True))
+    if d:
+        out.append(Gate('depth', 'depth abs-rel of the teacher', d['depth head']['mean'], .12, True,
+                        f"position median: {_num(d['position median']['mean'])}"))
+    return out + [Gate('furniture', 'furniture accuracy', at('prediction','furniture'), at('nearest view','furniture'),
+                       beside='nearest view'),
+                  Gate('latents', 'cosine above shuffled latents',
+                       at('prediction','cosine')-at('shuffled latents','cosine'), .25),
+                  Gate('warp', 'cosine', at('prediction','cosine'), at('true-depth warp','cosine'),
+                       beside='true-depth warp')]
 
 # %% ../../nbs/probe/03_gates.ipynb #41c166db
 def aims(
@@ -163,7 +180,8 @@ def worth(
 # %% ../../nbs/probe/03_gates.ipynb #d7f4321a
 HEADS = dict(cosine='cosine', l1='L1', r2='R2', furniture='furniture', iou='furniture IoU', classes='classes')
 
-def _cell(d): return '-' if d['mean'] is None else f"{d['mean']:.3f} ±{d['std']:.3f}" + (f"/{d['std_sets']:.3f}" if 'std_sets' in d else '')
+def _cell(d):
+    return '-' if d['mean'] is None else f"{d['mean']:.3f} ±{d['std']:.3f}" + (f"/{d['std_sets']:.3f}" if 'std_sets' in d else '')
 
 def _grid(head, rows):
     "Lines of a table: names to the left, everything else to the right"
@@ -174,25 +192,37 @@ def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' and 'teacher_depth'
 )->str: # Lines of text
     "The measures as a table, what they mean, and the gates"
-    c,depth = result['config'],result.get('teacher_depth')
+    c = result['config']
+    depth = result.get('teacher_depth')
     over = f" / over the means of {c['sets']} sets of {c['rooms']//c['sets']} rooms" if c['sets']>1 else ''
-    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others asked for; features: {c['head']}",
-           f"mean ± {c['spread']}{over}", '', *_grid(['',*HEADS.values()], [[k,*(_cell(d[h]) for h in HEADS)] for k,d in result['rows'].items()]), '',
-           f"true-depth warp: {1-result['seen']['mean']:.0%} of the target patches are in no context view and copy the nearest view's"]
+    out = [f"{c['rooms']} unseen rooms ({c['cameras']} cameras), {c['n_ctx']} of {c['views']} views seen, the others "
+           f"asked for; features: {c['head']}",
+           f"mean ± {c['spread']}{over}", '',
+           *_grid(['',*HEADS.values()], [[k,*(_cell(d[h]) for h in HEADS)] for k,d in result['rows'].items()]), '',
+           f"true-depth warp: {1-result['seen']['mean']:.0%} of the target patches are in no context view and copy "
+           f"the nearest view's"]
     for k in dict.fromkeys(k.split(', ')[1] for k in result['gaps']):
-        out.append(f"prediction minus {k}, room by room: " + ', '.join(f"{m.split(', ')[0]} {_cell(d)}" for m,d in result['gaps'].items() if m.endswith(k)))
-    out.append("the student's depth probe, mean of |error|/depth: " + ', '.join(f'{k} {_cell(d)}' for k,d in result['depth'].items()))
-    if depth: out.append("the teacher's depth, mean of |error|/depth: " + ', '.join(f'{k} {_cell(d)}' for k,d in depth.items()))
-    return '\n'.join(out + (_about_cameras(result['cameras'], result.get('same')) if 'cameras' in result else []) + ['', *aims(result)])
+        out.append(f"prediction minus {k}, room by room: "
+                   + ', '.join(f"{m.split(', ')[0]} {_cell(d)}" for m,d in result['gaps'].items() if m.endswith(k)))
+    out.append("the student's depth probe, mean of |error|/depth: "
+               + ', '.join(f'{k} {_cell(d)}' for k,d in result['depth'].items()))
+    if depth:
+        out.append("the teacher's depth, mean of |error|/depth: "
+                   + ', '.join(f'{k} {_cell(d)}' for k,d in depth.items()))
+    return '\n'.join(out + (_about_cameras(result['cameras'], result.get('same')) if 'cameras' in result else [])
+                     + ['', *aims(result)])
 
 def _about_cameras(e, same):
     "What is known of the teacher's cameras"
     if e['given']: return ['cameras are told, not predicted']
     say = lambda d: f"median error {_num(d['rotation'])} degrees, {_num(d['identity'])} for saying nothing turned ({d['n']} pairs)"
     o = e['overlapping']
-    told = [f"relative rotation of predicted cameras: {say(e)}: {'unposed' if unposed(e) else 'not to be called unposed'}",
+    told = [f"relative rotation of predicted cameras: {say(e)}: "
+            f"{'unposed' if unposed(e) else 'not to be called unposed'}",
             f"of views that see {o['share']:.0%} or more of each other: {say(o)}"]
-    if same: told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and {_num(same['shift'])} m apart (median of {same['n']} rooms)")
+    if same:
+        told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
+                    f"{_num(same['shift'])} m apart (median of {same['n']} rooms)")
     return told
 
 # %% ../../nbs/probe/03_gates.ipynb #43cdc64c
@@ -200,11 +230,14 @@ def format_parts(
     result:dict, # From `evaluate_field`
 )->str: # Lines of text
     "Covered and uncovered patches, near and far views"
-    names,portions = list(result['rows']),('covered','uncovered')
-    parts = _grid(['']+[f'{o}: {HEADS[m]}' for o in portions for m in PARTS], [[k]+[_cell(result[o][k][m]) for o in portions for m in PARTS] for k in names])
+    names = list(result['rows'])
+    portions = ('covered','uncovered')
+    parts = _grid(['']+[f'{o}: {HEADS[m]}' for o in portions for m in PARTS],
+                  [[k]+[_cell(result[o][k][m]) for o in portions for m in PARTS] for k in names])
     say = lambda d: f"{d['above']:g} to {d['below']:g}" if d['below'] else f"{d['above']:g} and more"
     near = _grid(['',*(f"{say(d)}" for d in result['distance'])],
-                 [['target views',*(str(d['cosine'][names[0]]['n']) for d in result['distance'])]]+[[k,*(_cell(d['cosine'][k]) for d in result['distance'])] for k in names])
+                 [['target views',*(str(d['cosine'][names[0]]['n']) for d in result['distance'])]]
+                 +[[k,*(_cell(d['cosine'][k]) for d in result['distance'])] for k in names])
     return '\n'.join(['patches that some context view has seen (covered), and that none has', *parts, '',
                       'cosine by distance to the nearest context camera, metres + radians; ± over views', *near])
 
@@ -220,10 +253,12 @@ def judge(
 )->dict: # From `evaluate_field`, with 'cameras', 'same' and 'teacher_depth'
     "Measures of a student and of its teacher"
     field = evaluate_field(student, teacher, seeds, head=head, sets=sets, prior=prior, **kw)
-    return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw), teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
+    return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw),
+                        teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))
 
 # %% ../../nbs/probe/03_gates.ipynb #c7828fac
-@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS, size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
+@command(scenes='[2, 1e6]', seeds='[1, 1000]', seed='[0, 1e9]', views='[2, 64]', n_ctx='[1, 63]', spread=LAYOUTS,
+         size='[0, 4096]', grid='[0, 128]', batch='[1, 1024]')
 def probe(
     weights:str='exact', # Weights: `exact` or `nano` (shipped), a directory, or a hub id
     scenes:int=64, # Unseen rooms in a set
@@ -240,16 +275,21 @@ def probe(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds
     "Judge a student on unseen rooms beside its honest baselines; prints a table and what was aimed at"
-    if not 0<n_ctx<views: raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
+    if not 0<n_ctx<views:
+        raise UserError(f"--n_ctx {n_ctx} of --views {views}: at least one view is seen, and at least one asked for")
     check_outputs(out or None, sources=(weights,))
     device = pick_device(device)
     say(f'loading the weights {weights}')
     student,teacher,_ = load_student(weights, device, grid=grid, semantic=head!='geo')
-    if head not in student.cfg.channels: raise UserError(f"--head {head}: the weights {str(weights)!r} predict {' and '.join(student.cfg.channels)}")
+    if head not in student.cfg.channels:
+        raise UserError(f"--head {head}: the weights {str(weights)!r} predict {' and '.join(student.cfg.channels)}")
     size = size or view_side(student, teacher)
     rooms = range(HELD_OUT+seed, HELD_OUT+seed+scenes*seeds)
-    try: result = judge(student, teacher, rooms, head=head, sets=seeds, v=views, n_ctx=n_ctx, hw=(size,size), spread=spread, batch=batch, device=device)
-    except ValueError as e: raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # a size that patches don't divide
+    try:
+        result = judge(student, teacher, rooms, head=head, sets=seeds, v=views, n_ctx=n_ctx, hw=(size,size),
+                       spread=spread, batch=batch, device=device)
+    except ValueError as e:
+        raise UserError(f"{e} (weights {str(weights)!r}, --size {size})") from e  # a size that patches don't divide
     result['config'] |= dict(weights=str(weights))
     result['aims'] = aims(result)
     print(format_parts(result) + '\n\n' + format_table(result))

@@ -29,13 +29,16 @@ def held_views(
     device='cpu', # Where to put them
 ): # Yields rooms with cameras as `Views`, and which views are hidden (b, v), for each batch
     "Rooms a batch at a time; which views are hidden depends on the room's seed alone"
-    if not 0<n_ctx<v: raise ValueError(f"{n_ctx} of {v} views as context: give at least one, and leave at least one to predict")
+    if not 0<n_ctx<v:
+        raise ValueError(f"{n_ctx} of {v} views as context: give at least one, and leave at least one to predict")
     seeds = list(seeds)
     for i in range(0, len(seeds), batch):
         say(f'room {i+1} of {len(seeds)}')
         s = seeds[i:i+batch]
         rooms,cams = [o.to(device) for o in sample_scenes(s, v, hw, spread=spread)]
-        yield Views(cams=cams, rooms=rooms),torch.cat([draw_targets(1, v, 1-n_ctx/v, torch.Generator().manual_seed(o)) for o in s]).to(device)
+        yield Views(cams=cams,
+                    rooms=rooms),torch.cat([draw_targets(1, v, 1-n_ctx/v,
+                                                         torch.Generator().manual_seed(o)) for o in s]).to(device)
 
 @dataclass
 class Held:
@@ -94,12 +97,14 @@ def fit_prior(
 )->Prior:
     "Position mean, depth and class probe from the hidden views of other rooms"
     rooms = list(held_rooms(teacher, seeds, **kw))
-    feats = torch.cat([select_views(student.standardise(head, r.obs.feats[head]), r.obs.is_tgt) for r in rooms]).float()  # (b, vt, n, c)
+    feats = torch.cat([select_views(student.standardise(head, r.obs.feats[head]),
+                                    r.obs.is_tgt) for r in rooms]).float()  # (b, vt, n, c)
     depth = torch.cat([select_views(r.obs.depth, r.obs.is_tgt) for r in rooms]).float()
     cls = torch.cat([select_views(r.hit['cls'], r.obs.is_tgt) for r in rooms])
     keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
     classes = fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep])
-    return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, classes, feats.flatten(0,2).var(0).clamp_min(1e-6))
+    return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, classes,
+                 feats.flatten(0,2).var(0).clamp_min(1e-6))
 
 # %% ../../nbs/probe/01_measures.ipynb #a43c6495
 MEASURES = ('cosine','l1','r2','furniture','iou','classes')  # what `measure` gives
@@ -114,12 +119,16 @@ def measure(
     "How near a prediction is, and whether a linear probe still finds the furniture in it"
     pred,true = pred.float(),true.float()
     w = torch.ones_like(pred[...,0]) if keep is None else keep.float()
-    said,mean = prior.classes(pred).argmax(-1),lambda x: reduce(x, 'b ... -> b', 'mean')
-    right,(is_fur,said_fur) = (said==cls).float(),[torch.isin(k, torch.tensor(FURNITURE, device=k.device)).float()*w for k in (cls,said)]
+    said = prior.classes(pred).argmax(-1)
+    mean = lambda x: reduce(x, 'b ... -> b', 'mean')
+    right = (said==cls).float()
+    is_fur,said_fur = [torch.isin(k, torch.tensor(FURNITURE, device=k.device)).float()*w for k in (cls,said)]
     of = lambda x: mean(x*w)/mean(w)  # nan where no patch counts
     chan = lambda x: mean(x*w[...,None])/mean(w)
-    found,there = mean(right*is_fur),mean(is_fur)
-    return dict(cosine=of(F.cosine_similarity(pred, true, dim=-1)), l1=chan((pred-true).abs()), r2=1-chan((pred-true).square()/prior.var),
+    found = mean(right*is_fur)
+    there = mean(is_fur)
+    return dict(cosine=of(F.cosine_similarity(pred, true, dim=-1)), l1=chan((pred-true).abs()),
+                r2=1-chan((pred-true).square()/prior.var),
                 furniture=found/there, iou=found/(there+mean(said_fur)-found), classes=of(right))
 
 # %% ../../nbs/probe/01_measures.ipynb #a49d084d
@@ -131,5 +140,6 @@ def mean_std(
     x = torch.as_tensor(x).double().cpu()
     means = [mean_std(o)['mean'] for o in x.chunk(sets)] if sets>1 else []
     x = x[x.isfinite()]
-    res = dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0., n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
+    res = dict(mean=x.mean().item(), std=x.std().item() if len(x)>1 else 0.,
+               n=len(x)) if len(x) else dict(mean=None, std=None, n=0)
     return res | (dict(std_sets=mean_std([o for o in means if o is not None])['std']) if means else {})

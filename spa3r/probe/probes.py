@@ -47,11 +47,15 @@ def load_student(
     "A trained student and the teacher it belongs to"
     folder = find_weights(weights)
     student = Spa3R.from_pretrained(folder)
-    cfg,grid,dtype = student.cfg,grid or student.cfg.grid or 8,pick_dtype(device, dtype)
+    cfg = student.cfg
+    grid = grid or student.cfg.grid or 8
+    dtype = pick_dtype(device, dtype)
     if dtype!=torch.float32: student.dtype = dtype
-    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric, cfg.teacher_norm, dtype, grid=(grid,grid))
+    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric,
+                     cfg.teacher_norm, dtype, grid=(grid,grid))
     if t.channels['geo']!=student.cfg.geo_channels:
-        raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, this teacher makes {t.channels['geo']}: give the teacher they belong to")
+        raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, "
+                        f"this teacher makes {t.channels['geo']}: give the teacher they belong to")
     return *(m.to(device).eval().requires_grad_(False) for m in (student, t)), folder
 
 # %% ../../nbs/probe/02_probes.ipynb #5a7d7b5f
@@ -70,7 +74,8 @@ def camera_distance(
     is_tgt:Tensor, # True = hidden, (b, v)
 )->Tensor: # From each target to each context view, metres plus radians, (b, vt, vc)
     "How far cameras are from each other: a metre counts as much as a radian"
-    ctx,tgt = select_views(cams, ~is_tgt),select_views(cams, is_tgt)
+    ctx = select_views(cams, ~is_tgt)
+    tgt = select_views(cams, is_tgt)
     apart = torch.cdist(tgt.positions, ctx.positions)
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return apart+turned
@@ -106,7 +111,8 @@ def warp(
 )->tuple: # Features (b, vt, n, c), and where the point was seen (b, vt, n)
     "For each target patch, the context feature at the place where its true point is seen"
     n = feats.shape[2]
-    idx,off = look_up(select_views(hit['xyz'], is_tgt).flatten(1,3), select_views(hit['depth'], ~is_tgt), select_views(cams, ~is_tgt))
+    idx,off = look_up(select_views(hit['xyz'], is_tgt).flatten(1,3), select_views(hit['depth'], ~is_tgt),
+                      select_views(cams, ~is_tgt))
     off,view = off.min(1)  # best of the context views
     idx = view*n + idx.gather(1, view[:,None])[:,0]
     out = feats.flatten(1,2).gather(1, idx[...,None].expand(-1, -1, feats.shape[-1]))
@@ -123,7 +129,8 @@ def baselines(
     near = nearest_view(r.cams, is_tgt)
     near = ctx.gather(1, near[...,None,None].expand(-1, -1, *ctx.shape[2:]))
     warped,seen = warp(ctx, r.hit, r.cams, is_tgt)
-    return {'nearest view':near, 'position mean':prior.mean.expand_as(near), 'true-depth warp':warped.where(seen[...,None], near)},seen
+    return {'nearest view':near, 'position mean':prior.mean.expand_as(near),
+            'true-depth warp':warped.where(seen[...,None], near)},seen
 
 # %% ../../nbs/probe/02_probes.ipynb #c065d452
 def _room_before(x, last):
@@ -137,7 +144,8 @@ def asked_wrongly(
     last:list=None, # Latents and cameras of the last room of the batch before
 )->tuple: # Name -> features of the target views (b, vt, n, c); predicted depth (b, vt, n); `last` for the batch after
     "The prediction, and what the student says when latents or cameras are not the right ones"
-    obs,cams = r.obs,select_views(r.obs.cams, r.obs.is_tgt)
+    obs = r.obs
+    cams = select_views(r.obs.cams, r.obs.is_tgt)
     own = [student.encode(obs.ctx, obs.grid),cams.w2c,cams.K]
     z,w2c,K = [_room_before(*o) for o in zip(own, last or [None]*3)]
     say = lambda z,w2c,K: student.decode(z, Cameras(w2c, K, cams.hw), obs.grid)[head]
@@ -155,7 +163,8 @@ def by_distance(
 )->list: # For each range that has views: above, below (None: no end), and for each name mean, std over views, n
     "Cosines of near and of far target views"
     groups = [(lo, hi, (far>=lo)&(far<hi)) for lo,hi in zip(edges, edges[1:])]
-    return [dict(above=lo, below=None if hi==torch.inf else hi, cosine={k:mean_std(x[g]) for k,x in cosine.items()}) for lo,hi,g in groups if g.any()]
+    return [dict(above=lo, below=None if hi==torch.inf else hi,
+                 cosine={k:mean_std(x[g]) for k,x in cosine.items()}) for lo,hi,g in groups if g.any()]
 
 # %% ../../nbs/probe/02_probes.ipynb #39ad5628
 ASKED_WRONGLY = ('shuffled latents',"another view's camera","another room's camera")
@@ -165,14 +174,16 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     "Every number that is kept of a batch of rooms: a row of `got` for each"
     is_tgt = r.obs.is_tgt
     ctx,true = [select_views(student.standardise(head, r.obs.feats[head]).float(), m) for m in (~is_tgt, is_tgt)]
-    cls,told = select_views(r.hit['cls'], is_tgt).flatten(2),select_views(r.obs.depth, is_tgt)
+    cls = select_views(r.hit['cls'], is_tgt).flatten(2)
+    told = select_views(r.obs.depth, is_tgt)
     free,seen = baselines(r, ctx, prior)
     fields = fields | free | {'teacher itself':true}
     new = {(where,k,m):x for where,keep in (('all',None),('covered',seen),('uncovered',~seen)) for k,f in fields.items()
            for m,x in measure(f, true, cls, prior, keep).items()}
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
     off = lambda d: ((d-told).abs()/told).mean((1,2))
-    return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth), 'seen':seen.float().mean((1,2)),
+    return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
+                  'seen':seen.float().mean((1,2)),
                   'far':camera_distance(r.cams, is_tgt).amin(-1)}
 
 # %% ../../nbs/probe/02_probes.ipynb #8cb27ec0
@@ -195,17 +206,20 @@ def evaluate_field(
     if len(seeds)<2: raise ValueError(f"{len(seeds)} room: the latents cannot be shuffled, give at least 2")
     kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device)
     prior = prior or fit_prior(student, teacher, head=head, **kw)
-    got,last = {},None
+    got = {}
+    last = None
     for r in held_rooms(teacher, seeds, **kw):
         fields,depth,last = asked_wrongly(student, r, head, last)
         for k,x in _judge_rooms(student, r, head, fields, depth, prior).items(): got.setdefault(k, []).append(x.cpu())
     got = {k:torch.cat(x) for k,x in got.items()}
-    names,over = [k[1] for k in got if k[0]=='view'],lambda x: mean_std(x, sets)
+    names = [k[1] for k in got if k[0]=='view']
+    over = lambda x: mean_std(x, sets)
     part = lambda where,ms: {k:{m:over(got[where,k,m]) for m in ms} for k in names}
     gaps = [(m,k) for k in names if k in ASKED_WRONGLY for m in ('cosine','furniture')] + [('furniture','nearest view'),('cosine','true-depth warp')]
     return dict(rows=part('all', MEASURES), covered=part('covered', PARTS), uncovered=part('uncovered', PARTS),
         distance=by_distance(got['far'].flatten(), {k:got['view',k].flatten() for k in names}), seen=over(got['seen']),
         gaps={f'{m}, {k}':over(got['all','prediction',m]-got['all',k,m]) for m,k in gaps},  # room by room
         depth={k:over(got['depth',k]) for k in ('prediction','position median')},
-        config=dict(first_seed=int(seeds[0]), rooms=len(seeds), sets=sets, views=v, n_ctx=n_ctx, hw=list(hw), cameras=spread, head=head,
+        config=dict(first_seed=int(seeds[0]), rooms=len(seeds), sets=sets, views=v, n_ctx=n_ctx, hw=list(hw),
+                    cameras=spread, head=head,
                     grid=list(r.obs.grid), spread='standard deviation over rooms'))

@@ -120,8 +120,10 @@ def fit_scale(
     powers:tuple=(1.,.5,.25), # What to choose from
 )->Scale: # The one that is calibrated best on these rooms
     "One factor, so that the mean is right"
-    if u.min()<0 or not u.isfinite().all(): raise ValueError(f"uncertainty from {u.min():g} to {u.max():g}: it must be finite and not negative")
-    if not u.max()>0: raise ValueError("an uncertainty that is 0 everywhere cannot be scaled: are there at least 2 context views?")
+    if u.min()<0 or not u.isfinite().all():
+        raise ValueError(f"uncertainty from {u.min():g} to {u.max():g}: it must be finite and not negative")
+    if not u.max()>0:
+        raise ValueError("an uncertainty that is 0 everywhere cannot be scaled: are there at least 2 context views?")
     tries = [Scale((err.mean()/(u**p).mean()).item(), p) for p in powers]
     return min(tries, key=lambda f: calibration_error(f(u), err))
 
@@ -132,8 +134,10 @@ def fit_head(
     l2:float=100., # Weight of the squared size of the weights
 )->nn.Linear: # Tokens -> root of the expected error
     "Ridge regression from what a ray found out to how wrong it will be"
-    x,y = tokens.flatten(0, -2).double(),err.flatten().double().clamp_min(0).sqrt()
-    mx,my = x.mean(0),y.mean()
+    x = tokens.flatten(0, -2).double()
+    y = err.flatten().double().clamp_min(0).sqrt()
+    mx = x.mean(0)
+    my = y.mean()
     w = torch.linalg.solve((x-mx).T@(x-mx)+l2*torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), (x-mx).T@(y-my))
     lin = nn.Linear(len(w), 1, device=tokens.device).requires_grad_(False)
     lin.weight.copy_(w[None])
@@ -158,15 +162,18 @@ def estimates(
     **kw, # For `held_rooms`: `v`, `n_ctx`, `spread`, `batch`, ...
 )->dict: # error, spread, length, nearest view, constant (rooms, k) and tokens (rooms, k, d), of the k hidden patches
     "True error and what might have told it"
-    got,side = {},view_side(student, teacher)
+    got = {}
+    side = view_side(student, teacher)
     for r in held_rooms(teacher, seeds, **{'hw':(side,side), **kw}):
-        obs,cams = r.obs,select_views(r.obs.cams, r.obs.is_tgt)
+        obs = r.obs
+        cams = select_views(r.obs.cams, r.obs.is_tgt)
         z = student.encode(obs.ctx, obs.grid)
         pred,s = spread(student, z, without_one(student, obs.ctx, obs.grid), cams, obs.grid, name)
         true = select_views(student.standardise(name, obs.feats[name]), obs.is_tgt).float()
         far = camera_distance(r.cams, r.obs.is_tgt).amin(-1)
         new = {'error':1-F.cosine_similarity(pred, true, dim=-1), 'spread':s, 'length':1/pred.norm(dim=-1),
-               'nearest view':far[...,None].expand_as(s), 'constant':torch.ones_like(s), 'tokens':student.field.tokens(z, cams, obs.grid).float()}
+               'nearest view':far[...,None].expand_as(s), 'constant':torch.ones_like(s),
+               'tokens':student.field.tokens(z, cams, obs.grid).float()}
         for k,x in new.items(): got.setdefault(k, []).append(x.flatten(1, 2).cpu())
     return {k:torch.cat(x) for k,x in got.items()}
 
@@ -181,14 +188,17 @@ def judge_uncertainty(
     "Does the uncertainty know where the error is, and how large?"
     head = fit_head(fit['tokens'], fit['error'])
     us = [{k:expect(head, d['tokens']) if k=='head' else d[k] for k in ESTIMATES} for d in (fit,test)]
-    res,err = {},test['error']
+    res = {}
+    err = test['error']
     for k in ESTIMATES:
         u,old = us[1][k],us[0][k]
         if not (u.isfinite().all() and old.isfinite().all()): continue  # no spread with one context view
-        best,plain = fit_scale(old, fit['error']),fit_scale(old, fit['error'], (1.,))
+        best = fit_scale(old, fit['error'])
+        plain = fit_scale(old, fit['error'], (1.,))
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])
         res[k] = dict(rank=mean_std(rank_correlation(u, err), sets), gain=mean_std(sparsification_gain(u, err), sets),
-            rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best), scale=vars(best),
+            rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best),
+            scale=vars(best),
             curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
     return res
 
@@ -198,4 +208,6 @@ def format_uncertainty(
     "A table: order within rooms, gain, order of rooms, calibration"
     num = lambda d: f"{d['mean']:6.3f} ±{d['std']:.3f}"
     head = f"{'':13} {'rank':>13} {'gain':>13} {'of rooms':>9} {'calibration, one factor':>25} {'and a power':>13}"
-    return '\n'.join([head]+[f"{k:13} {num(d['rank'])} {num(d['gain'])} {d['rooms']:9.2f} {num(d['ece_scalar']):>25} {num(d['ece'])}" for k,d in res.items()])
+    return '\n'.join([head]
+                     +[f"{k:13} {num(d['rank'])} {num(d['gain'])} {d['rooms']:9.2f} {num(d['ece_scalar']):>25} "
+                       f"{num(d['ece'])}" for k,d in res.items()])

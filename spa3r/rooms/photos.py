@@ -22,12 +22,16 @@ SMALL = ((BOX,'box'), (CYLINDER,'bin'), (BALL,'ball'))  # what lies about, and w
 
 def _clutter(rooms, n, g):
     "Table rows of `n` small things on the floor of each room, (b, n, 29)"
-    b,kinds = len(rooms),torch.tensor([(k,CLASSES.index(c)) for k,c in SMALL])
+    b = len(rooms)
+    kinds = torch.tensor([(k,CLASSES.index(c)) for k,c in SMALL])
     half = _draw(g, b, n, 3, lo=.03, hi=.13)
     at = torch.cat([_draw(g, b, n, 2, lo=-.45, hi=.45)*rooms.size[:,None,:2], half[...,2:]], -1)
-    yaw,waves = _draw(g, b, n, 1, hi=2*math.pi),torch.randn(b, n, 8, generator=g)*20  # radians per metre
-    paint = torch.cat([_draw(g, b, n, 6), waves, _draw(g, b, n, 2), _draw(g, b, n, 1, lo=1, hi=4), torch.zeros(b, n, 1)], -1)
-    return torch.cat([kinds[torch.randint(3, (b,n), generator=g)], torch.full((b,n,1), 99.), at, half, yaw.cos(), yaw.sin(), paint], -1)
+    yaw = _draw(g, b, n, 1, hi=2*math.pi)
+    waves = torch.randn(b, n, 8, generator=g)*20  # radians per metre
+    paint = torch.cat([_draw(g, b, n, 6), waves, _draw(g, b, n, 2), _draw(g, b, n, 1, lo=1, hi=4),
+                       torch.zeros(b, n, 1)], -1)
+    return torch.cat([kinds[torch.randint(3, (b,n), generator=g)], torch.full((b,n,1), 99.), at, half, yaw.cos(),
+                      yaw.sin(), paint], -1)
 
 # %% ../../nbs/rooms/02_photos.ipynb #efe88f2e
 def redecorate(
@@ -36,12 +40,14 @@ def redecorate(
     clutter:int=8, # Small things on the floor
 )->Rooms: # The same walls and furniture in other colours, under another lamp
     "Paint a room again, move its lamp, and leave small things about"
-    t,b = rooms.table.clone(),len(rooms)
+    t = rooms.table.clone()
+    b = len(rooms)
     p = t.shape[1]
     c0,c1,w1,_,w2 = t[...,11:24].split((3,3,3,1,3), dim=-1)  # parts of `t`, see `paint`
     for w in (w1,w2): w.mul_(2**_draw(g, b, p, 1, lo=-.7, hi=1))
     order = torch.stack([torch.randperm(3, generator=g) if torch.rand(1, generator=g)<.5 else torch.arange(3) for _ in range(b)])
-    for c in (c0,c1): c.copy_(c.gather(2, order[:,None].expand(-1,p,-1))).mul_(_draw(g, b, p, 3, lo=.6, hi=1.3)).clamp_(0, 1)
+    for c in (c0,c1):
+        c.copy_(c.gather(2, order[:,None].expand(-1,p,-1))).mul_(_draw(g, b, p, 3, lo=.6, hi=1.3)).clamp_(0, 1)
     lamp = rooms.size*torch.cat([_draw(g, b, 2, lo=-.45, hi=.45), _draw(g, b, 1, lo=.5, hi=.95)], -1)
     return Rooms(rooms.size, lamp, torch.cat([t, _clutter(rooms, clutter, g)], 1), rooms.rooms)
 
@@ -64,12 +70,14 @@ def handheld(
 # %% ../../nbs/rooms/02_photos.ipynb #c15b304b
 def _waves(n=8):
     "The cosine waves of JPEG, one a row, an orthogonal matrix (n, n)"
-    k,x = torch.arange(n)[:,None],torch.arange(n)[None]+.5
+    k = torch.arange(n)[:,None]
+    x = torch.arange(n)[None]+.5
     return (math.pi*k*x/n).cos()*torch.where(k==0, 1/n, 2/n).sqrt()
 
 def _jpeg(x, step):
     "Images (k, 3, h, w) whose 8 x 8 waves are rounded to multiples of `step` (k,)"
-    (h,w),D = x.shape[-2:],_waves().to(x)
+    h,w = x.shape[-2:]
+    D = _waves().to(x)
     x = F.pad(x, (0,-w%8,0,-h%8), mode='replicate')
     y = D@rearrange(x, 'k c (y i) (x j) -> k c y x i j', i=8, j=8)@D.T
     step = step.view(-1,1,1,1,1,1)
@@ -84,7 +92,8 @@ def photograph(
     b,v = imgs.shape[:2]
     def vary(lo, hi, own, *c):  # one number a set, and a little one's own
         return (_draw(g, b, 1, *c, lo=lo, hi=hi)+_draw(g, b, v, *c, lo=-own, hi=own)).flatten(0,1).to(imgs)
-    x,per = imgs.flatten(0,1),lambda o: o[:,None,None,None]
+    x = imgs.flatten(0,1)
+    per = lambda o: o[:,None,None,None]
     x = x*per(2**vary(-.9, .8, .25))*(2**vary(-.25, .25, .05, 3))[...,None,None]
     x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1,)*4, mode='replicate'), 3, 1), per(vary(-.6, .8, .1).clamp(0, 1)))
     x = x+torch.randn(x.shape, generator=g).to(x)*per(vary(-.01, .03, .005).clamp(min=0))

@@ -25,41 +25,48 @@ def _shuffled(r, xs):
 
 # %% ../../nbs/rooms/04_questions.ipynb #3298329b
 def _count(scene, r):
-    shown,n = Counter(o.cls for o in scene.shown),scene.room.counts()
+    shown = Counter(o.cls for o in scene.shown)
+    n = scene.room.counts()
     for c in _shuffled(r, shown):
         if n[c]>=2 and shown[c]==n[c]: yield f'How many {c}(s) are in this room?',None,str(n[c])
 
 # %% ../../nbs/rooms/04_questions.ipynb #a91c3167
 def _distance(scene, r):
-    gap,names = scene.gaps,[o.cls for o in scene.unique]
+    gap = scene.gaps
+    names = [o.cls for o in scene.unique]
     for i,j in _shuffled(r, combinations(range(len(names)), 2)):
         if (d := gap[i,j])>=NEAREST:
             a,b = _shuffled(r, (names[i], names[j]))
-            yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the {b} (in meters)?',
+            yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the '
+                   f'{b} (in meters)?',
                    None, f'{d:.1f}')
 
 # %% ../../nbs/rooms/04_questions.ipynb #b7903315
 def _size(scene, r):
     for o in _shuffled(r, scene.unique):
-        yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in centimeters?',
+        yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in '
+               f'centimeters?',
                None, str(round(200*max(o.half))))
 
 # %% ../../nbs/rooms/04_questions.ipynb #6ffd575a
 def _area(scene, r):
     w,l,_ = scene.room.size
     if scene.walls==4:
-        yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size of the combined space.',
+        yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size '
+               'of the combined space.',
                None, f'{w*l:.1f}')
 
 # %% ../../nbs/rooms/04_questions.ipynb #49b2dbd0
 def _nearest(scene, r):
-    gap,names = scene.gaps,[o.cls for o in scene.unique]
+    gap = scene.gaps
+    names = [o.cls for o in scene.unique]
     for five in _shuffled(r, combinations(range(len(names)), 5)):
         to,*four = _shuffled(r, five)
         first,second = sorted(gap[to,four])[:2]
         if second-first<APART: continue
         options = [names[i] for i in four]
-        yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is the closest to the {names[to]}?",
+        yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is "
+               f"the closest to the {names[to]}?",
                options, options[gap[to,four].argmin()])
 
 # %% ../../nbs/rooms/04_questions.ipynb #826ad46f
@@ -69,27 +76,35 @@ def _in_turn(groups, keys):
 
 # %% ../../nbs/rooms/04_questions.ipynb #e516ed49
 _ASKED = dict(easy='to the left or the right of the {}?',
-    medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in order to face it.',
-    hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a Cartesian plane '
+    medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in '
+           'order to face it.',
+    hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a '
+         'Cartesian plane '
          '(if I am standing at the origin and facing along the positive y-axis).')
-_SIDES = dict(easy=['left','right'], medium=['left','right','back'], hard=['front-left','front-right','back-left','back-right'])
+_SIDES = dict(easy=['left','right'], medium=['left','right','back'],
+              hard=['front-left','front-right','back-left','back-right'])
 
 # %% ../../nbs/rooms/04_questions.ipynb #173fbfec
 def _direction(level, scene, r):
-    of,names,gap,angles = defaultdict(list),[o.cls for o in scene.unique],scene.gaps,scene.angles
+    of = defaultdict(list)
+    names = [o.cls for o in scene.unique]
+    gap = scene.gaps
+    angles = scene.angles
     for i,j,k in _shuffled(r, permutations(range(len(names)), 3)):
         if min(gap[i,j], gap[i,k], gap[j,k])<APART: continue
         if where := clear_sector(level, angles[i,j,k]): of[where].append((i,j,k))
     for three,where in _in_turn(of, _shuffled(r, sorted(of))):
         at,facing,to = [names[i] for i in three]
-        yield (f'If I am standing by the {at} and facing the {facing}, is the {to} {_ASKED[level].format(facing)}', _SIDES[level], where)
+        yield (f'If I am standing by the {at} and facing the {facing}, is the {to} {_ASKED[level].format(facing)}',
+               _SIDES[level], where)
 
 # %% ../../nbs/rooms/04_questions.ipynb #b20f8a39
 def first_frames(
     scene:Scene, # A room that was watched
 )->dict: # Class -> first frame with a glimpse of it, first frame that shows one clearly
     "When each class of thing comes into view"
-    shown,firsts = {o.cls for o in scene.shown},{}
+    shown = {o.cls for o in scene.shown}
+    firsts = {}
     for c in sorted(shown):
         most = scene.share[:,[o.cls==c for o in scene.room.objects]].max(1)
         if most.max()>=CLEAR: firsts[c] = int((most>0).argmax()),int((most>=CLEAR).argmax())
@@ -97,12 +112,16 @@ def first_frames(
 
 # %% ../../nbs/rooms/04_questions.ipynb #063c167f
 def _order(scene, r):
-    firsts,asked = first_frames(scene),[]
+    firsts = first_frames(scene)
+    asked = []
     for four in _shuffled(r, combinations(sorted(firsts, key=firsts.get), 4)):
-        if any(firsts[a][1]>=firsts[b][0] for a,b in zip(four, four[1:])) or any(len({*four}&{*o})>2 for o in asked): continue
+        if any(firsts[a][1]>=firsts[b][0] for a,b in zip(four, four[1:])) or any(len({*four}&{*o})>2 for o in asked):
+            continue
         asked.append(four)
-        names,others = _shuffled(r, four),[o for o in permutations(four) if o!=four]
-        yield (f"What will be the first-time appearance order of the following categories in the video: {', '.join(names)}?",
+        names = _shuffled(r, four)
+        others = [o for o in permutations(four) if o!=four]
+        yield (f"What will be the first-time appearance order of the following categories in the video: "
+               f"{', '.join(names)}?",
                [', '.join(o) for o in (four,*r.sample(others, 3))], ', '.join(four))
 
 # %% ../../nbs/rooms/04_questions.ipynb #7adace8f
@@ -125,7 +144,9 @@ def _halt(o, p, q):
     x,y,hx,hy,c,s = footprint(o)
     (u,v),(du,dv) = [(c*a+s*b,c*b-s*a) for a,b in (p-(x,y), q-p)]  # along the object's own axes
     near = lambda t: math.hypot(max(abs(u+t*du)-hx, 0.), max(abs(v+t*dv)-hy, 0.))<STOP
-    lo,hi,inside = 0.,1.,near(0.)
+    lo = 0.
+    hi = 1.
+    inside = near(0.)
     if near(1.)==inside: return None
     for _ in range(30):
         mid = (lo+hi)/2
@@ -142,7 +163,9 @@ def walk(
     at = [_halt(things[0], mid[0], mid[1])]
     for o,m in zip(things[1:], mid[1:]):
         if at[-1] is None or (p := _halt(o, at[-1], m)) is None or math.dist(p, at[-1])<WAY: return None
-        (x,y),(dx,dy),n = (at[-1]+p)/2,p-at[-1],math.dist(p, at[-1])
+        x,y = (at[-1]+p)/2
+        dx,dy = p-at[-1]
+        n = math.dist(p, at[-1])
         leg = (x,y,n/2,0,dx/n,dy/n)
         if any(overlap(leg, footprint(q), BODY) for q in scene.room.furniture if q.on==0): return None
         if (abs(p)>np.array(scene.room.size[:2])/2-BODY).any(): return None
@@ -167,10 +190,13 @@ def turns(
 # %% ../../nbs/rooms/04_questions.ipynb #5c2b7220
 def _route_text(facing, things, straight):
     "The words of a route question"
-    fill,go = '[please fill in]',[f'Go forward until the {o.cls}.' for o in things[1:]]
+    fill = '[please fill in]'
+    go = [f'Go forward until the {o.cls}.' for o in things[1:]]
     steps = [s for g in go for s in (fill,g)][straight:]
-    return (f"You are a robot beginning at the {things[0].cls} and facing the {facing.cls}. You want to navigate to the {things[-1].cls}. "
-            f"You will perform the following actions (Note: for each {fill}, choose either 'turn back,' 'turn left,' or 'turn right.'): "
+    return (f"You are a robot beginning at the {things[0].cls} and facing the {facing.cls}. You want to navigate to "
+            f"the {things[-1].cls}. "
+            f"You will perform the following actions (Note: for each {fill}, choose either 'turn back,' 'turn left,' "
+            f"or 'turn right.'): "
             f"{' '.join(f'{i}. {s}' for i,s in enumerate(steps, 1))} You have reached the final destination.")
 
 # %% ../../nbs/rooms/04_questions.ipynb #c89bd53d
@@ -185,7 +211,8 @@ def _answer(scene, facing, things, straight):
 _TURNS = ('Turn Left','Turn Right','Turn Back')
 
 def _route(scene, r, tries=60):
-    spots,ends = [o for o in scene.unique if o.on==0 or o.cls=='door'],set()
+    spots = [o for o in scene.unique if o.on==0 or o.cls=='door']
+    ends = set()
     if len(scene.unique)<3: return
     for n in r.choices((1,2,2,3), k=12):  # turns
         for straight in r.choices((True,False), k=tries):  # does it begin by going to what it faces?
@@ -194,7 +221,8 @@ def _route(scene, r, tries=60):
             facing = things[1] if straight else r.choice([o for o in scene.unique if o not in things[:2]])
             if not (words := _answer(scene, facing, things, straight)): continue
             ends.add((things[0].cls,things[-1].cls))
-            truth,others = ', '.join(words),[', '.join(o) for o in product(_TURNS, repeat=n) if list(o)!=words]
+            truth = ', '.join(words)
+            others = [', '.join(o) for o in product(_TURNS, repeat=n) if list(o)!=words]
             yield _route_text(facing, things, straight),[truth,*r.sample(others, min(3, len(others)))],truth
             break
 
@@ -218,12 +246,16 @@ def room_questions(
 )->list: # Questions with the fields of VSI-Bench
     "Questions about a room, and their answers"
     if not 1<=each<=9: raise ValueError(f"each is {each}: ask 1 to 9 questions of a type")
-    scene,r,out = watch(seed, n),random.Random(f'questions {seed}'),[]
+    scene = watch(seed, n)
+    r = random.Random(f'questions {seed}')
+    out = []
     for t,kind in KINDS.items():
         for text,options,truth in islice(kind(scene, r), each):
             if options: options = _shuffled(r, options)
-            out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t, question=text,
-                ground_truth=chr(65+options.index(truth)) if options else truth, options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
+            out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t,
+                            question=text,
+                ground_truth=chr(65+options.index(truth)) if options else truth,
+                options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
     return out
 
 # %% ../../nbs/rooms/04_questions.ipynb #30e9c1a7
@@ -250,7 +282,8 @@ def show_answers(
 ): # Array of axes
     "A small picture of the answers to each type of question"
     import matplotlib.pyplot as plt
-    said,numbers = answer_distribution(questions),{q['question_type'] for q in questions if not q['options']}
+    said = answer_distribution(questions)
+    numbers = {q['question_type'] for q in questions if not q['options']}
     fig,axs = plt.subplots(2, -(-len(said)//2), figsize=(7,3.4), squeeze=False)
     for ax in axs.flat[len(said):]: ax.axis('off')
     for ax,(t,n) in zip(axs.flat, said.items()):

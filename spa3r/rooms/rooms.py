@@ -23,7 +23,8 @@ from ..util.core import there
 
 # %% ../../nbs/rooms/01_rooms.ipynb #af44ebd0
 FIXTURES = ['floor','wall','ceiling','window','door','picture']
-CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box','pillow','ball','bin']
+CLASSES = FIXTURES + ['chair','table','sofa','bed','cabinet','bookshelf','lamp','plant','stool','desk','tv','box',
+                      'pillow','ball','bin']
 FURNITURE = range(len(FIXTURES), len(CLASSES))  # indices of the classes that are pieces of furniture
 HELD_OUT = 10**9  # rooms with seeds from here on are never trained on
 
@@ -91,17 +92,20 @@ def _legs(w, d, h, t, m, i=.01):
 # %% ../../nbs/rooms/01_rooms.ipynb #cb8a5967
 def _chair(r):
     w,d,s,h = r.uniform(.21,.26),r.uniform(.21,.25),r.uniform(.42,.48),r.uniform(.86,1.02)
-    a,b = _wood(r, along=2),_cloth(r, .0, .85, .7)
+    a = _wood(r, along=2)
+    b = _cloth(r, .0, .85, .7)
     return _legs(w, d, s-.06, .025, a)+[_box(-w,w,-d,d,s-.06,s,b), _box(-w,w,d-.05,d,s+.001,h,b)], None
 
 def _stool(r):
     q,h = r.uniform(.17,.23),r.uniform(.42,.65)
-    m,c = _plain((.35,.35,.38)),_cloth(r, .13, .75, .85)
+    m = _plain((.35,.35,.38))
+    c = _cloth(r, .13, .75, .85)
     return [_cyl(0,0,q,h-.09,h,c), _cyl(0,0,.04,.03,h-.09,m), _cyl(0,0,q*.85,0,.03,m)], (0,0,q*.7,q*.7,h)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #25ed7554
 def _table(r):
-    h,m = r.uniform(.62,.78),_wood(r, .07, .7)
+    h = r.uniform(.62,.78)
+    m = _wood(r, .07, .7)
     if r.random()<.25:
         q = r.uniform(.45,.65)
         return [_cyl(0,0,q,h-.05,h,m), _cyl(0,0,.06,.04,h-.05,m), _cyl(0,0,q*.6,0,.04,m)], (0,0,q*.7,q*.7,h)
@@ -110,15 +114,21 @@ def _table(r):
 
 def _desk(r):
     w,d,h = r.uniform(.55,.75),r.uniform(.3,.36),r.uniform(.72,.77)
-    m,n = _wood(r, .1, .85),_plain(_rgb(r.uniform(.5,.6), .25, .85))
-    p = [_box(-w,w,-d,d,h-.04,h,m), _box(-w+.02,-w+.06,-d+.02,d-.02,0,h-.04,m), _box(-w+.06,w-.42,d-.06,d-.03,.3,h-.04,m)]
+    m = _wood(r, .1, .85)
+    n = _plain(_rgb(r.uniform(.5,.6), .25, .85))
+    p = [_box(-w,w,-d,d,h-.04,h,m), _box(-w+.02,-w+.06,-d+.02,d-.02,0,h-.04,m),
+         _box(-w+.06,w-.42,d-.06,d-.03,.3,h-.04,m)]
     p += [_box(w-.42,w-.02,-d+.03,d-.02,.0,h-.04,n)]
     p += [_box(w-.40,w-.04,-d+.015,-d+.03,.06+i*.21,.23+i*.21,m) for i in range(3)]
     return p, (0,0,w,d,h)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #1ca42667
 def _sofa(r):
-    w,d,s,h,a = r.uniform(.75,1.05),r.uniform(.4,.46),r.uniform(.4,.46),r.uniform(.78,.92),.14
+    w = r.uniform(.75,1.05)
+    d = r.uniform(.4,.46)
+    s = r.uniform(.4,.46)
+    h = r.uniform(.78,.92)
+    a = .14
     hue = r.choice((.6,.55,.64))
     c,e = _cloth(r, hue, .7, .55),_cloth(r, hue, .55, .7)
     p = [_box(-w+.01,w-.01,-d+.02,d-.01,.06,s-.12,c), _box(-w,w,d-.2,d,0,h,c)]
@@ -130,7 +140,9 @@ def _sofa(r):
 
 def _bed(r):
     w,d,s,h = r.uniform(.55,.9),r.uniform(.98,1.05),r.uniform(.42,.52),r.uniform(.85,1.1)
-    m,c,e = _wood(r, .06, .5),_plain((.93,.92,.88)),_cloth(r, .8, .6, .6)
+    m = _wood(r, .06, .5)
+    c = _plain((.93,.92,.88))
+    e = _cloth(r, .8, .6, .6)
     p = [_box(-w,w,-d,d-.05,.08,s-.2,m), _box(-w-.02,w+.02,d-.05,d+.02,0,h,m)]
     p += [_box(-w+.03,w-.03,-d+.03,d-.05,s-.2,s-.015,c), _box(-w-.01,w+.01,-d-.01,d-r.uniform(.66,.85),s-.24,s,e)]
     return p, (0,d-.34,w-.05,.28,s-.015)
@@ -138,9 +150,12 @@ def _bed(r):
 # %% ../../nbs/rooms/01_rooms.ipynb #f3c04830
 def _cabinet(r):
     tall = r.random()<.35
-    w,d,h = r.uniform(.45,.75),r.uniform(.2,.28),r.uniform(1.7,2.05) if tall else r.uniform(.6,.95)
+    w = r.uniform(.45,.75)
+    d = r.uniform(.2,.28)
+    h = r.uniform(1.7,2.05) if tall else r.uniform(.6,.95)
     hue = r.choice((.45,.5,.1))
-    m,n = _plain(_rgb(hue, .45, .5)),paint(_rgb(hue, .4, .72),_rgb(hue, .5, .6),(1,1,18),(5,0,0),warp=1.2)
+    m = _plain(_rgb(hue, .45, .5))
+    n = paint(_rgb(hue, .4, .72),_rgb(hue, .5, .6),(1,1,18),(5,0,0),warp=1.2)
     p = [_box(-w,w,-d,d,.04,h,m), _box(-w+.03,w-.03,-d+.03,d-.01,0,.04,_plain((.2,.2,.2)))]
     p += [_box(a,b,-d-.02,-d,.09,h-.05,n) for a,b in ((-w+.04,-.01),(.01,w-.04))]
     p += [_ball(x,-d-.03,h*.55,.025,.02,.025,_plain((.9,.8,.4))) for x in (-.06,.06)]
@@ -148,19 +163,24 @@ def _cabinet(r):
 
 def _bookshelf(r):
     w,d,h,k = r.uniform(.4,.6),r.uniform(.14,.18),r.uniform(1.3,2.),r.randint(3,4)
-    m,q = _wood(r, .05, .42, 2),(h-.08)/k
+    m = _wood(r, .05, .42, 2)
+    q = (h-.08)/k
     p = [_box(-w+.02,w-.02,d-.03,d,.01,h-.02,m)]+[_box(i*(w-.015)-.015,i*(w-.015)+.015,-d,d-.001,0,h,m) for i in (-1,1)]
-    p += [_box(-w+.03,w-.03,-d+.005,d-.03,.04+i*q,.07+i*q,m) for i in range(k)]+[_box(-w+.03,w-.03,-d+.005,d-.002,h-.04,h-.002,m)]
+    p += [_box(-w+.03,w-.03,-d+.005,d-.03,.04+i*q,.07+i*q,
+               m) for i in range(k)]+[_box(-w+.03,w-.03,-d+.005,d-.002,h-.04,h-.002,m)]
     for i in range(k):
         f = r.uniform(26,44)
-        b = paint(_rgb(r.random(),.75,.75), _rgb(r.random(),.6,.85), (f,0,0), (f*.37,0,0), r.uniform(0,6), r.uniform(0,6), 1.2, .4, 5.)
+        b = paint(_rgb(r.random(),.75,.75), _rgb(r.random(),.6,.85), (f,0,0), (f*.37,0,0), r.uniform(0,6),
+                  r.uniform(0,6), 1.2, .4, 5.)
         a = r.uniform(-w+.03,-w*.4) if r.random()<.5 else -w+.03
-        p.append(_box(a,w-.03 if r.random()<.6 else r.uniform(w*.4,w-.03),-d+.04,d-.03,.07+i*q,.07+i*q+q*r.uniform(.6,.8),b))
+        p.append(_box(a,w-.03 if r.random()<.6 else r.uniform(w*.4,w-.03),-d+.04,d-.03,.07+i*q,
+                      .07+i*q+q*r.uniform(.6,.8),b))
     return p, (0,0,w-.02,d-.01,h) if h<1.5 else None
 
 # %% ../../nbs/rooms/01_rooms.ipynb #3ee6c4f4
 def _lamp(r, small=False):
-    m,s = _plain((.25,.23,.22)),_plain(_rgb(.12, r.uniform(.1,.35), 1.), glow=.85)
+    m = _plain((.25,.23,.22))
+    s = _plain(_rgb(.12, r.uniform(.1,.35), 1.), glow=.85)
     h,q = (r.uniform(.42,.55),r.uniform(.13,.17)) if small else (r.uniform(1.4,1.7),r.uniform(.19,.26))
     p = [_cyl(0,0,q*.75,0,.03,m), _cyl(0,0,.02,.03,h-q*1.3,m)]
     return p+[_ball(0,0,h-q,q,q,q,s) if r.random()<.4 else _cyl(0,0,q,h-q*1.4,h,s)], None
@@ -168,8 +188,10 @@ def _lamp(r, small=False):
 def _plant(r, small=False):
     k = .45 if small else r.uniform(.9,1.25)
     f1,f2 = (16/k,13/k,15/k),(14/k,19/k,11/k)
-    g = paint(_rgb(.33+r.uniform(-.05,.05),.75,.5), _rgb(.3,.7,.28), f1, f2, r.uniform(0,6), r.uniform(0,6), warp=1.5, sharp=1.6)
-    t,q = _cloth(r, .04, .65, .6),.17*k
+    g = paint(_rgb(.33+r.uniform(-.05,.05),.75,.5), _rgb(.3,.7,.28), f1, f2, r.uniform(0,6), r.uniform(0,6), warp=1.5,
+              sharp=1.6)
+    t = _cloth(r, .04, .65, .6)
+    q = .17*k
     p = [_cyl(0,0,q,0,.3*k,t), _cyl(0,0,q*1.1,.26*k,.305*k,t), _cyl(0,0,.03*k,.305*k,.65*k,_plain((.35,.25,.15)))]
     a = r.uniform(0,6)
     p += [_ball(math.cos(a+i*2.1)*.14*k,math.sin(a+i*2.1)*.14*k,(.62+.07*i)*k,.19*k,.19*k,.2*k,g) for i in range(3)]
@@ -178,7 +200,8 @@ def _plant(r, small=False):
 def _tv(r):
     w,h = r.uniform(.4,.6),r.uniform(.5,.68)
     m = _plain((.08,.08,.09))
-    s = paint(_rgb(r.random(),.6,.55), _rgb(r.random(),.5,.15), (4,0,5), (3,0,-6), r.uniform(0,6), r.uniform(0,6), warp=1.5, glow=.75)
+    s = paint(_rgb(r.random(),.6,.55), _rgb(r.random(),.5,.15), (4,0,5), (3,0,-6), r.uniform(0,6), r.uniform(0,6),
+              warp=1.5, glow=.75)
     p = [_box(-w*.5,w*.5,-.1,.1,0,.03,m), _box(-.05,.05,-.01,.03,.03,.1,m), _box(-w,w,-.03,.03,.1,h,m)]
     return p+[_box(-w+.03,w-.03,-.036,-.03,.13,h-.03,s)], None
 
@@ -187,8 +210,10 @@ def _carton(r, small=False):
     k = .5 if small else 1.
     w,d,h = r.uniform(.22,.38)*k,r.uniform(.2,.3)*k,r.uniform(.3,.55)*k
     c = _rgb(.085,.45,r.uniform(.6,.8))
-    m,t = paint(c, [o*.85 for o in c], (30,0,28), (0,30,0), mix=.5),_plain((.92,.86,.66))
-    return [_box(-w,w,-d,d,0,h,m), _box(-w-.004,w+.004,-.04*k,.04*k,h*.7,h+.004,t)], None if small else (0,0,w*.8,d*.8,h+.004)
+    m = paint(c, [o*.85 for o in c], (30,0,28), (0,30,0), mix=.5)
+    t = _plain((.92,.86,.66))
+    return [_box(-w,w,-d,d,0,h,m),
+            _box(-w-.004,w+.004,-.04*k,.04*k,h*.7,h+.004,t)], None if small else (0,0,w*.8,d*.8,h+.004)
 
 def _pillow(r):
     w,d,h = r.uniform(.24,.32),r.uniform(.16,.2),r.uniform(.07,.1)
@@ -196,21 +221,25 @@ def _pillow(r):
 
 def _sphere(r, small=False):
     q = r.uniform(.08,.12) if small else r.uniform(.16,.3)
-    c0,c1 = _rgb(.22+r.uniform(-.04,.04),.85,.85),(.95,.95,.9)
+    c0 = _rgb(.22+r.uniform(-.04,.04),.85,.85)
+    c1 = (.95,.95,.9)
     return [_ball(0,0,q,q,q,q,_stripes(c0, c1, (.6,.2,.75), q*1.1, 4))], None
 
 def _bin(r):
     q,h = r.uniform(.14,.19),r.uniform(.35,.5)
     c = _rgb(.48+r.uniform(-.03,.03),.7,r.uniform(.35,.5))
     m = _stripes(c, [o*.75 for o in c], (0,0,1), .12, 2)
-    return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)), _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
+    return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)),
+            _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
 
 # %% ../../nbs/rooms/01_rooms.ipynb #cf829b17
-BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp, plant=_plant,
+BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp,
+             plant=_plant,
              stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
-          plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'), ball=('box','bed','table','sofa'))
+          plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'),
+          ball=('box','bed','table','sofa'))
 
 # %% ../../nbs/rooms/01_rooms.ipynb #6d98e73f
 def _bounds(parts):
@@ -241,7 +270,8 @@ def overlap(
     "Do two turned rectangles overlap?"
     dx,dy = b[0]-a[0],b[1]-a[1]
     if dx*dx+dy*dy > (math.hypot(a[2],a[3])+math.hypot(b[2],b[3])+gap)**2: return False
-    c,s = abs(a[4]*b[4]+a[5]*b[5]),abs(a[4]*b[5]-a[5]*b[4])  # of the angle between them
+    c = abs(a[4]*b[4]+a[5]*b[5])
+    s = abs(a[4]*b[5]-a[5]*b[4])  # of the angle between them
     for p,q in ((a,b),(b,a)):
         if abs(dx*p[4]+dy*p[5]) > p[2]+q[2]*c+q[3]*s+gap: return False
         if abs(dy*p[4]-dx*p[5]) > p[3]+q[2]*s+q[3]*c+gap: return False
@@ -288,8 +318,12 @@ class RoomBuilder:
         self.lamp = (r.uniform(-.25,.25)*W, r.uniform(-.25,.25)*L, H-.35)
 
     def _add(self, cls, parts, half, x, y, z, yaw, on):
-        c,s,inst,k = math.cos(yaw),math.sin(yaw),len(self.things)+1,CLASSES.index(cls)
-        for p in parts: self.rows.append((p[0],k,inst, x+c*p[1]-s*p[2],y+s*p[1]+c*p[2],z+p[3], p[4],p[5],p[6], c,s, *p[7]))
+        c = math.cos(yaw)
+        s = math.sin(yaw)
+        inst = len(self.things)+1
+        k = CLASSES.index(cls)
+        for p in parts:
+            self.rows.append((p[0],k,inst, x+c*p[1]-s*p[2],y+s*p[1]+c*p[2],z+p[3], p[4],p[5],p[6], c,s, *p[7]))
         self.things.append(Thing(cls, inst, (x,y,z+half[2]), half, yaw, on))
         return inst
 
@@ -318,7 +352,9 @@ def stand(self:RoomBuilder,
 
 @patch
 def _place(self:RoomBuilder, cls, half):
-    r,(W,L,_),(hx,hy,_) = self.r,self.size,half
+    r = self.r
+    W,L,_ = self.size
+    hx,hy,_ = half
     if cls in WALL:
         i = r.randrange(4)
         free = self.size[i%2]/2-hx-.08
@@ -336,7 +372,8 @@ def put_on(self:RoomBuilder,
     tries:int=6, # Places to try
 )->bool: # Whether a free place was found
     "Put a thing on a piece of furniture"
-    r,ok = self.r,[t for t in self.tops if t[0] in ON[cls]]
+    r = self.r
+    ok = [t for t in self.tops if t[0] in ON[cls]]
     if not ok: return False
     parts,half,_ = build(cls, r, small=cls in ('lamp','plant','box','ball'))
     for _ in range(tries):
@@ -372,15 +409,21 @@ def hang(self:RoomBuilder,
         if any(j==i and abs(u-a)<w+b+.15 for j,a,b in used): continue
         used.append((i,u,w))
         x,y,yaw = self._on_wall(i, u)
-        c,s,(lo,hi) = math.cos(yaw),math.sin(yaw),_bounds(parts)
-        half,my,mz = [(h-l)/2 for l,h in zip(lo,hi)],(lo[1]+hi[1])/2,(lo[2]+hi[2])/2
+        c = math.cos(yaw)
+        s = math.sin(yaw)
+        lo,hi = _bounds(parts)
+        half = [(h-l)/2 for l,h in zip(lo,hi)]
+        my = (lo[1]+hi[1])/2
+        mz = (lo[2]+hi[2])/2
         parts = [(p[0],p[1],p[2]-my,p[3]-mz+half[2],*p[4:]) for p in parts]
         self._add(cls, parts, tuple(half), x-s*my, y+c*my, z+mz-half[2], yaw, -1)
         return x,y,c,s
 
 # %% ../../nbs/rooms/01_rooms.ipynb #2632342a
 def _door(r):
-    m,w,h = _wood(r, r.choice((.04,.08,.95,.55)), .5, 2),r.uniform(.4,.45),r.uniform(1.98,2.1)
+    m = _wood(r, r.choice((.04,.08,.95,.55)), .5, 2)
+    w = r.uniform(.4,.45)
+    h = r.uniform(1.98,2.1)
     n = paint(m[:3], [o*.6 for o in m[:3]], (0,0,3), sharp=2)
     p = [_box(-w-.05,w+.05,-.03,0,0,h+.05,_plain((.9,.88,.84))), _box(-w,w,-.045,-.03,.01,h,m)]
     p += [_box(-w+.1,w-.1,-.055,-.045,a,b,n) for a,b in ((.2,h*.45),(h*.52,h-.15))]
@@ -389,7 +432,8 @@ def _door(r):
 def _window(r):
     w,h,k = r.uniform(.4,.75),r.uniform(.8,1.2),r.randint(1,3)
     q = 2*w/k
-    sky = paint(_rgb(.57,.45,.95), _rgb(.55,.12,1.), (1.2,0,2.5), (2.5,0,1.), r.uniform(0,6), r.uniform(0,6), warp=1., sharp=1.5, glow=.95)
+    sky = paint(_rgb(.57,.45,.95), _rgb(.55,.12,1.), (1.2,0,2.5), (2.5,0,1.), r.uniform(0,6), r.uniform(0,6), warp=1.,
+                sharp=1.5, glow=.95)
     p = [_box(-w-.05,w+.05,-.03,0,-.05,h+.05,_plain((.95,.95,.93)))]
     p += [_box(-w+i*q+.015,-w+(i+1)*q-.015,-.034,-.03,a,b,sky) for i in range(k) for a,b in ((.0,h*.62),(h*.62+.03,h))]
     return p+[_box(-w-.1,w+.1,-.1,0,-.09,-.05,_plain((.9,.9,.88)))], w+.1
@@ -397,7 +441,10 @@ def _window(r):
 def _picture(r):
     w,h = r.uniform(.2,.45),r.uniform(.2,.38)
     f1,f2 = [[r.uniform(-9,9),0,r.uniform(-9,9)] for _ in range(2)]
-    c0,c1,p1,p2 = _rgb(r.random(),.8,.85),_rgb(r.random(),.7,.6),r.uniform(0,6),r.uniform(0,6)
+    c0 = _rgb(r.random(),.8,.85)
+    c1 = _rgb(r.random(),.7,.6)
+    p1 = r.uniform(0,6)
+    p2 = r.uniform(0,6)
     art = paint(c0, c1, f1, f2, p1, p2, warp=r.uniform(0,2), mix=r.random(), sharp=r.uniform(1,5))
     frame = _plain(r.choice(((.15,.12,.1),(.75,.6,.25),(.9,.9,.9))))
     return [_box(-w-.04,w+.04,-.025,0,-h-.04,h+.04,frame), _box(-w,w,-.03,-.025,-h,h,art)], w+.04
@@ -406,7 +453,8 @@ def _picture(r):
 @patch
 def fixtures(self:RoomBuilder):
     "Hang a door, windows and pictures"
-    r,used = self.r,[]
+    r = self.r
+    used = []
     parts,w = _door(r)
     x,y,c,s = self.hang('door', parts, w, 0, used, 99)
     self.rects.append((x+s*.3,y-c*.3,w,.45,c,s))  # nobody puts a wardrobe in front of the door
@@ -422,7 +470,8 @@ def fixtures(self:RoomBuilder):
 def furnish(self:RoomBuilder):
     "Choose furniture and place it"
     r = self.r
-    want,big = r.randint(5,10),r.sample(('bed','sofa','table','cabinet','desk','bookshelf'), r.randint(2,3))
+    want = r.randint(5,10)
+    big = r.sample(('bed','sofa','table','cabinet','desk','bookshelf'), r.randint(2,3))
     done = sum(self.stand(c) for c in big)
     rest = ['tv']*('cabinet' in big or 'desk' in big)+['pillow']*(('bed' in big)+('sofa' in big))
     rest += ['chair']*r.randint(0,2)*('table' in big or 'desk' in big)
@@ -438,12 +487,16 @@ def furnish(self:RoomBuilder):
 def faces(self:RoomBuilder):
     "Table rows of walls (-x, +x, -y, +y), floor and ceiling"
     r = self.r
-    c,h = _rgb(r.choice((.07,.09,.1,.6)), r.uniform(.2,.5), r.uniform(.5,.75)),r.random()
+    c = _rgb(r.choice((.07,.09,.1,.6)), r.uniform(.2,.5), r.uniform(.5,.75))
+    h = r.random()
     d = [o*r.uniform(.6,.78) for o in c]
     if h<.35: floor = _checker(c, d, r.uniform(.6,1.), ((1,0,0),(0,1,0)))
     elif h<.7: floor = paint(c, d, (0,2*math.pi/r.uniform(.3,.5),0), (2.2,0,0), p2=r.uniform(0,6), sharp=4)
     else: floor = paint(c, d, (5,3,0), (3,-6,0), r.uniform(0,6), r.uniform(0,6), warp=1.5, sharp=1.3)
-    hue,sat,kind,f = r.random(),r.uniform(.08,.3),r.random(),2*math.pi/r.uniform(.25,.6)
+    hue = r.random()
+    sat = r.uniform(.08,.3)
+    kind = r.random()
+    f = 2*math.pi/r.uniform(.25,.6)
     walls = []
     for i in range(4):
         c = _rgb(hue+.06*i*(r.random()-.5), sat, r.uniform(.82,.95))
@@ -481,7 +534,8 @@ class Rooms:
         t = np.zeros((len(rooms), max(len(o.table) for o in rooms), 29), dtype=np.float32)
         t[...,0],t[...,6:9] = -1,1
         for i,o in enumerate(rooms): t[i,:len(o.table)] = o.table
-        return cls(torch.tensor([o.size for o in rooms]), torch.tensor([o.lamp for o in rooms]), torch.from_numpy(t), list(rooms))
+        return cls(torch.tensor([o.size for o in rooms]), torch.tensor([o.lamp for o in rooms]), torch.from_numpy(t),
+                   list(rooms))
     @property
     def objects(self):
         "For each room its list of `Thing`"
@@ -496,8 +550,10 @@ class Rooms:
     def __len__(self): return len(self.rooms)
     def __getitem__(self, i):
         i = slice(i, i+1 or None) if isinstance(i, int) else i if isinstance(i, slice) else list(i)
-        return Rooms(self.size[i], self.lamp[i], self.table[i], self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
-    def __repr__(self): return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
+        return Rooms(self.size[i], self.lamp[i], self.table[i],
+                     self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
+    def __repr__(self):
+        return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
 
 # %% ../../nbs/rooms/01_rooms.ipynb #9321aa03
 def make_rooms(
@@ -515,7 +571,8 @@ def _boxes(rooms):
     things = [o.furniture for o in rooms]
     t = np.zeros((len(rooms), 8, max(map(len, things))))
     t[:,2],t[:,6] = -1e6,1
-    for m,fs in zip(t, things): m[:,:len(fs)] = np.array([(*f.centre, *f.half, math.cos(f.yaw), math.sin(f.yaw)) for f in fs]).T
+    for m,fs in zip(t, things):
+        m[:,:len(fs)] = np.array([(*f.centre, *f.half, math.cos(f.yaw), math.sin(f.yaw)) for f in fs]).T
     return t
 
 def _see(boxes, size, tan, eye, R):
@@ -527,11 +584,16 @@ def _see(boxes, size, tan, eye, R):
     dx,dy,dz = np.ascontiguousarray(d.transpose(2,0,1))[:,:,None]  # each (m, 1, 36)
     ex,ey,ez = eye.T[...,None,None]
     x,y,z = ex-x,ey-y,ez-z
-    near,far,away = 0.,np.inf,0.
+    near = 0.
+    far = np.inf
+    away = 0.
     for o,e,h in ((c*x+s*y, dx*c+dy*s, hx), (c*y-s*x, dy*c-dx*s, hy), (z, dz, hz)):  # along each axis of the box
         i = 1/e
-        n,k = -o*i,h*np.abs(i)
-        near,far,away = np.maximum(near, n-k),np.minimum(far, n+k),away+np.maximum(np.abs(o)-h, 0)**2
+        n = -o*i
+        k = h*np.abs(i)
+        near = np.maximum(near, n-k)
+        far = np.minimum(far, n+k)
+        away = away+np.maximum(np.abs(o)-h, 0)**2
     f = np.where(near<far, near, np.inf).min(1)
     return np.minimum(t,f), (f<t).mean(-1), np.sqrt(away.min((1,2)))
 
@@ -551,16 +613,22 @@ def _turned(yaw, pitch):
 
 def _start(r):
     "State of a path: yaw, direction of the turn, offset of the eye, its radius, height and pitch"
-    yaw,turn,off = r.uniform(-math.pi,math.pi),r.choice((-1,1)),r.uniform(-.35,.35)
+    yaw = r.uniform(-math.pi,math.pi)
+    turn = r.choice((-1,1))
+    off = r.uniform(-.35,.35)
     return yaw,turn,off,r.uniform(.45,1.),r.uniform(1.25,1.65),r.uniform(-.36,-.1)
 
 def _step(r, i, spread, yaw, turn, off, rad, z, pitch):
     "Angle of the eye and new state, for view `i`"
     if spread in TURNS:
         if i: yaw = yaw+turn*math.radians(r.uniform(*TURNS[spread]))
-        a,rad = yaw+off,min(max(rad+r.uniform(-.1,.1),.35),1.)
+        a = yaw+off
+        rad = min(max(rad+r.uniform(-.1,.1),.35),1.)
         return a,yaw,rad,min(max(z+r.uniform(-.05,.05),1.2),1.7),min(max(pitch+r.uniform(-.05,.05),-.42),-.05)
-    a,rad,z,pitch = yaw+2.4*i+r.uniform(-.5,.5),r.uniform(.5,1.),r.uniform(1.2,1.7),r.uniform(-.4,-.1)
+    a = yaw+2.4*i+r.uniform(-.5,.5)
+    rad = r.uniform(.5,1.)
+    z = r.uniform(1.2,1.7)
+    pitch = r.uniform(-.4,-.1)
     return a,a+r.uniform(-.35,.35),rad,z,pitch
 
 # %% ../../nbs/rooms/01_rooms.ipynb #60e8b934
@@ -595,15 +663,23 @@ def _walk(room, n, r, spread, restarts=10):
 
 def _walk_around(room, n, r):
     "The same about cameras that look at one thing from near; they need only stand free: all that a slack of 5 leaves of `_good`"
-    (W,L,H),edge = room.size,.15
+    W,L,H = room.size
+    edge = .15
     def draw(i):
-        way,far = turn if i<8 else -turn,max(thing.half)+r.uniform(.4,1.2)
-        a,b = yaw+way*math.radians(r.uniform(5,20))*bool(out),min(max(up+r.uniform(-.2,.2),-.3),1.)
-        eye = [min(max(c-far*o, lo), hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge), (W/2-edge,L/2-edge,H-edge))]
+        way = turn if i<8 else -turn
+        far = max(thing.half)+r.uniform(.4,1.2)
+        a = yaw+way*math.radians(r.uniform(5,20))*bool(out)
+        b = min(max(up+r.uniform(-.2,.2),-.3),1.)
+        eye = [min(max(c-far*o, lo),
+                   hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge),
+                                            (W/2-edge,L/2-edge,H-edge))]
         x,y,z = [c-o+r.uniform(-.15,.15) for c,o in zip(thing.centre, eye)]
         return way,(a,b),(*eye, *_turned(math.atan2(y, x), math.atan2(z, math.hypot(x, y))), 5.)
     for _ in range(10**4):
-        thing,turn,up,out = r.choice(room.objects),r.choice((-1,1)),r.uniform(-.1,.7),[]
+        thing = r.choice(room.objects)
+        turn = r.choice((-1,1))
+        up = r.uniform(-.1,.7)
+        out = []
         yaw = math.atan2(thing.centre[1], thing.centre[0])+r.uniform(-.7,.7)  # from the middle of the room, roughly
         while len(out)<n and (found := (yield from _first_good(r, draw))):
             turn,(yaw,up),cam = found
@@ -613,7 +689,10 @@ def _walk_around(room, n, r):
 
 def _together(walks, rooms, tan):
     "Answer the walks' questions, those of all rooms in one go; their paths, (b, n, 13)"
-    boxes,size,tan,done = _boxes(rooms),np.array([o.size for o in rooms]),np.array(tan),{}
+    boxes = _boxes(rooms)
+    size = np.array([o.size for o in rooms])
+    tan = np.array(tan)
+    done = {}
     asked = {i:next(w) for i,w in enumerate(walks)}
     while asked:
         at = [i for i,tries in asked.items() for _ in tries]
@@ -685,9 +764,11 @@ def _rects(q, axes, gw, gh):
     p = torch.cat([torch.where(za<NEAR, m, a), torch.where(zb<NEAR, m, b)], 1)  # each edge cut at the near plane
     ok = (torch.maximum(za,zb)>NEAR).repeat(1,2,1)
     uv = p[...,:2]/p[...,2:].clamp(min=NEAR*.5)
-    lo,hi = torch.where(ok, uv, 1e6).amin(1)-.51,torch.where(ok, uv, -1e6).amax(1)-.49  # cell i is seen at i+.5
+    lo = torch.where(ok, uv, 1e6).amin(1)-.51
+    hi = torch.where(ok, uv, -1e6).amax(1)-.49  # cell i is seen at i+.5
     top = there([gw,gh], q, torch.long)
-    lo,hi = lo.ceil().clamp(min=0).minimum(top.float()).long(),hi.floor().clamp(min=-1).minimum(top-1.).long()
+    lo = lo.ceil().clamp(min=0).minimum(top.float()).long()
+    hi = hi.floor().clamp(min=-1).minimum(top-1.).long()
     n = (hi-lo+1).clamp(min=0)
     return lo[:,0],n[:,0],lo[:,1],n[:,1]
 
@@ -708,12 +789,15 @@ def _enter(kind, o, d):
     nz,kz = _slab(oz, dz)
     if kind==BOX:
         (nx,kx),(ny,ky) = _slab(ox, dx),_slab(oy, dy)
-        t,far = torch.maximum(torch.maximum(nx-kx, ny-ky), nz-kz),torch.minimum(torch.minimum(nx+kx, ny+ky), nz+kz)
+        t = torch.maximum(torch.maximum(nx-kx, ny-ky), nz-kz)
+        far = torch.minimum(torch.minimum(nx+kx, ny+ky), nz+kz)
         return torch.where((t<far)&(t>NEAR), t, math.inf)
     a = (dx*dx+dy*dy).clamp(min=1e-12)  # cylinder: a disc seen from above, a slab in z
     disc = a-(ox*dy-oy*dx)**2
-    m,w = -(ox*dx+oy*dy)/a,disc.clamp(min=0).sqrt()/a
-    t,far = torch.maximum(m-w, nz-kz),torch.minimum(m+w, nz+kz)
+    m = -(ox*dx+oy*dy)/a
+    w = disc.clamp(min=0).sqrt()/a
+    t = torch.maximum(m-w, nz-kz)
+    far = torch.minimum(m+w, nz+kz)
     return torch.where((disc>0)&(t<far)&(t>NEAR), t, math.inf)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #d0fb8929
@@ -725,13 +809,19 @@ def _everywhere(shape, device): return torch.cartesian_prod(*(torch.arange(n, de
 
 def _pairs(rooms, R, eye, A, P, gh, gw, all_=False):
     "View-primitive pairs that may meet, or all of them, those that can't with kind -1: table row, view, kind, rectangle, and eye and ray matrix in the primitive's frame (12, n)"
-    T,(b,v) = rooms.table,eye.shape[:2]
+    T = rooms.table
+    b,v = eye.shape[:2]
     rel = T[:,None,:,3:6]-eye[:,:,None]  # (b, v, p, 3)
     ahead = (rel*R[:,:,2][:,:,None]).sum(-1) > -(T[:,None,:,6:9]**2).sum(-1).sqrt()
     may = ahead&(T[:,None,:,0]>=0)&(T[:,None,:,0]<3)  # (b, v, p)
     bi,vi,pi = _everywhere(may.shape, may.device) if all_ else may.nonzero(as_tuple=True)
-    row,rel,g = T[bi,pi],rel[bi,vi,pi],P[bi,vi]
-    c,s,z,half = row[:,9],row[:,10],torch.zeros_like(row[:,9]),row[:,6:9]
+    row = T[bi,pi]
+    rel = rel[bi,vi,pi]
+    g = P[bi,vi]
+    c = row[:,9]
+    s = row[:,10]
+    z = torch.zeros_like(row[:,9])
+    half = row[:,6:9]
     ax = torch.stack([torch.stack(o, -1) for o in ((c,s,z),(-s,c,z),(z,z,z+1))], 1)  # the primitive's axes in the world
     rect = _rects(_dot(g, rel), [_dot(g, ax[:,k]*half[:,k:k+1]) for k in range(3)], gw, gh)
     o = -_dot(ax, rel)/half
@@ -743,7 +833,8 @@ def _cast(pairs, gh, gw, key):
     "Lower the `key` (depth bits, pair number) of each cell where a pair is nearer"
     _,view,kinds,(x0,nx,y0,ny),tab = pairs
     tab = torch.cat([tab, x0[None]+.5, y0[None]+.5, nx[None]]).contiguous()  # (15, n)
-    base,n = (view*gh+y0)*gw+x0,nx*ny
+    base = (view*gh+y0)*gw+x0
+    n = nx*ny
     for kind in (BOX,CYLINDER,BALL):
         ids = ((kinds==kind)&(n>0)).nonzero()[:,0]
         if not len(ids): continue
@@ -763,12 +854,15 @@ def _cast_all(pairs, gh, gw, key):
     "The same without a list of who meets: all cells for all pairs, always the same work"
     _,view,kinds,(x0,nx,y0,ny),tab = [o[...,None] if isinstance(o, Tensor) else [r[:,None] for r in o] for o in pairs]
     cell = torch.arange(gh*gw, device=key.device)
-    col,row = cell%gw,cell//gw
+    col = cell%gw
+    row = cell//gw
     inside = (col>=x0)&(col<x0+nx)&(row>=y0)&(row<y0+ny)  # (n, cells)
-    o,d = tab[:3],[tab[3+3*i]*(col+.5)+tab[4+3*i]*(row+.5)+tab[5+3*i] for i in range(3)]
+    o = tab[:3]
+    d = [tab[3+3*i]*(col+.5)+tab[4+3*i]*(row+.5)+tab[5+3*i] for i in range(3)]
     ts = [torch.where(inside&(kinds==kind), _enter(kind, o, d), math.inf) for kind in (BOX,CYLINDER,BALL)]
     t = torch.stack(ts).amin(0).view(torch.int32).long()<<32
-    views,pair = len(key)//len(cell),torch.arange(len(t), device=key.device)[:,None]
+    views = len(key)//len(cell)
+    pair = torch.arange(len(t), device=key.device)[:,None]
     torch.minimum(key, (t|pair).view(views, -1, len(cell)).amin(1).flatten(), out=key)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #09a90c07
@@ -779,7 +873,9 @@ def _surface(rooms, row, face, xyz):
     x,y,z = xyz-t[3:6]
     p = torch.stack([c*x+s*y, c*y-s*x, z])
     u = p/t[6:9]
-    m,g,o = u.abs(),u/t[6:9],torch.zeros_like(z)
+    m = u.abs()
+    g = u/t[6:9]
+    o = torch.zeros_like(z)
     side = torch.where(m>=m.amax(0), u.sign(), 0.)
     tube = torch.where(m[2]*m[2]>u[0]**2+u[1]**2, torch.stack([o,o,u[2].sign()]), torch.stack([g[0],g[1],o]))
     n = torch.where(kind==BOX, side, torch.where(kind==CYLINDER, tube, g))
@@ -797,15 +893,20 @@ def _colour(rooms, row, bi, n, p, xyz):
     d2 = (l*l).sum(0)
     lambert = (n*l).sum(0).clamp(min=0)*d2.rsqrt()
     light = .44+.12*n[2]*n[2]+.05*n[0]+.03*n[1]+.75*lambert/(1+d2/12)
-    a,b,c,d = size[0]/2-xyz[0].abs(),size[1]/2-xyz[1].abs(),xyz[2],size[2]-xyz[2]
-    near = torch.minimum(torch.maximum(torch.minimum(a,b), torch.minimum(c,d)), torch.minimum(torch.maximum(a,b), torch.maximum(c,d)))
+    a = size[0]/2-xyz[0].abs()
+    b = size[1]/2-xyz[1].abs()
+    c = xyz[2]
+    d = size[2]-xyz[2]
+    near = torch.minimum(torch.maximum(torch.minimum(a,b), torch.minimum(c,d)),
+                         torch.minimum(torch.maximum(a,b), torch.maximum(c,d)))
     light = light*(1-.3*(-near/.35).exp())  # `near`: distance to the second nearest face, 0 along the room's edges
     return (_paint_at(t, p)*(light+t[17]*(1-light))).clamp(0,1)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #94c9a192
 def _frames(cams, grid):
     "Per view: rotation, eye, matrix from (column, row, 1) to a world ray of depth 1, and from the world to the image"
-    w2c,K = cams.w2c.float(),scale_intrinsics(cams.K.float(), cams.hw, grid)
+    w2c = cams.w2c.float()
+    K = scale_intrinsics(cams.K.float(), cams.hw, grid)
     R = w2c[...,:3,:3]
     fx,fy,cx,cy = [K[...,i,j,None] for i,j in ((0,0),(1,1),(0,2),(1,2))]
     right,down,ahead = R.unbind(-2)
@@ -817,7 +918,8 @@ def _walls(rooms, eye, A, gh, gw):
     "Rays (3, b, v, gh, gw), and depth and number of the room's face that each meets"
     dev = eye.device
     x,y = [torch.arange(n, device=dev)+.5 for n in (gw,gh)]
-    a,o = A.permute(2,3,0,1)[...,None,None],eye.permute(2,0,1)[...,None,None]
+    a = A.permute(2,3,0,1)[...,None,None]
+    o = eye.permute(2,0,1)[...,None,None]
     d = a[:,0]*x+a[:,1]*y[:,None]+a[:,2]
     d = torch.where(d.abs()<1e-9, 1e-9, d)
     hi = (rooms.size/there([2,2,1], eye)).T[...,None,None,None]
@@ -828,14 +930,18 @@ def _walls(rooms, eye, A, gh, gw):
 # %% ../../nbs/rooms/01_rooms.ipynb #489ec099
 def _render(rooms, cams, grid, fixed=False):
     "What `render` returns, for all rooms at once; `fixed`: as work that does not depend on what is seen"
-    (b,v),(gh,gw),np_ = cams.shape,grid,rooms.table.shape[1]
+    b,v = cams.shape
+    gh,gw = grid
+    np_ = rooms.table.shape[1]
     R,eye,A,P = _frames(cams, grid)
     d,t,face = _walls(rooms, eye, A, gh, gw)
-    face,none = face.flatten(),b*v*np_  # the number of no pair: higher than all
+    face = face.flatten()
+    none = b*v*np_  # the number of no pair: higher than all
     key = (t.flatten().view(torch.int32).long()<<32)|none
     pairs = _pairs(rooms, R, eye, A, P, gh, gw, fixed)
     (_cast_all if fixed else _cast)(pairs, gh, gw, key)
-    pair,t = key&0xffffffff,(key>>32).int().view(torch.float32).view(b,v,gh,gw)
+    pair = key&0xffffffff
+    t = (key>>32).int().view(torch.float32).view(b,v,gh,gw)
     rows = torch.cat([pairs[0], pairs[0].new_zeros(1)])
     bi = torch.arange(b, device=key.device).repeat_interleave(v*gh*gw)
     row = torch.where(pair==none, bi*np_+face, rows[pair.clamp(max=len(rows)-1)])
@@ -881,7 +987,8 @@ def exact_field(
 )->Tensor: # (b, v, gh, gw, 64)
     "The true feature of every surface point seen, in the frame of the first view"
     w2c = cams.w2c[:,:1].float()
-    R,t = w2c[...,:3,:3][:,:,None,None],w2c[...,:3,3][:,:,None,None]
+    R = w2c[...,:3,:3][:,:,None,None]
+    t = w2c[...,:3,3][:,:,None,None]
     xyz = (R*hit['xyz'][...,None,:]).sum(-1)+t
     n = (R*hit['normal'][...,None,:]).sum(-1)
     ph = (xyz[...,None,:]*_WAVES.to(xyz, non_blocking=True)).sum(-1)
@@ -889,4 +996,5 @@ def exact_field(
     furn = (hit['cls']>=FURNITURE.start).to(xyz)[...,None]
     pos = (xyz-there([0,0,2.5], xyz))/1.5
     f = torch.cat([pos*.8, n*.9, ph.sin()*.34, ph.cos()*.34, code*(1.6+1.1*furn), furn*1.2], -1)
-    return (f.double()@_ROT.to(f.device, non_blocking=True).double().T).float()  # in double: exact whatever TF32 and autocast do
+    # in double: exact whatever TF32 and autocast do
+    return (f.double()@_ROT.to(f.device, non_blocking=True).double().T).float()

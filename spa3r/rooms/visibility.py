@@ -33,7 +33,8 @@ def room_video(
     p = torch.cat([2*p[:1]-p[1:2], p, 2*p[-1:]-p[-2:-1]])
     t = torch.linspace(0, KEYS-1, n)
     i = t.long().clamp(max=KEYS-2)
-    u,(a,b,c,d) = (t-i)[:,None],[p[i+k] for k in range(4)]
+    u = (t-i)[:,None]
+    a,b,c,d = [p[i+k] for k in range(4)]
     x = b+u/2*(c-a+u*(2*a-5*b+4*c-d+u*(3*(b-c)+d-a)))  # Catmull and Rom's curve through b and c
     return room,Cameras(look_at(x[:,:3], x[:,:3]+x[:,3:]), keys.K[0], SIZE)
 
@@ -44,10 +45,12 @@ def room_frames(
     hw:tuple=(240,320), # Height and width, three to four
 )->np.ndarray: # (n, h, w, 3), bytes
     "The frames of `room_video`"
-    if hw[0]*4!=hw[1]*3: raise ValueError(f"{hw[0]}x{hw[1]} frames: the camera films three to four, such as {SIZE[0]}x{SIZE[1]}")
+    if hw[0]*4!=hw[1]*3:
+        raise ValueError(f"{hw[0]}x{hw[1]} frames: the camera films three to four, such as {SIZE[0]}x{SIZE[1]}")
     _,cams = room_video(seed, n)
     rooms = make_rooms([seed])
-    frames = [render(rooms, cams[None,[i]], hw)['rgb'][0,0] for i in range(n)]  # one at a time: large frames take much memory
+    # one at a time: large frames take much memory
+    frames = [render(rooms, cams[None,[i]], hw)['rgb'][0,0] for i in range(n)]
     return (torch.stack(frames)*255).round().byte().numpy()
 
 # %% ../../nbs/rooms/03_visibility.ipynb #be36865f
@@ -85,13 +88,15 @@ def watch(
     room,cams = room_video(seed, n)
     hit = {k:x[0] for k,x in render(make_rooms([seed]), cams[None], GRID).items() if k in ('inst','cls','normal')}
     k = len(room.objects)+1
-    share = torch.bincount((hit['inst']+k*torch.arange(n)[:,None,None]).flatten(), minlength=n*k).view(n,k)[:,1:].numpy()/(GRID[0]*GRID[1])
+    share = torch.bincount((hit['inst']+k*torch.arange(n)[:,None,None]).flatten(),
+                           minlength=n*k).view(n,k)[:,1:].numpy()/(GRID[0]*GRID[1])
     xyz = torch.from_numpy(np.stack([corners(o) for o in room.objects])).float().flatten(0,1)
     uv,z = project(xyz.expand(n,-1,3), cams.K, cams.w2c)
     inside = ((uv>0)&(uv<torch.tensor(SIZE[::-1]))).all(-1)&(z>.1)
     whole = inside.view(n,k-1,8).all(-1).numpy()
     shown = [o for o,ok in zip(room.objects, (whole&(share>=CLEAR)).any(0)) if ok]
-    wall = (hit['normal'].round()@torch.tensor([1.,2.,0.]))*(hit['cls']==CLASSES.index('wall'))  # -2, -1, 1 or 2 where there is one
+    # -2, -1, 1 or 2 where there is one
+    wall = (hit['normal'].round()@torch.tensor([1.,2.,0.]))*(hit['cls']==CLASSES.index('wall'))
     walls = sum(((wall==i).float().mean((1,2))>=CLEAR).any().item() for i in (-2,-1,1,2))
     return Scene(room, cams, share, shown, walls)
 
@@ -106,7 +111,8 @@ def draw_plan(
     ax.plot([-W/2,W/2,W/2,-W/2,-W/2], [-L/2,-L/2,L/2,L/2,-L/2], 'k', lw=1)
     for o in scene.room.objects:
         ax.fill(*corners(o)[:4,:2].T, fc='#dde6ee' if o in scene.shown else 'none', ec='gray', lw=.7)
-        ax.text(*o.centre[:2], o.cls, ha='center', va='center', fontsize=7, color='k' if o in scene.unique else 'darkgray')
+        ax.text(*o.centre[:2], o.cls, ha='center', va='center', fontsize=7,
+                color='k' if o in scene.unique else 'darkgray')
     ax.set(aspect='equal', title=title, xticks=[], yticks=[], frame_on=False)
 
 # %% ../../nbs/rooms/03_visibility.ipynb #420e7aa3
@@ -130,7 +136,8 @@ def box_distance(
     "Distance between the closest points of two boxes"
     up = max(abs(a.centre[2]-b.centre[2])-a.half[2]-b.half[2], 0.)
     if overlap(footprint(a), footprint(b)): return up
-    flat = min(_off(a, corners(b)[:4,:2]).min(), _off(b, corners(a)[:4,:2]).min())  # one end of the shortest line is a corner
+    # one end of the shortest line is a corner
+    flat = min(_off(a, corners(b)[:4,:2]).min(), _off(b, corners(a)[:4,:2]).min())
     return math.hypot(flat, up)
 
 # %% ../../nbs/rooms/03_visibility.ipynb #bacb83d4

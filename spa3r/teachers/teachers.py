@@ -82,11 +82,13 @@ class DINOv3(Teacher):
         grid:tuple, # Rows and columns of patches wanted
     )->Tensor: # Features, (b, v, n, c)
         "Features of all views on the wanted grid"
-        b,cfg = len(imgs),self.model.config
+        b = len(imgs)
+        cfg = self.model.config
         special = 1+getattr(cfg, 'num_register_tokens', 0)  # plain DINOv2 has none
         x = F.interpolate(rearrange(imgs, 'b v c h w -> (b v) c h w'), size=(self.side,self.side), mode='bilinear')
         with self.autocast(x): x = self.model(pixel_values=normalise(x)).last_hidden_state[:,special:].float()
-        x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid), mode='bilinear')
+        x = F.interpolate(rearrange(x, 'k (y x) c -> k c y x', y=self.side//cfg.patch_size), size=tuple(grid),
+                          mode='bilinear')
         return rearrange(x, '(b v) c y x -> b v (y x) c', b=b)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #03669d08
@@ -96,7 +98,8 @@ def _dino_folder(name):
     except UserError as e:
         from huggingface_hub.errors import GatedRepoError
         if not isinstance(e.__cause__, GatedRepoError): raise
-        raise UserError(f"{name} is gated: ask for access at https://huggingface.co/{name}, then `hf auth login` or set HF_TOKEN. "
+        raise UserError(f"{name} is gated: ask for access at https://huggingface.co/{name}, then `hf auth login` or "
+                        f"set HF_TOKEN. "
                         "Or let DINOv2 stand in, which is open to all: facebook/dinov2-with-registers-large") from e
 
 # %% ../../nbs/teachers/01_teachers.ipynb #ae384e4f
@@ -125,7 +128,8 @@ class VGGTTeacher(Teacher):
         vggt:VGGT, # Patch encoder
         semantic=None, # Teacher of semantics, or several teachers: `channels` names what `forward(imgs, grid)` gives, see `DINOv3`
         asymmetric:bool=True, # One pass with hidden targets; False: the two passes of the official config
-        dtype:torch.dtype=torch.float32, # Of matrix products, and of the depth of patches; the camera head, which says where things are, stays float32
+        dtype:torch.dtype=torch.float32,
+        # Of matrix products, and of the depth of patches; the camera head, which says where things are, stays float32
     ):
         super().__init__()
         self.vggt = vggt
@@ -133,7 +137,8 @@ class VGGTTeacher(Teacher):
         self.asymmetric = asymmetric
         self.channels = {'geo':2*vggt.cfg.dim}
         for t in self.others:
-            if twice := t.channels.keys()&self.channels: raise ValueError(f"two teachers call their features {min(twice)!r}: give one another name")
+            if twice := t.channels.keys()&self.channels:
+                raise ValueError(f"two teachers call their features {min(twice)!r}: give one another name")
             self.channels |= t.channels
         self.run_in(dtype)
 
@@ -163,15 +168,18 @@ def observe(self:VGGTTeacher,
 )->Observation: # What is to be known of the views
     "Context without the targets, features and cameras of all"
     imgs,net = views.imgs,self.vggt
-    hw,(order,n_ctx) = imgs.shape[-2:],context_first(is_tgt)
-    grid,seen = net.grid(hw),order[:,:n_ctx]
+    hw = imgs.shape[-2:]
+    order,n_ctx = context_first(is_tgt)
+    grid = net.grid(hw)
+    seen = order[:,:n_ctx]
     with self.autocast(imgs): toks = net.aggregate(imgs, is_tgt if self.asymmetric else None, (*net.cfg.dpt_layers,-1))
     geo = net.patches(toks[-1]).float()
     ctx = take_views(geo, seen) if self.asymmetric else self.context(Views(take_views(imgs, seen)))[0]
     feats = {'geo':geo} | {name:t(imgs, grid) for t in self.others for name in t.channels}
     each = net.depth(toks, hw) if fine else net.depth(toks, hw, grid, self.dtype)
     depth = F.interpolate(each[0], size=grid, mode='nearest')  # the top left pixel of each patch
-    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt, each if fine else None)
+    return Observation(ctx, feats, net.cameras(toks[-1], hw), rearrange(depth, 'b v y x -> b v (y x)'), grid, is_tgt,
+                       each if fine else None)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #e775a607
 class ExactTeacher(Teacher):
@@ -180,7 +188,8 @@ class ExactTeacher(Teacher):
         grid:tuple=(8,8), # Rows and columns of patches
     ):
         super().__init__()
-        self.grid,self.channels = tuple(grid),{'geo':64}
+        self.grid = tuple(grid)
+        self.channels = {'geo':64}
 
     def _look(self, views):
         "Features and depth of all views"
@@ -188,7 +197,8 @@ class ExactTeacher(Teacher):
         if views.rooms is None or views.cams is None:
             raise ValueError("the exact teacher needs `rooms` and `cams`: it does not look at images")
         hit = render(views.rooms, views.cams, grid=self.grid)
-        return rearrange(exact_field(hit, views.cams), 'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
+        return rearrange(exact_field(hit, views.cams),
+                         'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
 
 # %% ../../nbs/teachers/01_teachers.ipynb #88714c71
 @patch
@@ -208,7 +218,8 @@ def observe(self:ExactTeacher,
     "True features, cameras and depth, in the frame of view 0"
     order,n_ctx = context_first(is_tgt)
     feats,depth = self._look(views)
-    return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid, is_tgt)
+    return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid,
+                       is_tgt)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #7f749f12
 def load_teacher(
@@ -224,10 +235,12 @@ def load_teacher(
     "Teacher by name"
     if name=='exact': return ExactTeacher(grid)
     src = Path(folder or '.')/name if name=='teacher' else name
-    if name=='teacher' and not src.is_dir(): raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
+    if name=='teacher' and not src.is_dir():
+        raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
     names = [s.strip() for s in (semantic or '').split(',') if s.strip()]
     called = ['sem', *(f'sem{i}' for i in range(2, len(names)+1))]
-    others = [DINOv3.from_pretrained(s, called=k, dtype=dtype) for s,k in zip(names, called)]  # first: a closed gate is found before 5 GB are read
+    # first: a closed gate is found before 5 GB are read
+    others = [DINOv3.from_pretrained(s, called=k, dtype=dtype) for s,k in zip(names, called)]
     vggt = VGGT.from_pretrained(src, heads=heads, **({'global_qk_norm':norm} if norm else {}))
     return VGGTTeacher(vggt, others, asymmetric, dtype)
 
@@ -273,12 +286,19 @@ class ObservationCache:
         device:str='cpu', # Where observations are wanted
         tell=print, # Is given one line about sizes, before the first file is written
     ):
-        self.folder,self.n,self.dtype,self.limit,self.device,self.tell = Path(folder),n,dtype,limit_gb*1e9,str(device),tell
+        self.folder = Path(folder)
+        self.n = n
+        self.dtype = dtype
+        self.limit = limit_gb*1e9
+        self.device = str(device)
+        self.tell = tell
         self.used = None  # bytes on disk, unknown until the first file is to be written
-        new,path = json.loads(json.dumps(dict(key)|{'dtype':str(dtype)})),self.folder/'key.json'
+        new = json.loads(json.dumps(dict(key)|{'dtype':str(dtype)}))
+        path = self.folder/'key.json'
         old = read_json(path, f'delete {folder}, and the teacher is asked again') if path.exists() else new
         if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k)}:
-            raise UserError(f"{folder} holds observations made under other conditions, (there, here): {diff}; use another folder or delete this one")
+            raise UserError(f"{folder} holds observations made under other conditions, (there, here): {diff}; use "
+                            f"another folder or delete this one")
         atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
 
 # %% ../../nbs/teachers/01_teachers.ipynb #52874e0f
@@ -291,12 +311,18 @@ def _room_for(self:ObservationCache, size):
     "Count `size` bytes more; what does not fit is refused, if possible before anything is written"
     need = size
     if self.used is None:
-        there,free = [p.stat().st_size for p in self.folder.glob('[0-9]*.safetensors')],shutil.disk_usage(self.folder).free
-        self.used,need = sum(there),(self.n-len(there))*size
-        self.tell(f"{self.folder}: {self.n} observations of {_size(size)}, {_size(self.n*size)} in all; {len(there)} are there, {_size(free)} are free")
-        if need>free: raise UserError(f"{self.folder}: {_size(need)} are needed and {_size(free)} are free: keep fewer observations or use another disk")
+        there = [p.stat().st_size for p in self.folder.glob('[0-9]*.safetensors')]
+        free = shutil.disk_usage(self.folder).free
+        self.used = sum(there)
+        need = (self.n-len(there))*size
+        self.tell(f"{self.folder}: {self.n} observations of {_size(size)}, {_size(self.n*size)} in all; {len(there)} "
+                  f"are there, {_size(free)} are free")
+        if need>free:
+            raise UserError(f"{self.folder}: {_size(need)} are needed and {_size(free)} are free: keep fewer "
+                            f"observations or use another disk")
     if self.used+need>self.limit:
-        raise UserError(f"{self.folder} would take {_size(self.used+need)}, the limit is {_size(self.limit)}: raise it or keep fewer observations")
+        raise UserError(f"{self.folder} would take {_size(self.used+need)}, the limit is {_size(self.limit)}: raise "
+                        f"it or keep fewer observations")
     self.used += size
 
 # %% ../../nbs/teachers/01_teachers.ipynb #a4482d63
@@ -306,10 +332,12 @@ def _keep(self:ObservationCache, path, obs):
     from safetensors.torch import save_file
     kept,words = _pack(obs, self.dtype)
     if odd := [k for k,v in kept.items() if not v.isfinite().all()]:
-        raise UserError(f"{odd} of observation {path.stem} are not finite in {self.dtype}: bfloat16 has the range of float32, float16 ends at 65504")
+        raise UserError(f"{odd} of observation {path.stem} are not finite in {self.dtype}: bfloat16 has the range of "
+                        f"float32, float16 ends at 65504")
     self._room_for(sum(v.nbytes for v in kept.values()))
     try: atomic_write(path, lambda p: save_file(kept, p, metadata=words))
-    except OSError as e: raise UserError(f"Cannot write {path}: {e.strerror or e}; what is there already is good") from e
+    except OSError as e:
+        raise UserError(f"Cannot write {path}: {e.strerror or e}; what is there already is good") from e
 
 @patch
 def get(self:ObservationCache,
@@ -321,7 +349,8 @@ def get(self:ObservationCache,
     if not 0<=i<self.n: raise ValueError(f"observation {i} of a cache for {self.n}")
     path = self.folder/f'{i:08d}.safetensors'
     def read():
-        with safe_open(path, 'pt', device=self.device) as f: return _unpack({k:f.get_tensor(k) for k in f.keys()}, f.metadata())
+        with safe_open(path, 'pt', device=self.device) as f:
+            return _unpack({k:f.get_tensor(k) for k in f.keys()}, f.metadata())
     try: return read()
     except (FileNotFoundError, SafetensorError): self._keep(path, make())  # not there, or damaged: made anew
     return read()

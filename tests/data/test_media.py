@@ -163,7 +163,7 @@ def test_a_shorter_cut_is_told(tmp_path, name, codec, opts):
     whole = film(tmp_path/name, 80, codec=codec, options=opts, step=3)
     data,cut,told = whole.read_bytes(),tmp_path/f'cut-{name}',0
     with warnings.catch_warnings(action='error'): assert len(Video(whole))==80
-    for share in (.995,.985,.97,.955,.94):
+    for share in (.995,.985,.97,.94,.9,.85):
         cut.write_bytes(data[:int(len(data)*share)])
         try:
             with av.open(str(cut)) as box: left = sum(bool(p.size) and not p.is_corrupt for p in box.demux(video=0))
@@ -323,7 +323,7 @@ def test_scenes_of_another_shape(tmp_path):
     s = opened(tmp_path)
     assert names(s)==[f'r{i}' for i in range(5)]+['upright'] and len(s.left)==1 and s.left[0].startswith('pano: 900x120')
     for i in range(2, 5): [p.unlink() for p in (tmp_path/f'r{i}').iterdir()]
-    photos(tmp_path/'pano2', 3, (900,120))
+    for i in (2,3): photos(tmp_path/f'pano{i}', 3, (900,120))
     with pytest.raises(UserError, match='too different shapes'): opened(tmp_path)
 
 # ---- things that are no files

@@ -250,12 +250,15 @@ def from_pretrained(cls:Processor,
 # %% ../../nbs/language/03_vlm.ipynb #1c50dd6e
 def nano_config(
     tokenizer, # From `make_tokenizer`
+    dim:int=192, # Width of a token, a multiple of 32
+    layers:int=6, # Of the language model
+    tie:bool=True, # Are words read and written with the same vectors?
     **changes, # To fields, such as `fusion` or those of `spatial_fields`
 )->Spa3Qwen2_5VLConfig:
     "Sizes of a Spa3-VLM that learns on a laptop: about four million weights"
     ids = tokenizer.convert_tokens_to_ids
-    text = dict(vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=2,
+    text = dict(vocab_size=len(tokenizer), hidden_size=dim, intermediate_size=-(-dim//24)*64, num_hidden_layers=layers, num_attention_heads=dim//32, num_key_value_heads=2,
         rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=[4,6,6]), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    vision = dict(depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=192, window_size=56, fullatt_block_indexes=[1,3])
-    return Spa3Qwen2_5VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ids('<|image_pad|>'),
+    vision = dict(depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=dim, window_size=56, fullatt_block_indexes=[1,3])
+    return Spa3Qwen2_5VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tie, image_token_id=ids('<|image_pad|>'),
         video_token_id=ids('<|video_pad|>'), vision_start_token_id=ids('<|vision_start|>'), vision_end_token_id=ids('<|vision_end|>'), **changes)

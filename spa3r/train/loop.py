@@ -84,8 +84,8 @@ def micros(self:TrainConfig):
 
 # %% ../../nbs/train/01_loop.ipynb #20d290ab
 def blocks(model:nn.Module)->list:
-    "The transformer blocks of a model"
-    return [m for m in model.modules() if isinstance(m, Block)]
+    "The transformer blocks of a model; those of transformers' language models are known by the name of their class"
+    return [m for m in model.modules() if isinstance(m, Block) or type(m).__name__.endswith('DecoderLayer')]
 
 def param_groups(
     model:nn.Module, # Anything with parameters; frozen ones are left out

@@ -21,7 +21,7 @@ from ..util.core import UserError
 from ..data.batches import Views
 from ..teachers.teachers import ExactTeacher
 from ..model.psfm import Spa3R
-from ..probe.uncertainty import spread,without_one
+from ..probe.uncertainty import disagreement,without_one
 from ..rooms.rooms import HELD_OUT,render,sample_scenes
 from .plots import CTX,TGT,FeaturePCA,cosine_map,frustum,to_img
 
@@ -144,7 +144,7 @@ def uncertainty_map(
 )->dict: # uncertainty: 0 surest, 1 least sure of this scene, not a number if there was one picture, (v, gh, gw)
     "By how much each prediction turns when a picture is taken away: root, over the most in the scene. For `numbers` of a `FieldScene`"
     dev = _device(student)
-    turned = spread(student, latents[None].to(dev), less, cams[None].to(dev), tuple(grid))[1]
+    turned = disagreement(student, latents[None].to(dev), less, cams[None].to(dev), tuple(grid))[1]
     most = turned.flatten().quantile(.99).clamp_min(1e-9)
     return dict(uncertainty=(turned[0]/most).clamp(0, 1).sqrt().cpu().unflatten(1, tuple(grid)))
 

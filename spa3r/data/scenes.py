@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'VIDEOS', 'ROWS', 'natural', 'upright_size', 'view_hw', 'resize_view', 'stack_bytes', 'stack_views',
-           'odd_shapes', 'photo_folder', 'photo_names', 'sharper', 'open_picture', 'read_photos', 'Video', 'read_video',
-           'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
+           'odd_shapes', 'reason', 'photo_folder', 'photo_names', 'sharper', 'open_picture', 'read_photos', 'Video',
+           'read_video', 'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../../nbs/data/01_scenes.ipynb #4cb3a16b
 import io,os,re,struct,unicodedata,warnings
@@ -136,7 +136,7 @@ def odd_shapes(
     return odd
 
 # %% ../../nbs/data/01_scenes.ipynb #10e72d7e
-def _why(e, path=''):
+def reason(e, path=''):
     "An error in one line, with the name of the file in place of its path"
     return (' '.join(str(e).split()) or type(e).__name__).replace(f'{path}', Path(path).name)
 
@@ -676,7 +676,7 @@ photos, folders of photos, videos"""
 def _made(make, left):
     "The scene, or None and a line in `left`"
     try: s = make()
-    except (UserError, ValueError, OSError) as e: return left.append(_why(e))
+    except (UserError, ValueError, OSError) as e: return left.append(reason(e))
     left += getattr(s, 'left', [])
     if len(s)>1: return s
     left.append(f"{_plain(s.name)}: {len(s)} frame{'s'*(len(s)!=1)}, at least 2 are needed")

@@ -29,7 +29,7 @@ from ..probe.probes import WEIGHTS,load_student,view_side
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT,render,sample_scenes
 from .plots import FeaturePCA,cosine_map
-from ..probe.uncertainty import spread,without_one
+from ..probe.uncertainty import disagreement,without_one
 from .files import COLOURS,KIND_COLOURS
 from .scene import FieldScene,_box,_stand,one_focal_length,point_colours,ramp,scene_points,upright
 from .verdict import about_cameras,agreement
@@ -139,7 +139,7 @@ def ask_from(
     on = [i for i in range(seen.latents.shape[1]) if i not in off]
     if not on: raise UserError("All latents are off: there is nothing left to ask")
     z,*less = [o[:,on] for o in (seen.latents, *seen.less)]
-    pred,s = spread(student, z, less, cams[None].to(z.device), seen.grid)
+    pred,s = disagreement(student, z, less, cams[None].to(z.device), seen.grid)
     return [x[0].cpu().unflatten(1, seen.grid) for x in (pred,s)]
 
 # %% ../../nbs/view/07_live.ipynb #83bc35bf

@@ -21,7 +21,7 @@ from ..data.scenes import given_pictures,photo_names,read_photos,read_video,shar
 from ..teachers.teachers import ExactTeacher
 from ..probe.measures import fit_prior
 from ..probe.probes import WEIGHTS,load_student,view_side
-from ..probe.gates import aims,format_table,judge,unposed
+from ..probe.gates import criteria,format_table,judge,unposed
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
 from .plots import FeaturePCA,cosine_map,to_img
@@ -315,7 +315,7 @@ def _room(student, teacher, folder, o):
         o['tell'](f"measuring on {o['rooms']} other unseen rooms")
         res = room_measures(student, teacher, o['rooms'], o['device'])
         print('\n'+format_table(res))
-        remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
+        remarks = [f'Aim {a}.' for a in criteria(res)]+[_cameras_line(res['cameras'])]
         kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
     exact = isinstance(teacher, ExactTeacher)

@@ -6,6 +6,7 @@ _FIRST = {  # name: where it lives
     'load': 'probe.probes:load_student',
     'Spa3R': 'model.psfm:Spa3R', 'Spa3RConfig': 'model.psfm:Spa3RConfig',
     'VGGT': 'model.patch_encoder:VGGT',
+    'show': 'view.page:show',
     'Spa3VLM': 'language.vlm:Spa3Qwen2_5VL',
 }
 

@@ -228,19 +228,19 @@ def test_the_lines_of_the_readme_run_as_they_stand(tmp_path):
     (tmp_path/'my_photos').mkdir()
     for i,o in enumerate(rgb): Image.fromarray(o).save(tmp_path/'my_photos'/f'{i}.png')
     blocks = re.findall(r'```python\n(.*?)```', (root/'README.md').read_text(), re.S)
-    assert any("read_photos('my_photos'" in o for o in blocks), 'your own photos in five lines'
-    code = '\n'.join(blocks)+'\nprint(len(photos), left_out, type(_fig).__name__)'
-    code = code.replace('field_figure(photo_scene', '_fig = field_figure(photo_scene')
+    assert any("spa3r.show('my_photos')" in o for o in blocks), 'your own photos in one line'
+    code = '\n'.join(blocks).replace('spa3r.show', '_page = spa3r.show')+'\nprint(_page.data[:15])'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
-    assert not r.returncode and 'cosine at hidden views' in r.stdout and '4 [] Figure' in r.stdout, r.stdout+r.stderr[-800:]
+    assert not r.returncode and 'cosine at hidden views' in r.stdout and '<iframe srcdoc=' in r.stdout and (tmp_path/'field.html').exists(), r.stdout+r.stderr[-800:]
 
 def test_what_people_type_first_is_there_and_loaded_only_then():
     code = '''if 1:
         import sys,spa3r
         assert not {'torch','numpy','transformers'} & set(sys.modules), 'import spa3r loads more than itself'
-        assert {'load','Spa3R','VGGT','Spa3VLM'}<=set(dir(spa3r))
+        assert {'load','show','Spa3R','VGGT','Spa3VLM'}<=set(dir(spa3r))
         student,teacher,folder = spa3r.load('exact')
         assert type(student) is spa3r.Spa3R and folder.name=='exact'
+        assert spa3r.show.__module__=='spa3r.view.page'
         assert spa3r.VGGT.__module__=='spa3r.model.patch_encoder' and spa3r.Spa3VLM.__module__=='spa3r.language.vlm'
         try: spa3r.nothing
         except AttributeError as e: assert 'nothing' in str(e)

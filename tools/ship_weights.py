@@ -9,7 +9,7 @@ import argparse, json, subprocess
 from pathlib import Path
 import torch
 from spa3r.util.core import atomic_write
-from spa3r.probe.gates import format_parts, format_table, probe, worth
+from spa3r.probe.gates import format_parts, format_table, probe, passes
 from spa3r.view.onnx_decoder import export_decoder
 from spa3r.model.patch_encoder import VGGT
 from spa3r.model.psfm import Spa3R
@@ -26,7 +26,7 @@ def curve(logs, points=200):
 def measure_card(name, card, scenes, seeds):
     "The card with the probe's tables for cameras on a path and for cameras far apart"
     tables = {spread:probe(name, scenes=scenes, seeds=seeds, spread=spread) for spread in ('video', 'wide')}
-    return card | dict(measures=tables, worth_showing=worth(tables['video']))
+    return card | dict(measures=tables, worth_showing=passes(tables['video']))
 
 def write_card(name, card):
     "For programs, and for people"

@@ -237,4 +237,5 @@ def format_table(
     lines = [('  '.join([r[0].ljust(wide[0]), *(c.rjust(w) for c,w in zip(r[1:], wide[1:]))])).rstrip() for r in rows]
     missing = [TITLES[t].strip() for t in TASKS if any('intervals' in v and t not in v['scores'] for v in runs.values())]
     if missing: lines.append(f"not asked, and not in the overall mean: {', '.join(missing)}")
-    return '\n'.join(lines+[note]*bool(note))
+    if note: lines.append(note)
+    return '\n'.join(lines)

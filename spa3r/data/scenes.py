@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'VIDEOS', 'ROWS', 'natural', 'upright_size', 'view_hw', 'resize_view', 'stack_bytes', 'stack_views',
-           'odd_shapes', 'photo_folder', 'photo_names', 'sharper', 'read_photos', 'Video', 'read_video',
-           'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
+           'odd_shapes', 'reason', 'photo_folder', 'photo_names', 'sharper', 'open_picture', 'read_photos', 'Video',
+           'read_video', 'given_pictures', 'Scene', 'PhotoScene', 'SensScene', 'VideoScene', 'Scenes', 'open_scenes']
 
 # %% ../../nbs/data/01_scenes.ipynb #4cb3a16b
 import io,os,re,struct,unicodedata,warnings
@@ -136,7 +136,7 @@ def odd_shapes(
     return odd
 
 # %% ../../nbs/data/01_scenes.ipynb #10e72d7e
-def _why(e, path=''):
+def reason(e, path=''):
     "An error in one line, with the name of the file in place of its path"
     return (' '.join(str(e).split()) or type(e).__name__).replace(f'{path}', Path(path).name)
 
@@ -206,8 +206,10 @@ def _heif():
         raise ValueError("HEIC pictures need pillow-heif, which is not installed: pip install 'spa3r[heic]'") from e
     register_heif_opener()
 
-def _image(data):
-    "PIL image of the bytes of a file, or of an opened file; its pixels are not decoded yet"
+def open_picture(
+    data, # Bytes of a file, or an opened file
+): # PIL image
+    "A picture whose pixels are not decoded yet; what is none is a `ValueError`"
     from PIL import Image,UnidentifiedImageError
     f = io.BytesIO(data) if isinstance(data, bytes) else data
     head = f.read(12)
@@ -224,7 +226,7 @@ def _picture(path):
     "PIL image of a regular file, read whole: no file stays open"
     path = Path(path)
     if not path.is_file(): raise ValueError(f"{path} is no file")
-    return _image(path.read_bytes())
+    return open_picture(path.read_bytes())
 
 def _unread(names, dirs=(), odd=()):
     "A line for each kind of what a folder of photos holds besides them"
@@ -469,7 +471,7 @@ class PhotoScene(Scene):
     def where(self, i): return str(self.path/self.names[i])
     def read(self, i): return _picture(self.where(i))
     def size(self, i):
-        with open(self.where(i), 'rb') as f: return upright_size(_image(f))
+        with open(self.where(i), 'rb') as f: return upright_size(open_picture(f))
 
     def without_odd(self):
         "The same scene, and a line for each photo of another shape than the rest; those whose size cannot be read stay, to be found broken"
@@ -530,7 +532,7 @@ class SensScene(Scene):
         with open(self.path, 'rb') as f:
             f.seek(at)
             data = f.read(k)
-        return Image.frombytes('RGB', self.wh, data) if self.codec==0 else _image(data)  # 0: raw, 1: PNG, 2: JPEG
+        return Image.frombytes('RGB', self.wh, data) if self.codec==0 else open_picture(data)  # 0: raw, 1: PNG, 2: JPEG
 
 # %% ../../nbs/data/01_scenes.ipynb #ca1939a8
 class VideoScene(Scene):
@@ -674,7 +676,7 @@ photos, folders of photos, videos"""
 def _made(make, left):
     "The scene, or None and a line in `left`"
     try: s = make()
-    except (UserError, ValueError, OSError) as e: return left.append(_why(e))
+    except (UserError, ValueError, OSError) as e: return left.append(reason(e))
     left += getattr(s, 'left', [])
     if len(s)>1: return s
     left.append(f"{_plain(s.name)}: {len(s)} frame{'s'*(len(s)!=1)}, at least 2 are needed")

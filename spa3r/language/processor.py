@@ -15,7 +15,7 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
 from ..util.core import UserError,spare_torchvision
-from ..data.scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,_why
+from ..data.scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,reason
 
 # %% ../../nbs/language/01_processor.ipynb #5e66717a
 SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>','<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>'] # Qwen's tokens for what is no text

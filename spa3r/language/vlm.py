@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor,nn
-from ..util.core import UserError,hub_model,hub_part,read_json,spare_torchvision,weights_folder
+from ..util.core import UserError,hub_model,hub_part,read_json,spare_torchvision,weights_folder,quiet
 spare_torchvision()
 from transformers import (AutoConfig,AutoModel,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,Qwen3VLConfig,Qwen3VLForConditionalGeneration,Qwen3VLModel)
@@ -23,7 +23,6 @@ from transformers.core_model_loading import WeightRenaming
 from ..model.adapter import ZeroLinear,fuse,make_fusion
 from .processor import Processor
 from .spatial_encoder import SpatialEncoder
-from ..teachers.teachers import _quiet
 
 # %% ../../nbs/language/03_vlm.ipynb #23e0afa4
 @dataclass(kw_only=True)
@@ -212,7 +211,7 @@ def from_qwen(
     if cfg.model_type not in BASES: raise UserError(f"{name} is a {cfg.model_type}: a Spa3-VLM is built on one of {', '.join(BASES)}")
     cls,encoder = BASES[cfg.model_type],SpatialEncoder.from_pretrained(spatial, teacher, spatial_dtype) if spatial else None
     fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'} | (spatial_fields(encoder) if encoder is not None else {}) | dict(fusion=fusion, spatial_dtype=spatial_dtype)
-    with _quiet(): model = hub_model(cls, name, 'model.adapter.', config=cls.config_class(**fields), **kwargs)
+    with quiet(): model = hub_model(cls, name, 'model.adapter.', config=cls.config_class(**fields), **kwargs)
     if encoder is not None: model.model.attach(encoder)
     return model
 

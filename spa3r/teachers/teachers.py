@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from ..util.core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder,_quiet
+from ..util.core import UserError,atomic_write,hub_model,hub_part,read_json,spare_torchvision,weights_folder,quiet
 from ..model.cameras import Cameras
-from ..data.batches import Views,_to
+from ..data.batches import Views,moved
 from ..model.patch_encoder import VGGT,context_first,normalise,take_views
 
 # %% ../../nbs/teachers/01_teachers.ipynb #5b3e35e2
@@ -33,7 +33,7 @@ class Observation:
     fine:tuple=None # If asked for: depth of each pixel of the teacher's map and its confidence in it, (b, v, h, w) each
     def to(self, device, **kwargs):
         "Copy on another device; `kwargs` as for `Tensor.to`"
-        return _to(self, device, **kwargs)
+        return moved(self, device, **kwargs)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #b0d71e98
 class Teacher(nn.Module):
@@ -117,7 +117,7 @@ def from_pretrained(cls:DINOv3,
     try:
         kind = hub_part(AutoConfig, folder).model_type
         if kind not in DINOS: raise UserError(f"it is a {kind}, not one of {', '.join(DINOS)}")
-        with _quiet(): model = hub_model(AutoModel, folder, 'mask_token', use_safetensors=True, dtype=torch.float32)
+        with quiet(): model = hub_model(AutoModel, folder, 'mask_token', use_safetensors=True, dtype=torch.float32)
     except UserError as e: raise UserError(f"The weights in {str(name)!r} cannot be a semantic teacher: {e}") from e
     return cls(model, **kwargs)
 

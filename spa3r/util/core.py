@@ -6,8 +6,8 @@
 __all__ = ['NAME', 'KEYWORDS', 'BESIDE', 'set_seed', 'UserError', 'one_line', 'no_room', 'read_text', 'pick_device', 'pick_dtype',
            'there', 'within', 'check_values', 'limits_of', 'check_fields', 'with_cfg', 'on_signals', 'stop_between',
            'saying', 'say', 'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'read_json', 'check_outputs',
-           'weights_folder', 'TensorFiles', 'check_finite', 'read_tensors', 'HubModel', 'spare_torchvision', 'hub_part',
-           'hub_model']
+           'weights_folder', 'TensorFiles', 'check_finite', 'read_tensors', 'HubModel', 'spare_torchvision', 'quiet',
+           'hub_part', 'hub_model']
 
 # %% ../../nbs/util/01_core.ipynb #762d70db
 import errno,importlib,inspect,json,os,random,re,shutil,signal,stat,sys,tempfile,threading,warnings
@@ -575,7 +575,7 @@ def spare_torchvision():
               "them from one place: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu", file=sys.stderr)
 
 @contextmanager
-def _quiet():
+def quiet():
     "No bars and reports of transformers: we read what it did, and say it in one line"
     spare_torchvision()
     from transformers.utils import logging
@@ -595,7 +595,7 @@ def hub_part(
     "Load something of transformers; Python in the folder is never run"
     spare_torchvision()
     try:
-        with _quiet(): return cls.from_pretrained(name, trust_remote_code=False, **kwargs)
+        with quiet(): return cls.from_pretrained(name, trust_remote_code=False, **kwargs)
     except Exception as e:
         why = 'it wants to run Python of its own, which is never done' if 'trust_remote_code' in str(e) else one_line(e)
         raise UserError(f"{str(name)!r} cannot be loaded: {why}") from e

@@ -7,7 +7,7 @@ __all__ = ['SAID', 'SAID_EXACT', 'CAPTIONS', 'NUMBERS', 'OWN', 'NOTES', 'still',
            'measures_table', 'room_measures', 'demo', 'show']
 
 # %% ../../nbs/view/06_page.ipynb #b21b4951
-import base64,gzip,json,warnings
+import base64,gzip,html,json,tempfile,warnings
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from ..model.cameras import scale_intrinsics
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,say
+from ..data.batches import Views
 from ..data.scenes import given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import ExactTeacher
 from ..probe.measures import fit_prior
 from ..probe.probes import WEIGHTS,load_student,view_side
-from ..probe.gates import aims,format_table,judge,unposed
+from ..probe.gates import criteria,format_table,judge,unposed
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
-from .plots import FeaturePCA,cosine_map
+from .plots import FeaturePCA,cosine_map,to_img
 from .scene import FieldScene,_below_ceiling,_box,_stand,data_uri,field_error,photo_scene,room_scene,scene_points,upright
 from .files import COLOURS,check_export,export_scene
 from .verdict import ABOUT,SENTENCE,TERMS,about_cameras,agreement,reprojection,scene_measures,verdict
@@ -161,6 +162,7 @@ def page_data(
         colours=['rgb','teacher','prediction',*numbers,'similarity'], cloud=_cloud(scene, p),
         still=data_uri(img, 'PNG'), explained=pca.explained.tolist(), live=_live(scene, cams, pca, B, first) if live else None)
 
+# %% ../../nbs/view/06_page.ipynb #edc75883
 def _stops(scene, err):
     "Names, picture and cosines of each camera"
     def cos(x, t): return None if t is None or x is None else 1-float((1-cosine_map(x, t)).mean())
@@ -198,6 +200,7 @@ def _web(name):
 
 def _zipped(data): return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
+# %% ../../nbs/view/06_page.ipynb #20030779
 def write_html(
     path, # File to write
     scene:FieldScene, # What to show
@@ -312,7 +315,7 @@ def _room(student, teacher, folder, o):
         o['tell'](f"measuring on {o['rooms']} other unseen rooms")
         res = room_measures(student, teacher, o['rooms'], o['device'])
         print('\n'+format_table(res))
-        remarks = [f'Aim {a}.' for a in aims(res)]+[_cameras_line(res['cameras'])]
+        remarks = [f'Aim {a}.' for a in criteria(res)]+[_cameras_line(res['cameras'])]
         kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=NOTES)
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
     exact = isinstance(teacher, ExactTeacher)
@@ -334,15 +337,16 @@ def _pictures(teacher, o):
     n = len(photo_names(o['images']))
     o['tell'](f"reading {n} photos")
     with warnings.catch_warnings(record=True) as cut: imgs,names,left = read_photos(o['images'], **kw)
-    left += list({str(w.message) for w in cut})[:1]  # said once, not for each of them
+    left = [f'left out: {o}' for o in left]+[str(w.message) for w in cut[:1]]  # said once, not for each of them
     times = max(1, round(448/cfg.img_size))
     chosen = f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
+# %% ../../nbs/view/06_page.ipynb #dba49abf
 def _photos(student, teacher, folder, o):
     "The scene and the words of photos or a video"
     imgs,shown,names,left,chosen = _pictures(teacher, o)
-    for l in left: print(f'left out: {l}')
+    for l in left: print(l)
     scene = photo_scene(student, teacher, imgs, o['between'], o['device'], shown, names, o['tell'])
     o['tell']('the teacher is shown them in the opposite order')
     about,(rows,first) = _about(student, teacher, folder),_first(scene, teacher, 'photo' if o['images'] else 'frame', imgs.to(o['device']))
@@ -350,13 +354,13 @@ def _photos(student, teacher, folder, o):
     if folder.parent==WEIGHTS: remarks += ["These weights were learnt on synthetic rooms: on photos the features mean little, and the page shows that the parts fit together, not that the scene was understood."]
     remarks += [first['why'], "Between the photos nobody took a picture: there is a prediction, but no teacher and no error.",
                 "Points of photos stand at the teacher's depth for each pixel, the least sure tenth left out; those of cameras between them at the depth probe's. Lengths have no unit that is known.",
-                *[f"Left out: {l}." for l in left]]
+                *[f"{l[0].upper()}{l[1:]}." for l in left]]
     print(about, first['text'], first['cameras'], first['why'], sep='\n', end='\n\n')
     print(f"{chosen}, in this order: {', '.join(names)}; every second one held back\n")
     t = measures_table(rows)
     _print_rows(t['measures'])
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
-    lead = [f"{chosen[0].upper()+chosen[1:]}. {nc} went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back pictures "
+    lead = [f"{chosen[0].upper()+chosen[1:]}. {nc} went in (context, blue) and became {student.cfg.n_latents} latents of {student.cfg.dim} numbers. From these alone the model predicts the teacher's features at {nt} held-back picture{'s'*(nt!=1)} "
             f"(target, orange), where it can be checked, and at {npath} cameras between them (grey), where nobody was."]
     said = dict(path=['nobody took one','from the context pictures alone, at a camera put between two predicted ones','','nobody was here'])
     return scene,dict(title='What would it look like from over there?', said_first=first, lead=lead, measures_title=f"On the {nt} held-back picture{'s'*(nt!=1)}", remarks=remarks, said=said,
@@ -407,18 +411,25 @@ def demo(
 
 # %% ../../nbs/view/06_page.ipynb #1d94891b
 def show(
-    what=None, # Folder of photos, pictures (v, 3, h, w) in 0..1, or None for a generated room
+    what=None, # Folder of photos, video file, pictures (v, 3, h, w) in 0..1, or `Views` that have them; None: a generated room
     out:str='field.html', # Page to write, too
     height:int=860, # Of the frame, pixels
     **kwargs, # For `demo`
 ): # IPython HTML
     "The page of a place in the output of a notebook's cell"
-    import html,tempfile
-    from IPython.display import HTML
-    from PIL import Image
+    try: from IPython.display import HTML
+    except ImportError as e: raise UserError("`show` puts the page into a notebook: pip install jupyterlab, or use spa3r_demo at the prompt") from e
+    what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
-        if isinstance(what, Tensor):
-            for i,x in enumerate(what): Image.fromarray((x.clamp(0, 1)*255).round().byte().permute(1,2,0).cpu().numpy()).save(f'{d}/{i+1}.png')
-            kwargs = dict(views=len(what))|kwargs
-        page = demo(images=d if isinstance(what, Tensor) else None if what is None else str(what), out=out, **kwargs)
+        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
+        elif isinstance(what, (str,Path)): given = {'video' if Path(what).expanduser().is_file() else 'images':str(what)}
+        elif what is None: given = {}
+        else: raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, a video file, pictures (v, 3, h, w) or Views that have pictures")
+        page = demo(out=str(out), **given|kwargs)
     return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>')
+
+def _written(imgs, folder):
+    "Pictures (v, 3, h, w) as files of a folder"
+    from PIL import Image
+    for i,x in enumerate(imgs): Image.fromarray((to_img(x)*255).round().astype(np.uint8)).save(f'{folder}/{i+1}.png')
+    return folder

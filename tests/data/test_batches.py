@@ -11,7 +11,7 @@ from spa3r.util.core import UserError
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.data import batches as V
 from spa3r.data.scenes import PhotoScene,SensScene,natural,open_scenes,resize_view,stack_views,upright_size,view_hw
-from spa3r.data.batches import (BadData,Batches,BrokenReport,CachedRooms,RoomSource,Views,cache_rooms,check_data,draw_views,look_at,
+from spa3r.data.batches import (BadData,Batches,BrokenReport,CachedRooms,RoomSource,Views,cache_rooms,check_data,draw_views,inspect_scenes,
                          rooms_as_views,sample_frames,seeded,shuffled,with_images)
 
 def picture(n=0, size=(64,48)):
@@ -494,7 +494,7 @@ def test_mixed_sizes_are_cropped_alike(tmp_path):
     b = batches(tmp_path, v_min=4, v_max=4)
     got = {tuple(b.micro(s, m).imgs.shape) for s in range(5) for m in range(3)}
     assert {o[-1] for o in got}=={28} and {o[-2] for o in got}<={14,28} and (2,4,3,14,28) in got
-    assert look_at(b.source).mixed==['a']
+    assert inspect_scenes(b.source).mixed==['a']
 
 # ---- what is broken
 

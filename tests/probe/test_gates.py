@@ -4,7 +4,7 @@ import pytest
 import torch
 from spa3r.model.cameras import Cameras,axis_angle,rigid
 from spa3r.util.core import UserError
-from spa3r.probe.gates import Gate,aims,camera_errors,depth_errors,format_parts,format_table,gates,judge,probe,same_picture,shared_views,unposed,worth
+from spa3r.probe.gates import Gate,criteria,camera_errors,depth_errors,format_parts,format_table,gates,judge,probe,same_picture,shared_views,unposed,passes
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT,render,sample_scenes
@@ -127,8 +127,8 @@ def made(pred=(.9,.5), shuffled=.6, near=.4, warp=.8, deg=3., off=.1, given=Fals
     ('latents',dict(shuffled=.76)), ('warp',dict(warp=.9))])
 def test_each_gate_can_be_missed_alone(name, kw):
     missed = [g.name for g in gates(made(**kw)) if not g.met]
-    assert missed==[name] and [a.split(':')[0] for a in aims(made(**kw))].count('missed')==1
-    assert worth(made(**kw))==(name not in ('furniture','latents'))
+    assert missed==[name] and [a.split(':')[0] for a in criteria(made(**kw))].count('missed')==1
+    assert passes(made(**kw))==(name not in ('furniture','latents'))
 
 def test_gates_that_do_not_apply_are_left_out():
     assert [g.name for g in gates(made())]==['rotation','same','depth','furniture','latents','warp'] and all(g.met for g in gates(made()))
@@ -137,7 +137,7 @@ def test_gates_that_do_not_apply_are_left_out():
 def test_a_gate_says_its_figure():
     text = str(Gate('x', 'apples', 3.14159, 2, beside='pears'))
     assert text=='met: apples 3.14, wanted above 2 (pears)' and str(Gate('x', 'apples', None, 2, True))=='missed: apples unknown, wanted below 2'
-    assert '17' in aims(made())[0] and '0.1' in aims(made())[1] and '0.2' in aims(made())[2]
+    assert '17' in criteria(made())[0] and '0.1' in criteria(made())[1] and '0.2' in criteria(made())[2]
     assert gates(made(deg=9., layout='wide'))[0].met and not gates(made(deg=9.))[0].met
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest, torch
 from spa3r.model.cameras import look_at,transform
-from spa3r.rooms.questions import BODY,STOP,answer_distribution,answer_text,room_questions,turn
+from spa3r.rooms.questions import BODY,STOP,answer_distribution,answer_text,room_questions,turn_name
 from spa3r.rooms.rooms import CLASSES
 from spa3r.bench.scoring import CHOICE,NUMERIC,TYPES,letters,prompt,score
 from spa3r.rooms.visibility import APART,CLEAR,corners,watch
@@ -226,7 +226,7 @@ def test_no_room_is_too_odd_to_ask_about():
 # --- the words of a turn, and the answers together
 
 @pytest.mark.parametrize('a,want', [(0,None), (44,None), (46,'Turn Left'), (-90,'Turn Right'), (124,'Turn Left'), (126,None), (144,None), (146,'Turn Back'), (-180,'Turn Back')])
-def test_turns_have_names_only_where_people_agree(a, want): assert turn(a)==want
+def test_turns_have_names_only_where_people_agree(a, want): assert turn_name(a)==want
 
 def test_answer_distribution():
     d = answer_distribution(everything())

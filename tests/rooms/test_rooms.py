@@ -37,10 +37,10 @@ def test_global_random_state_has_no_say():
     np.random.rand(3)
     assert np.array_equal(a, make_room(9).table)
 
-def test_first_cameras_do_not_depend_on_how_many_follow(many):
-    "true of a path whose first try succeeds, which is most of them"
-    same = [torch.equal(room_cameras(r, 4).w2c[:3], room_cameras(r, 3).w2c) for r in many[:40]]
-    assert sum(same) > 20
+def test_first_cameras_do_not_depend_on_how_many_follow(many, monkeypatch):
+    "Unless a path has to begin anew, which is left out here: every camera is good enough"
+    monkeypatch.setattr('spa3r.rooms.rooms._good', lambda depth, *_: np.ones(len(depth), bool))
+    for r in many[:12]: assert torch.equal(room_cameras(r, 4).w2c[:3], room_cameras(r, 3).w2c)
 
 def test_four_to_ten_pieces_of_at_least_twelve_classes(many):
     assert all(4 <= len(r.furniture) <= 10 for r in many)

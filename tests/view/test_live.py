@@ -1,14 +1,17 @@
 "The live viewer: what it shows is a function of its state; a real browser connects, sees the room, and its clicks arrive"
-import json,shutil,subprocess,threading,time,urllib.request
+import io,os,sys,threading,time
 from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from browser import CHROMIUM,browser
+from spa3r.data.scenes import stack_views
 from spa3r.view import live
 from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.util.core import UserError
-from spa3r.view.live import WEAR,State,_camera,_wxyz,ask_from,look,newest,painter,photo_place,pick,room_place,serve,view
+from spa3r.view.live import ROOMS,WEAR,Gallery,State,Window,_camera,_wxyz,ask_from,look,newest,painter,photo_place,pick,room_place,serve,uploaded,uploaded_place,view
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.probe.probes import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
@@ -42,6 +45,11 @@ def test_taking_a_view_away_is_not_having_given_it(room):
     assert torch.allclose(seen.less[0], st.encode(feats[:,:1], (8,8)), atol=1e-6)
     assert look(room, (True,False,False,False)).less==[]
     with pytest.raises(UserError, match='first view'): look(room, (False,True,True,True))
+
+def test_pixels_of_photos_are_square(photos):
+    K = look(photos, START.is_ctx).cams.K
+    said = photos.teacher.observe(photos.views, torch.tensor([[False,True,False,True]])).cams.K[0]
+    assert torch.equal(K[:,0,0], K[:,1,1]) and not torch.allclose(said[:,0,0], said[:,1,1])
 
 @pytest.mark.parametrize('off', [(), (3,), (0,1,2,4,5,6,7)])
 def test_switched_off_latents_are_as_if_they_never_were(room, off):
@@ -157,9 +165,7 @@ def test_without_viser(monkeypatch):
 
 # ---- the window
 
-chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=400):
     end = time.time()+seconds
     while time.time()<end:
         if x := what(): return x
@@ -167,73 +173,159 @@ def wait_for(what, seconds=60):
     raise AssertionError(f'nothing within {seconds} s')
 
 @pytest.fixture(scope='module')
-def window(room):
+def served(room):
     pytest.importorskip('viser')
     w = serve(room, port=8471)
-    assert w.idle(30)
     yield w
     w.stop()
 
-def test_knobs_change_the_state(window):
-    try:
-        window.gui.ctx[1].value = True
-        wait_for(lambda: window.state().is_ctx==(True,True,True,False))
-        window.gui.latent.value = 3
-        window.gui.on.value = False
-        wait_for(lambda: window.state().off==frozenset({3}))
-        assert window.idle(30) and '3 of 4 views' in window.gui.words.content and '7 of 8 latents' in window.gui.words.content
-        window.gui.latent.value = 2
-        wait_for(lambda: window.gui.on.value)
-        assert window.state().off==frozenset({3})  # to look at another number switches nothing
-        window.gui.latent.value = 3
-        wait_for(lambda: not window.gui.on.value)
-        for i in range(8):
-            window.gui.latent.value = i
-            wait_for(lambda: window.gui.on.value==(i not in window.state().off))
-            window.gui.on.value = False
-            wait_for(lambda: i in window.state().off)
-        assert window.idle(30) and 'All latents' in window.gui.words.content  # said, and alive
-    finally:
-        for k in window.gui.ctx[1::2]: k.value = False
-        window.gui.latent.value = 0
-        for i in sorted(window.state().off):
-            window.gui.latent.value = i
-            wait_for(lambda: not window.gui.on.value)
-            window.gui.on.value = True
-            wait_for(lambda: i not in window.state().off)
-    assert window.idle(30)
+def visitor(served, tab):
+    "Open the window in a browser's tab; the `Window` that it got"
+    before = set(served.windows)
+    tab.open(f'http://127.0.0.1:{served.server.get_port()}', size=(900,600))
+    w = served.windows[wait_for(lambda: set(served.windows)-before).pop()]
+    wait_for(lambda: w.state and w.state.w2c is not None)  # the browser says where its camera is
+    assert w.idle(400)
+    return w
 
-@pytest.mark.skipif(not chromium, reason='no Chromium')
-def test_a_browser_sees_the_room_and_clicks(window, tmp_path):
-    websocket = pytest.importorskip('websocket')
-    flags = '--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --enable-unsafe-swiftshader'.split()
-    b = subprocess.Popen([chromium, *flags, f'--user-data-dir={tmp_path}', '--remote-debugging-port=0', '--remote-allow-origins=*', '--window-size=900,600', 'http://127.0.0.1:8471'],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port = wait_for(lambda: (tmp_path/'DevToolsActivePort').exists() and (tmp_path/'DevToolsActivePort').read_text().split())[0]
-        client = wait_for(lambda: list(window.server.get_clients().values()))[0]
-        wait_for(lambda: window.state().w2c is not None)  # the browser says where its camera is
-        see = lambda: client.get_render(150, 200, transport_format='png', timeout=60)[...,:3].astype(int)
-        def coloured(x): return (np.ptp(x, -1)>40).mean()
-        room = wait_for(lambda: [x] if coloured(x := see())>.02 else None)[0]
-        window.gui.colour.value = 'uncertainty'
-        assert window.idle(30)
-        wait_for(lambda: np.abs(see()-room).max(-1).mean()>1)
-        tab = next(t for t in json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/json')) if t['type']=='page')
-        ws = websocket.create_connection(tab['webSocketDebuggerUrl'], timeout=60)
-        def click(x, y):
-            for i,k in enumerate(('mouseMoved','mousePressed','mouseReleased')):
-                ws.send(json.dumps(dict(id=i, method='Input.dispatchMouseEvent', params=dict(type=k, x=x, y=y, button='left' if i else 'none', clickCount=int(i>0)))))
-                ws.recv()
-        def picked():
-            if window.state().picked is None:
-                for x,y in ((450,300),(400,260),(420,330),(350,300)): click(x, y)
-            return window.state().picked
-        wait_for(picked)
-        assert window.idle(30) and window.state().colour=='similarity'
-    finally:
-        b.kill()
-        b.wait()
+@pytest.fixture(scope='module')
+def tabs():
+    pytest.importorskip('websocket')
+    if not CHROMIUM: pytest.skip('no Chromium')
+    with browser() as a, browser() as b: yield a,b
+
+@pytest.fixture(scope='module')
+def window(room):
+    "A visitor's window without a browser: a server of its own stands for the client, and a bare camera for that of the browser"
+    s = pytest.importorskip('viser').ViserServer(host='127.0.0.1', port=8481, verbose=False)
+    camera = SimpleNamespace(position=None, look_at=None, wxyz=None, fov=None, up_direction=None, on_update=lambda f: None)
+    w = Window(SimpleNamespace(gui=s.gui, scene=s.scene, camera=camera, atomic=s.atomic), Gallery(room))
+    assert w.idle(400) and camera.position is not None
+    yield w
+    w.stop()
+    s.stop()
+
+def send(w, name, data):
+    "What viser does when an upload is complete"
+    k = w.places.upload
+    k._impl.value = viser_file(name, data)
+    for f in list(k._impl.update_cb): f(SimpleNamespace(target=k))
+
+def viser_file(name, data):
+    from viser import UploadedFile
+    return UploadedFile(name, data)
+
+def png(w=64, h=48, seed=0):
+    f = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (h,w,3), np.uint8)).save(f, 'png')
+    return f.getvalue()
+
+def test_knobs_change_the_state(window):
+    k = window.knobs
+    k.ctx[1].value = True
+    wait_for(lambda: window.state.is_ctx==(True,True,True,False))
+    k.latent.value = 3
+    k.on.value = False
+    wait_for(lambda: window.state.off==frozenset({3}))
+    assert window.idle(400) and '3 of 4 views' in k.words.content and '7 of 8 latents' in k.words.content
+    k.latent.value = 2
+    wait_for(lambda: k.on.value)
+    assert window.state.off==frozenset({3})  # to look at another number switches nothing
+    k.latent.value = 3
+    wait_for(lambda: not k.on.value)
+    for i in range(8):
+        k.latent.value = i
+        wait_for(lambda: k.on.value==(i not in window.state.off))
+        k.on.value = False
+        wait_for(lambda: i in window.state.off)
+    assert window.idle(400) and 'All latents' in k.words.content  # said, and alive
+
+def test_one_visitor_does_not_change_another(served, tabs):
+    "The second begins afresh, and what each does stays with it; places, too"
+    window = visitor(served, tabs[0])
+    window.knobs.ctx[1].value = True
+    wait_for(lambda: window.state.is_ctx[1])
+    other = visitor(served, tabs[1])
+    assert other.state.is_ctx==START.is_ctx and other.state.off==frozenset() and '8 of 8 latents' in other.knobs.words.content
+    other.knobs.colour.value = 'error'
+    other.knobs.ctx[3].value = True
+    wait_for(lambda: other.state.is_ctx==(True,False,True,True))
+    assert window.state.is_ctx[:2]==(True,True) and window.state.colour!='error' and not window.knobs.ctx[3].value
+    send(other, 'a.png', png())
+    assert len(other.pictures)==1 and window.pictures==[] and 'a.png' not in window.places.sent.content
+    other.go(lambda: (replace(other.place, name='elsewhere'),other.paint))
+    assert other.idle(400) and 'elsewhere' in other.knobs.words.content and other.state.is_ctx==START.is_ctx and 'a.png' in other.places.sent.content
+    assert window.place.name=='room 9' and window.state.is_ctx[1]
+    n = len(served.windows)
+    tabs[1].open('about:blank')
+    wait_for(lambda: len(served.windows)==n-1)
+
+def test_uploads_that_are_refused(window):
+    "No picture, too large, too many: one line, and what was there stays"
+    window.pictures.clear()
+    said = lambda: window.places.sent.content
+    for name,data,why in (('a.txt', b'not a picture', 'that are no image'), ('b.png', png()[:300], 'b.png'), ('c.png', b'0'*21_000_000, '21 MB')):
+        send(window, name, data)
+        assert why in said() and name in said() and window.pictures==[] and window.places.look.disabled
+    send(window, 'one.png', png())
+    assert window.places.look.disabled and '1 of at most' in said()
+    for i in range(11): send(window, f'{i}.png', png(seed=i))
+    send(window, 'last.png', png())
+    assert '12 pictures are the most' in said() and len(window.pictures)==12 and not window.places.look.disabled
+    for f in list(window.places.forget._impl.update_cb): f(None)
+    assert window.pictures==[] and window.places.look.disabled
+
+def test_uploads_are_looked_at_and_never_written(photos, tmp_path):
+    "The place of uploads is the place of the same pictures; no file is opened for writing by Python"
+    written,watched = [],[True]
+    def hook(event, args):
+        if watched and event=='open' and args[2] & (os.O_WRONLY|os.O_RDWR|os.O_CREAT): written.append(args[0])
+    sys.addaudithook(hook)  # cannot be taken back, so it is put to sleep
+    sent = [uploaded(f'{i}.png', png(seed=i)) for i in range(3)]
+    place = uploaded_place(photos.student, photos.teacher, sent)
+    watched.clear()
+    assert written==[] and place.imgs.shape==(3,3,84,112) and place.name=='3 pictures' and 'camera' in place.note.lower()
+    assert torch.equal(place.imgs[1], stack_views([sent[1][0]])[0])
+    with pytest.raises(UserError, match='at least 2'): uploaded_place(photos.student, photos.teacher, sent[:1])
+
+def test_examples_to_click(window):
+    "Three rooms with both shipped weights"
+    assert {w:list(b.options) for w,b in window.places.rooms.items()}=={w:[f'room {i}' for i in ROOMS] for w in ('exact','nano')} and len(ROOMS)==3
+    b = window.places.rooms['exact']
+    b.value = f'room {ROOMS[1]}'
+    assert window.idle(400) and window.place.name==f'room {ROOMS[1]}, weights exact' and len(window.frusta)==6
+    assert f'room {ROOMS[1]}' in window.knobs.words.content and window.state.is_ctx==(True,False)*3
+
+def test_a_browser_sees_the_room_and_clicks(served, tabs):
+    w,tab = visitor(served, tabs[1]),tabs[1]
+    see = lambda: w.client.get_render(150, 200, transport_format='png', timeout=60)[...,:3].astype(int)
+    def coloured(x): return (np.ptp(x, -1)>40).mean()
+    room = wait_for(lambda: [x] if coloured(x := see())>.02 else None)[0]
+    w.knobs.colour.value = 'uncertainty'
+    assert w.idle(400)
+    wait_for(lambda: np.abs(see()-room).max(-1).mean()>1)
+    def picked():
+        if w.state.picked is None:
+            for x,y in ((450,300),(400,260),(420,330),(350,300)):
+                tab.mouse('mouseMoved', x, y, buttons=0, clickCount=0)
+                tab.click(x, y)
+        return w.state.picked
+    wait_for(picked)
+    assert w.idle(400) and w.state.colour=='similarity'
+
+def test_a_picture_goes_up_through_the_button(served, tabs, tmp_path):
+    "From a file of the visitor's, by the browser's own chooser"
+    (tmp_path/'mine.png').write_bytes(png())
+    w,tab = visitor(served, tabs[1]),tabs[1]
+    folder = "[...document.querySelectorAll('*')].filter(e => e.textContent.trim()=='your own pictures').pop()"
+    tab.wait(f'!!{folder}', heed=False)
+    tab.eval(f'{folder}.click()')
+    wait_for(lambda: tab.eval("!!document.querySelector('input[type=file]')"))
+    doc = tab.send('DOM.getDocument')['root']['nodeId']
+    node = wait_for(lambda: tab.send('DOM.querySelector', nodeId=doc, selector='input[type=file]')['nodeId'])
+    tab.send('DOM.setFileInputFiles', nodeId=node, files=[str(tmp_path/'mine.png')])
+    wait_for(lambda: [o for _,o,_ in w.pictures]==['mine.png'])
+    wait_for(lambda: tab.eval("document.body.textContent.includes('mine.png')"))
 
 # ---- what was seen is not looked at again
 

@@ -1,11 +1,14 @@
 "The page in a real browser, from the disk: it opens, decodes where nobody was, and does with less where the browser lacks something"
-import base64,json,struct
+import base64,json,struct,sys
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from browser import CHROMIUM,browser
 from spa3r.model.cameras import Cameras,intrinsics,look_at
+from spa3r.data.batches import Views
+from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
 from spa3r.probe.probes import load_student
@@ -276,6 +279,8 @@ def test_a_phone(tab, fields):
             assert small==[], 'a finger needs room'
             cut = tab.eval('[...document.querySelectorAll("button,summary,h3")].filter(e => e.checkVisibility() && !e.closest("#strip") && e.scrollWidth>e.clientWidth+1).map(e => e.textContent)')
             assert cut==[], 'labels are whole'
+            ends = tab.eval('[...document.querySelectorAll("#ends span")].filter(e => e.checkVisibility()).map(e => (b => [b.left, b.right])(e.getBoundingClientRect()))')
+            assert len(ends)>=2 and all(b[0]-a[1]>=4 for a,b in zip(ends, ends[1:])), 'ends of the scale stand apart'
     finally:
         tab.send('Emulation.setTouchEmulationEnabled', enabled=False)
         tab.at = None
@@ -323,6 +328,7 @@ def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
     rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
     assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1)['text'], 'the sentence is that of Python'
     assert page.eval('D.best')==max(range(4), key=lambda i: rows[i][1]) and page.eval('ids.length')>3000 and page.eval('V')==3
+    assert page.eval('[...Array(V).keys()].every(s => lens[4*s]==lens[4*s+1])'), 'square pictures, square pixels'
     k = count(page)
     page.key('w')
     settled(page, k)
@@ -338,6 +344,25 @@ def test_a_page_in_the_output_of_a_cell(tab, tmp_path):
     tab.open(f'file://{tmp_path}/cell.html')
     tab.wait('document.querySelector("iframe").contentDocument?.body?.dataset.live=="1"', 120)
     assert tab.eval('document.querySelector("iframe").contentDocument.getElementById("verdict").textContent').startswith('From 1 view')
+
+def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
+    "A folder, pictures, and views that have pictures; anything else is named"
+    asked = []
+    def told(**kw):
+        asked.append(kw | dict(files=len(list(Path(kw['images']).glob('*.png'))) if 'images' in kw else 0))
+        (tmp_path/'a.html').write_text('<p>')
+        return tmp_path/'a.html'
+    monkeypatch.setattr('spa3r.view.page.demo', told)
+    imgs = torch.rand(3, 3, 56, 56)
+    Image.new('RGB', (56,56)).save(tmp_path/'1.png')
+    (tmp_path/'film.mp4').touch()
+    for what in (imgs, Views(imgs[None]), tmp_path, str(tmp_path/'film.mp4'), None): show(what)
+    assert [(o['files'],o.get('views'),'video' in o) for o in asked]==[(3,3,False), (3,3,False), (1,None,False), (0,None,True), (0,None,False)]
+    assert not Path(asked[0]['images']).exists(), 'no picture is left on the disk'
+    for bad in (3, Views(None, *sample_scenes([1], 2)[::-1])):
+        with pytest.raises(UserError, match='cannot be shown'): show(bad)
+    monkeypatch.setitem(sys.modules, 'IPython.display', None)
+    with pytest.raises(UserError, match='pip install jupyterlab'): show(imgs)
 
 def test_less_is_shown_and_said(tab, field):
     open_page(tab, field, '#live=0', live='0')

@@ -335,6 +335,15 @@ def test_room_knows_everything(exact):
     assert s.known.all() and all(o is not None for o in s.imgs) and s.depth.isfinite().all()
     assert s.kind[0]=='context' and s.kind.count('target')==1
 
+def test_pixels_of_photos_are_square(nano):
+    "The teacher says two fields of view that contradict each other; what is shown has one focal length, between them"
+    student,teacher,_ = load_student(nano)
+    imgs = torch.rand(3,3,42,28)
+    K = teacher.observe(Views(imgs[None]), torch.tensor([[False,True,False]])).cams.K[0]
+    scene = photo_scene(student, teacher, imgs, between=0)
+    assert ((K[:,0,0]/K[:,1,1]).log().abs()>.1).all() and torch.equal(scene.cams.K[:,0,0], scene.cams.K[:,1,1])
+    assert torch.allclose(scene.cams.K[:,0,0]**2, K[:,0,0]*K[:,1,1], rtol=1e-4) and torch.equal(scene.seen.K, scene.cams.K)
+
 def test_photos_know_only_photos(nano):
     student,teacher = Spa3R.from_pretrained(nano).eval(),VGGTTeacher(VGGT.from_pretrained(str(nano/'teacher')))
     s = photo_scene(student, teacher, torch.rand(3,3,42,28), between=2)

@@ -252,7 +252,7 @@ def read_photos(
         try:
             img = _picture(folder/name)
             good.append((resize_view(img, width, patch), name, upright_size(img)))
-        except Exception as e: left.append(f"{_plain(name)}: {_why(e, folder/name)}")
+        except Exception as e: left.append(f"{_plain(name)}: {reason(e, folder/name)}")
     if len(good)>1:
         odd = odd_shapes([wh for *_,wh in good], [o for _,o,_ in good])
         left += [f"{_plain(good[i][1])}: of another shape than the rest" for i in odd]
@@ -333,7 +333,7 @@ class Video:
             with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace') as box:
                 yield box
         except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
-            raise UserError(f"{self.name} cannot be read as a video: {_why(e)}") from e
+            raise UserError(f"{self.name} cannot be read as a video: {reason(e)}") from e
 
     def _decoded(self, box, s, t):
         "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"

@@ -81,7 +81,7 @@ def _from_path(path, n):
         film = Video(path)
         return list(film.frames(film.evenly(n)))
     try: return [_one(_picture(path))]
-    except (OSError, ValueError) as e: raise UserError(f"{path} is neither a picture nor a video: {_why(e, path)}") from e
+    except (OSError, ValueError) as e: raise UserError(f"{path} is neither a picture nor a video: {reason(e, path)}") from e
 
 # %% ../../nbs/language/01_processor.ipynb #cedd1ce3
 class Processor:

@@ -426,7 +426,7 @@ def show(
         elif what is None: given = {}
         else: raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, a video file, pictures (v, 3, h, w) or Views that have pictures")
         page = demo(out=str(out), **given|kwargs)
-    return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>')
+    return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>\n')  # a line more, or IPython recommends a frame that cannot hold a page
 
 def _written(imgs, folder):
     "Pictures (v, 3, h, w) as files of a folder"

@@ -118,15 +118,3 @@ def test_a_gpu_session_ends_in_time(tmp_path, monkeypatch):
     r = json.loads((tmp_path/'out/results.json').read_text())
     assert r['tune'][-1]['ended']=='out of time' and r['resume']==[dict(not_run='no time left')]
     assert r['tune'][0]==dict(found=1) and 'RESULT' in (tmp_path/'out/session.txt').read_text()
-
-def test_listeners_side_by_side(run, tmp_path):
-    from spa3r.train.listen import listen
-    for fusion in ('none','append'):
-        listen(str(tmp_path/fusion), fusion=fusion, spatial='exact', rooms=str(tmp_path/'rooms'), n=2, steps=1, images=8, images_device=8, eval_every=0, quiet=True)
-    models = [str(tmp_path/f/'ask') for f in ('none','append')]
-    out = run('listeners', *models, '--rooms', '5', '--lessons', str(tmp_path/'rooms'), '--out', str(tmp_path/'r.json'), '--picture', str(tmp_path/'map.png'))
-    r = json.loads((tmp_path/'r.json').read_text())
-    assert set(r['runs'])=={'chance','frequency','blind',*models,f'{models[1]}, another room'} and (tmp_path/'map.png').is_file()
-    assert 'changed' in r['models'][models[1]] and 'changed' not in r['models'][models[0]]
-    assert all(m['place']['low']<=m['place']['median']<=m['place']['high'] for m in r['models'].values())
-    assert r['runs'][models[0]]['questions']==r['runs']['blind']['questions'] and f'{models[0]} - blind' in r['minus'] and models[1] in out

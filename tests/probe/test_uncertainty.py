@@ -7,7 +7,7 @@ from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.teachers.teachers import ExactTeacher
 from spa3r.probe.uncertainty import (Scale,calibration_error,estimates,expect,fit_head,fit_scale,format_uncertainty,judge_uncertainty,rank_correlation,reliability,
-                               sparsification,sparsification_gain,spread,without_one)
+                               sparsification,sparsification_gain,disagreement,without_one)
 
 def rand(*s, seed=0): return torch.rand(*s, generator=torch.Generator().manual_seed(seed))
 
@@ -23,19 +23,19 @@ class Echo:
     def encode(self, ctx, grid): return ctx.mean((1,2))[:,None]
     def decode(self, z, cams, grid): return dict(geo=z[:,None].expand(-1, cams.shape[1], grid[0]*grid[1], -1))
 
-def test_spread_by_hand():
+def test_disagreement_by_hand():
     "Three views say x, x and y: without the second (x+y)/2 is said, without the third x"
     x,y = torch.tensor([1.,0.]),torch.tensor([0.,1.])
     ctx = torch.stack([x,x,y])[None,:,None]
     net,cams = Echo(),cameras(1, 2)
-    pred,s = spread(net, net.encode(ctx, (1,1)), without_one(net, ctx, (1,1)), cams, (1,1))
+    pred,s = disagreement(net, net.encode(ctx, (1,1)), without_one(net, ctx, (1,1)), cams, (1,1))
     both = [1-F.cosine_similarity(o, (2*x+y)/3, dim=0) for o in ((x+y)/2, x)]
     assert torch.allclose(s, torch.full((1,2,1), (sum(both)/2).item()), atol=1e-6)
 
-def test_spread_of_one_view_is_unknown(student):
+def test_disagreement_of_one_view_is_unknown(student):
     ctx,cams = rand(2,1,16,64),cameras(2, 3)
     less = without_one(student, ctx, (4,4))
-    pred,s = spread(student, student.encode(ctx, (4,4)), less, cams, (4,4))
+    pred,s = disagreement(student, student.encode(ctx, (4,4)), less, cams, (4,4))
     assert less==[] and s.shape==(2,3,16) and s.isnan().all() and pred.isfinite().all()
 
 @pytest.mark.parametrize('v', [2,3,5])
@@ -43,10 +43,10 @@ def test_prediction_is_the_students(student, v):
     "The spread changes nothing of what is predicted, never leaves the first view out, and does not mind the order of the others"
     ctx,cams = rand(1,v,16,64),cameras(1, 2)
     z,less = student.encode(ctx, (4,4)),without_one(student, ctx, (4,4))
-    pred,s = spread(student, z, less, cams, (4,4))
+    pred,s = disagreement(student, z, less, cams, (4,4))
     assert len(less)==v-1 and torch.equal(pred, student.decode(z, cams, (4,4))['geo']) and (s>0).all()
     other = torch.cat([ctx[:,:1], ctx[:,1:].flip(1)], 1)
-    again = spread(student, student.encode(other, (4,4)), without_one(student, other, (4,4)), cams, (4,4))[1]
+    again = disagreement(student, student.encode(other, (4,4)), without_one(student, other, (4,4)), cams, (4,4))[1]
     assert torch.allclose(again, s, atol=1e-5)
     assert torch.equal(without_one(student, ctx, (4,4))[-1], student.encode(ctx[:,:-1], (4,4)))
 

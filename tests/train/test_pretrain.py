@@ -475,7 +475,7 @@ def test_a_cache_is_walked_round_and_round(tmp_path):
     class Cache:
         n,folder = 8,tmp_path
         def get(self, i, make): return i,make()
-    batch,look = t.kept(Cache(), config(images=4), lambda *key: key, lambda key: key)
+    batch,look = t.cached(Cache(), config(images=4), lambda *key: key, lambda key: key)
     got = [look(batch(s, m)) for s in range(6) for m in range(2)]
     assert got==[(i%8, divmod(i%8, 2)) for i in range(12)]
     (tmp_path/'00000003.safetensors').touch()

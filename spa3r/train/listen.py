@@ -9,6 +9,7 @@ __all__ = ['PLACES', 'WAY', 'RIGHT', 'LOUD', 'KINDS', 'SHARES', 'EACH', 'STAGES'
 
 # %% ../../nbs/train/07_listen.ipynb #a2c0addc
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
@@ -213,12 +214,12 @@ def eye_loss(model, batch):
     return dict(loss=F.cross_entropy(model.patches(seen).view(-1, len(CLASSES)), batch['cls'].flatten().long()))
 
 def roll_loss(model, batch):
-    "Every name is called behind the scene, and the rulers after layer 3 read the facts"
+    "Every name is called behind the scene, and the rulers after layer 3 read the facts; and some questions without pictures, lest reckoning is forgotten"
     with sharing(model.vlm.model.language_model):
         kept,at,early = model.read(batch['seen'], batch.get('latents'), PLACES)
         called = model.called.repeat(len(batch['seen']))[:,None]
         facts = model.think(called, kept, at, last=PLACES)['facts']
-    out = dict(facts=near(facts, batch['facts'].view(-1, 1, FACTS)), depths=_depths(model, early, batch))
+    out = dict(facts=near(facts, batch['facts'].view(-1, 1, FACTS)), depths=_depths(model, early, batch), again=ask_loss(model, batch['again'])['loss'])
     return out|dict(loss=sum(out.values()))
 
 def _depths(model, early, batch): return .25*sum(near(m(h), batch['places'].flatten(2)) for m,h in zip(model.depths, early))
@@ -253,7 +254,7 @@ def batch(self:Listener,
     pile = lambda k: torch.stack([x[k] for x in mine]) if k in mine[0] else None
     if stage=='eye': return dict(frames=pile('frames'), cls=pile('cls'))
     out = {k:v.float() for k in ('seen','latents','facts','places')*(stage!='reckon') if (v := pile(k)) is not None}
-    if stage=='roll': return out
+    if stage=='roll': return out|dict(again=self.batch('reckon', lessons, replace(cfg, images=SHOWN, images_device=SHOWN), step, m))
     kind = r.choices(range(len(KINDS)), SHARES)[0]
     told = torch.tensor([float(stage=='reckon' or r.random()<.5) for _ in mine]).repeat_interleave(EACH[kind])
     return out|self.write([(q,x) for x in mine for q in draw(x, kind, r)])|dict(told=told)

@@ -16,7 +16,7 @@ from spa3r.bench.questions_data import room_data
 from spa3r.model.cameras import Cameras
 from spa3r.language.chat import Chat
 from spa3r.util.core import atomic_write, set_seed
-from spa3r.bench.evaluate import SIMPLE, VLM, commit, make_scenes
+from spa3r.bench.evaluate import SIMPLE, VLM, ask_id, commit, make_scenes
 from spa3r.train.finetune import Collator, RoomTalks, TuneConfig, Tuner, pupils, training_args
 from spa3r.language.processor import Processor, pictures
 from spa3r.probe.probes import load_student
@@ -121,9 +121,9 @@ def main():
         fusion, eye = VARIANTS[k][0], look.get(VARIANTS[k][1])
         cfg, start = TuneConfig.nano(lr=a.lr, turns=12, seed=seed, save_every=10**6), time.process_time()
         answer = answerer(*tune(a.base, fusion, Talks(a.rooms, 12, a.passes, 8, 100+seed, eye), cfg), eye, 8)
-        texts = {id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
+        texts = {ask_id(q): t for s in scenes for q, t in zip(s.questions, answer(s, s.questions))}
         for s in scenes: s.made.pop('latents', None)
-        return score([texts[id(q)] for q in questions]) | dict(cpu_minutes=round((time.process_time()-start)/60, 1))
+        return score([texts[ask_id(q)] for q in questions]) | dict(cpu_minutes=round((time.process_time()-start)/60, 1))
     made = f'--rooms {a.rooms} --passes {a.passes} --judged {a.judged} --lr {a.lr}'
     def kept(k, seed):
         f = a.keep/f"{k} {seed} {made}.json"

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from einops import rearrange
 from torch import Tensor
+from ..util.core import spare_torchvision
+spare_torchvision()
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # %% ../../nbs/language/06_prefix.ipynb #cfb68d81

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 CHROMIUM = next((p for p in map(shutil.which, ('chromium','chromium-browser','google-chrome')) if p), None)
-QUIET = '--headless=new --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --mute-audio --hide-scrollbars'.split()
+QUIET = '--headless=new --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-features=BackForwardCache --mute-audio --hide-scrollbars'.split()
 
 class Page:
     "One tab"

@@ -52,8 +52,8 @@ class Part:
         return ' '.join([f'spa3r_{self.make.__name__}']+[f'--{k}' if v is True else f'--{k} {v}' for k,v in opts.items()])
 
 # %% ../../nbs/train/04_speedrun.ipynb #9091c97e
-COARSE = dict(nano=True, grid=8, lr_end=.05)
-FINE = dict(nano=True, grid=16, images=24, images_device=24, lr=6e-4, lr_end=.02)
+COARSE = dict(nano=True, grid=8, lr_end=.05, muon=2.)
+FINE = dict(nano=True, grid=16, images=24, images_device=24, lr=6e-4, lr_end=.02, muon=2.)
 TINY = dict(images=6, images_device=6, v_min=3, v_max=3)
 SEEN = dict(rooms='{out}/lessons', n=1000)
 FEW = dict(images=8, images_device=8, n=2)

@@ -108,6 +108,7 @@ class _Known:
         same = (self.rank[near][:,None]==self.rank[near]).sum(1)
         return self.texts[near[np.lexsort((self.rank[near], -same, -self.worth[np.ix_(near, near)].sum(1)))[0]]]
 
+# %% ../../nbs/bench/02_baselines.ipynb #9b76a629
 def blind_answers(
     questions:list, # All questions
     folds:int=5, # Parts; each is answered from the others

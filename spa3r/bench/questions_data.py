@@ -187,6 +187,7 @@ def _only(found, what):
     if len(found)>1: raise UserError(f"{len(found)} videos answer to {what}: {', '.join(_plain(getattr(o, 'filename', o)) for o in found[:3])}; leave one")
     return found[0] if found else None
 
+# %% ../../nbs/bench/04_questions_data.ipynb #7916754e
 class Videos:
     "The videos of a data set, as files or inside zips"
     biggest = 2**31 # Bytes of a member of a zip that is still read into memory

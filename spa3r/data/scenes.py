@@ -228,6 +228,7 @@ def _picture(path):
     if not path.is_file(): raise ValueError(f"{path} is no file")
     return open_picture(path.read_bytes())
 
+# %% ../../nbs/data/01_scenes.ipynb #a502c857
 def _unread(names, dirs=(), odd=()):
     "A line for each kind of what a folder of photos holds besides them"
     kinds = defaultdict(list)
@@ -291,6 +292,7 @@ def _best(streams, packets):
     return max(films, key=lambda s: (len(packets[s.index])>1, kind(s, 'default'),
                                      s.codec_context.width*s.codec_context.height), default=None)
 
+# %% ../../nbs/data/01_scenes.ipynb #399f7069
 class Video:
     "The pictures of a video as they are meant to be seen: turned, mirrored, with square pixels and of one size; needs PyAV"
     def __init__(self,
@@ -472,6 +474,7 @@ def _same_size(img, wh):
     if (size := upright_size(img))!=wh: raise ValueError(f"{size[0]}x{size[1]}, while the recording is {wh[0]}x{wh[1]}")
     return img
 
+# %% ../../nbs/data/01_scenes.ipynb #d46bab29
 class PhotoScene(Scene):
     "Photos in a folder, in natural order of their names"
     def __init__(self,
@@ -680,6 +683,7 @@ def _media(root, folder, left, other, depth=5):
         below = [partial(below[0].func, below[0].args[0], at(''))]  # a scene's only folder: `room/images` is `room`
     return [*below,*(partial(_video_scene, folder/o, Path(at(o)).with_suffix('').as_posix()) for o in films)]
 
+# %% ../../nbs/data/01_scenes.ipynb #f409c2b0
 def _video_scene(path, name): return VideoScene(path, name=name)
 
 def _photos_and_videos(path, split, left):

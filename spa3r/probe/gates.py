@@ -188,6 +188,7 @@ def _grid(head, rows):
     widths = [max(map(len, col)) for col in zip(head, *rows)]
     return ['  '.join(o.ljust(w) if i==0 else o.rjust(w) for i,(o,w) in enumerate(zip(r, widths))) for r in (head, *rows)]
 
+# %% ../../nbs/probe/03_gates.ipynb #2126b73e
 def format_table(
     result:dict, # From `evaluate_field`, perhaps with 'cameras' and 'teacher_depth'
 )->str: # Lines of text

@@ -661,6 +661,7 @@ def _walk(room, n, r, spread, restarts=10):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
+# %% ../../nbs/rooms/01_rooms.ipynb #d3f38418
 def _walk_around(room, n, r):
     "The same about cameras that look at one thing from near; they need only stand free: all that a slack of 5 leaves of `_good`"
     W,L,H = room.size
@@ -687,6 +688,7 @@ def _walk_around(room, n, r):
         if len(out)==n: return out
     raise RuntimeError(f'no good cameras found in room {room.seed}')
 
+# %% ../../nbs/rooms/01_rooms.ipynb #875bfc38
 def _together(walks, rooms, tan):
     "Answer the walks' questions, those of all rooms in one go; their paths, (b, n, 13)"
     boxes = _boxes(rooms)

@@ -128,6 +128,7 @@ def read(self:Listener,
     through(lm, x, self.scene_at, 2, last, keep=kept)
     return kept,self.scene_at,early
 
+# %% ../../nbs/train/07_listen.ipynb #0a809fe7
 @patch
 def think(self:Listener,
     ids:Tensor, # Questions, those of a scene next to each other, (b*s, n)
@@ -163,6 +164,7 @@ def reordered(
     right,order = texts['ABCD'.index(q['ground_truth'])],r.sample(texts, len(texts))
     return q|dict(options=[f'{k}. {o}' for k,o in zip('ABCD', order)], ground_truth='ABCD'[order.index(right)])
 
+# %% ../../nbs/train/07_listen.ipynb #8a86c679
 @patch
 def write(self:Listener,
     asked:list, # Pairs of a question and the lesson it belongs to
@@ -189,6 +191,7 @@ def write(self:Listener,
         out['value'][i] = torch.tensor(value)
     return out
 
+# %% ../../nbs/train/07_listen.ipynb #b833edfb
 def draw(
     x:dict, # A lesson
     kind:int, # Of `KINDS`
@@ -282,6 +285,7 @@ class Seen:
         self.fields = spatial_fields(self.encoder)|dict(spatial=name)
     def __call__(self, x): return self.encoder(stack_views(pictures(x['frames'].numpy(), SHOWN)))
 
+# %% ../../nbs/train/07_listen.ipynb #f631e437
 def _views(x):
     "A film for the exact teacher, which looks through square windows"
     cams = room_video(x['room'], SHOWN)[1]
@@ -324,6 +328,7 @@ def placement(
             out.append(torch.stack([read, x['facts'][:,1:4]], 1)[~x['facts'][:,1].isnan()])
     return torch.cat(out).float()
 
+# %% ../../nbs/train/07_listen.ipynb #5d7d77c2
 @torch.no_grad()
 def answers(
     model:Listener, # After its last stage
@@ -345,6 +350,7 @@ def answers(
             rows = [r if r[-1]==stop and len(r)>b else r+[t] for r,b,t in zip(rows, begins, new)]
     return [tok.decode(r[b:], skip_special_tokens=True) for r,b in zip(rows, begins)]
 
+# %% ../../nbs/train/07_listen.ipynb #9d0961be
 def judge(
     stage:str, # One of `STAGES`
     lessons:list, # Of unseen rooms
@@ -357,6 +363,7 @@ def judge(
     if stage in ('roll','ask'): out['place'] = (lambda p: (p[:,0]-p[:,1]).norm(dim=-1).median().item())(placement(model, lessons))
     return out|dict(score=-out['loss'])
 
+# %% ../../nbs/train/07_listen.ipynb #4f7b8494
 STEPS = dict(eye=1200, reckon=1500, roll=400, ask=1500) # Of each stage, when there is time
 RATES = dict(eye=2e-3, reckon=2e-3, roll=2e-3, ask=1.5e-3)
 
@@ -381,6 +388,7 @@ def load_listener(
     cfg = read_json(Path(folder)/'config.json', 'give the folder of a stage of spa3r_listen')
     return begin([], folder, cfg['fusion'], {k:cfg[k] for k in ('latent_dim','n_latents')}).eval()
 
+# %% ../../nbs/train/07_listen.ipynb #2abd0b6c
 @command(stage=('all',*STAGES), fusion=('none','append','cross'), n='[1, 1e7]')
 @with_cfg(TrainConfig)
 def listen(

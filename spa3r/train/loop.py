@@ -177,6 +177,7 @@ def compile_blocks(model:nn.Module):
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # all kinds of blocks share one piece of code
     for b in blocks(model): b.forward = torch.compile(b.forward, dynamic=True)
 
+# %% ../../nbs/train/01_loop.ipynb #536128e8
 def to_device(
     batch, # Tensors, `Views` and whatever else, in tuples, lists and dicts
     device:torch.device, # Where to
@@ -198,6 +199,7 @@ def return_freed(
         return forward(*args, **kwargs)
     return f
 
+# %% ../../nbs/train/01_loop.ipynb #211d5696
 def spread(
     task:Task, # Model and loss
     cfg:TrainConfig, # Which way
@@ -538,6 +540,7 @@ def wanted(
     "Has any of the processes been asked to stop?"
     return bool(told) if acc.num_processes==1 else acc.gather(torch.tensor([len(told)], device=acc.device)).any().item()
 
+# %% ../../nbs/train/01_loop.ipynb #fc99c633
 def fit(
     model:nn.Module, # What learns; has `save_pretrained`
     batch_fn, # (step, m) -> micro-batch `m` of a step, a pure function

@@ -240,6 +240,7 @@ def _main(f, argv=None):
         parser.exit(2, f'{parser.prog}: no room left on the disk ({one_line(e)}): make some and start again\n')
     except KeyboardInterrupt as e: parser.exit(128+(*e.args,signal.SIGINT)[0], f'{parser.prog}: stopped\n')
 
+# %% ../../nbs/util/01_core.ipynb #573966e0
 def command(
     f=None, # A function with docments: one parameter a line, its comment as help
     **limits, # Of its own parameters, as for `within`

@@ -188,6 +188,7 @@ class Eyes(nn.Module):
         mask = -1e9*who[:,None]*off[None]
         return lambda q,k,v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
+# %% ../../nbs/view/04_onnx_decoder.ipynb #f2da4202
 def export_eyes(
     student:Spa3R, # Its encoder is exported
     vggt:VGGT, # And its patch encoder

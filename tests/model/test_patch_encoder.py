@@ -5,16 +5,9 @@ from safetensors.torch import load_file,save_file
 from spa3r.util.core import UserError
 from spa3r.model.patch_encoder import VGGT,VGGTConfig,PatchEmbed,DPTHead,CameraHead,asymmetric,context_first,resize_pos_embed,take_views
 from spa3r.teachers.teachers import load_teacher
+from tiny_vggt import scene,tiny
 
-def tiny(**kw): return VGGTConfig.nano(**{**dict(dim=32, depth=4, dpt_dim=8, dpt_channels=(4,8,8,8)), **kw})
 def dino(**kw): return tiny(embed='dinov2', embed_depth=1, embed_nh=4, init_values=.1, **kw)
-
-def scene(b=2, v=5, h=56, w=84, seed=0):
-    "Views, and masks that hide as many views at other positions in each sample"
-    g = torch.Generator().manual_seed(seed)
-    is_tgt = torch.zeros(b, v, dtype=torch.bool)
-    for m in is_tgt: m[1+torch.randperm(v-1, generator=g)[:v//2]] = True
-    return torch.rand(b, v, 3, h, w, generator=g),is_tgt
 
 @pytest.fixture(scope='module', params=['conv','dinov2','rms','patch7'])
 def net(request):

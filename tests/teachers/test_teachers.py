@@ -9,17 +9,10 @@ from spa3r.data.batches import Views
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.rooms.rooms import render,sample_scenes
 from spa3r.teachers.teachers import DINOv3,ExactTeacher,Observation,ObservationCache,Teacher,VGGTTeacher,bytes_needed,load_teacher
+from tiny_vggt import scene,tiny
 
 os.environ['HF_HUB_OFFLINE'] = '1'
 
-def tiny(**kw): return VGGTConfig.nano(**{**dict(dim=32, depth=4, dpt_dim=8, dpt_channels=(4,8,8,8)), **kw})
-
-def scene(b=2, v=5, h=56, w=84, seed=0):
-    "Views, and masks that hide as many views at other positions in each sample"
-    g = torch.Generator().manual_seed(seed)
-    is_tgt = torch.zeros(b, v, dtype=torch.bool)
-    for m in is_tgt: m[1+torch.randperm(v-1, generator=g)[:v//2]] = True
-    return torch.rand(b, v, 3, h, w, generator=g),is_tgt
 
 def tiny_dino(kind='dinov3', seed=0, **kw):
     "A small model of one of the three kinds, randomised whole"

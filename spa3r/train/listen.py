@@ -360,7 +360,9 @@ def judge(
     "Look at unseen rooms"
     with torch.no_grad(): rows = [STAGES[stage](model, model.batch(stage, lessons, cfg, 10**6+i, 0)) for i in range(4)]
     out = {k:sum(r.get(k, torch.zeros(())).item() for r in rows)/len(rows) for k in rows[0]}
-    if stage in ('roll','ask'): out['place'] = (lambda p: (p[:,0]-p[:,1]).norm(dim=-1).median().item())(placement(model, lessons))
+    if stage in ('roll','ask'):
+        read,true = placement(model, lessons).unbind(1)
+        out['place'] = (read-true).norm(dim=-1).median().item()
     return out|dict(score=-out['loss'])
 
 # %% ../../nbs/train/07_listen.ipynb #4f7b8494

@@ -17,8 +17,8 @@ from ..rooms.rooms import HELD_OUT
 from ..model.psfm import select_views
 from ..view.plots import FeaturePCA,show_fields
 from ..probe.measures import held_rooms
-from ..probe.probes import load_student,view_side
-from ..probe.gates import format_table,probe
+from ..teachers.teachers import load_student,view_side
+from ..probe.probes import format_table,probe
 from .pretrain import pretrain
 from .teach_vggt import teach
 from .listen import listen

@@ -6,7 +6,7 @@ import pytest
 import torch
 import spa3r.train.speedrun as s
 from spa3r.util.core import UserError
-from spa3r.probe.probes import WEIGHTS
+from spa3r.teachers.teachers import WEIGHTS
 from spa3r.model.psfm import Spa3R
 
 torch.set_num_threads(1)

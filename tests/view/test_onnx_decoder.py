@@ -5,7 +5,7 @@ import torch
 from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import CameraDecoder,Eyes,camera_inputs,export_decoder,find_decoder,find_eyes,fingerprint
-from spa3r.probe.probes import WEIGHTS,load_student
+from spa3r.teachers.teachers import WEIGHTS,load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.teachers.teachers import ExactTeacher
 from spa3r.data.batches import Views

@@ -58,6 +58,7 @@ def fault(
 class Pieces:
     "JSON of any length, read value by value"
     most = 2**24 # Letters of one value
+    decode = json.JSONDecoder().raw_decode
     def __init__(self,
         file, # Opened for reading text
     ): self.file,self.text,self.at = file,'',0
@@ -85,11 +86,11 @@ class Pieces:
         "The next value, as Python has it"
         self.sign()
         while True:
-            try: x,end = json.JSONDecoder().raw_decode(self.text, self.at)
+            try: x,end = self.decode(self.text, self.at)
             except ValueError:  # perhaps it goes on
                 if not self._more(): raise
             else:
-                if end<len(self.text) or not self._more():
+                if self.text[end:end+1] in tuple(' \t\r\n,:]}') or not self._more():  # a number may go on
                     self.at = end
                     return x
 

@@ -25,7 +25,7 @@ from ..util.core import UserError,command,one_line,pick_device,say
 from ..data.batches import Views
 from ..data.scenes import given_pictures,odd_shapes,open_picture,read_photos,read_video,resize_view,stack_views,upright_size
 from ..teachers.teachers import ExactTeacher
-from ..probe.probes import WEIGHTS,load_student,view_side
+from ..teachers.teachers import WEIGHTS,load_student,view_side
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT,render,sample_scenes
 from .plots import FeaturePCA,cosine_map

@@ -448,7 +448,7 @@ def test_a_playlist_is_no_video(tmp_path, monkeypatch, text, suffix):
 
 def test_pictures_that_move_are_named(tmp_path):
     photos(tmp_path/'d', 3)
-    more = [Image.new('RGB', (W,H), i) for i in range(3)]
+    more = [Image.fromarray(painted(99*i)) for i in range(3)]
     for n in ('m.gif','m.tif','m.png','m.webp'): more[0].save(tmp_path/'d'/n, save_all=True, append_images=more[1:])
     more[0].save(tmp_path/'d'/'m.jpg', 'MPO', save_all=True, append_images=more[1:])  # a phone's photo with its preview
     for left in (read_photos(tmp_path/'d', 9)[2], opened(tmp_path/'d').left):

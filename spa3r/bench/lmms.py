@@ -83,9 +83,9 @@ def rooms_task(
         path = folder/q['dataset']/f"{q['scene_name']}.mp4"
         if not path.is_file(): write_video(path, films.film(q, frames))
     metrics = [('vsibench_overall','overall')]+[(m,m) for m in _METRICS]
-    atomic_write(folder/'test.jsonl', lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions)))
-    atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS))
-    atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(_TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics))))
+    atomic_write(folder/'test.jsonl', lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions), encoding='utf8'))
+    atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS, encoding='utf8'))
+    atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(_TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics)), encoding='utf8'))
 
 # %% ../../nbs/bench/06_lmms.ipynb #80005359
 def answer_requests(

@@ -18,7 +18,8 @@ from spa3r.model.cameras import rotate
 from spa3r.util.core import atomic_write, set_seed
 from spa3r.bench.evaluate import commit
 from spa3r.train.loop import TrainConfig, fit
-from spa3r.probe.probes import WEIGHTS, evaluate_field
+from spa3r.teachers.teachers import WEIGHTS
+from spa3r.probe.probes import evaluate_field
 from spa3r.model.prope import Prope
 from spa3r.model.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss, select_views
 from spa3r.rooms.rooms import CLASSES, FURNITURE, HELD_OUT, _ROT, render

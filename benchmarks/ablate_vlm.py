@@ -19,7 +19,7 @@ from spa3r.util.core import atomic_write, set_seed
 from spa3r.bench.evaluate import SIMPLE, VLM, ask_id, commit, make_scenes
 from spa3r.train.finetune import Collator, RoomTalks, TuneConfig, Tuner, pupils, training_args
 from spa3r.language.processor import Processor, pictures
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.rooms.rooms import HELD_OUT, make_rooms
 from spa3r.data.scenes import resize_view, stack_views
 from spa3r.language.spatial_encoder import SpatialEncoder

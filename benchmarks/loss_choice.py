@@ -10,7 +10,8 @@ import argparse, tempfile
 from functools import partial
 import torch
 from spa3r.teachers.teachers import ExactTeacher
-from spa3r.probe.probes import evaluate_field, fit_prior
+from spa3r.probe.measures import fit_prior
+from spa3r.probe.probes import evaluate_field
 from spa3r.model.psfm import Spa3R, Spa3RConfig, fit_standardisation, psfm_loss
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.train.loop import TrainConfig, fit

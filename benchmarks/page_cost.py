@@ -5,7 +5,7 @@ from fastcore.script import call_parse
 
 def once(what, n):
     "In a process of its own, so that the peak is its own"
-    from spa3r.probe.probes import load_student
+    from spa3r.teachers.teachers import load_student
     from spa3r.rooms.rooms import HELD_OUT, render, sample_scenes
     from spa3r.view.scene import photo_scene, room_scene
     torch.set_num_threads(1)

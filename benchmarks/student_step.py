@@ -18,7 +18,7 @@ ROWS = {'targets': ['targets'], 'all': ['all'], 'all, checkpointing': ['all', '-
 def step_time(on, repeats, dim, checkpointing, bf16):
     from types import SimpleNamespace
     import torch
-    from spa3r.model.cameras import Cameras, intrinsics, look_around
+    from spa3r.model.cameras import Cameras, intrinsics, orbit
     from spa3r.util.core import set_seed
     from spa3r.teachers.teachers import Observation
     from spa3r.model.psfm import Spa3R, Spa3RConfig, draw_targets, psfm_loss, select_views
@@ -31,7 +31,7 @@ def step_time(on, repeats, dim, checkpointing, bf16):
     task = spread(Task(student, lambda m, o: psfm_loss(m, o, on=on)), TrainConfig(checkpointing=checkpointing), alone)
     is_tgt = draw_targets(b, v)
     feats = {k: torch.randn(b, v, 100, c) for k, c in student.cfg.channels.items()}
-    cams = Cameras(look_around(torch.eye(4), v, 1.).expand(b, v, 4, 4), intrinsics(torch.tensor(1.), (140, 140)).expand(b, v, 3, 3), (140, 140))
+    cams = Cameras(orbit((0,0,2), 2, 0, v).expand(b, v, 4, 4), intrinsics(torch.tensor(1.), (140, 140)).expand(b, v, 3, 3), (140, 140))
     obs = Observation(select_views(feats['geo'], ~is_tgt), feats, cams, torch.rand(b, v, 100)+1, grid, is_tgt)
     base, times = peak_gb(), []
     for _ in range(repeats+1):

@@ -1,4 +1,4 @@
-"""Does an uncertainty know where the field is wrong? The table of `probe/04_uncertainty`, from more rooms.
+"""Does an uncertainty know where the field is wrong? The table of `probe/03_uncertainty`, from more rooms.
 
     python benchmarks/uncertainty.py [--weights exact] [--sets 3] [--rooms 48] [--fit 48]
 
@@ -6,7 +6,7 @@ Prints mean ± standard deviation over rooms, for calibration over sets, then th
 """
 import argparse
 import torch
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.probe.uncertainty import estimates, format_uncertainty, judge_uncertainty
 

@@ -3,7 +3,7 @@
 __version__ = "0.2.0"
 
 _FIRST = {  # name: where it lives
-    'load': 'probe.probes:load_student',
+    'load': 'teachers.teachers:load_student',
     'Spa3R': 'model.psfm:Spa3R', 'Spa3RConfig': 'model.psfm:Spa3RConfig',
     'VGGT': 'model.patch_encoder:VGGT',
     'show': 'view.page:show',

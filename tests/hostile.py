@@ -12,10 +12,10 @@ from safetensors.torch import load_file,save_file
 from spa3r.language.convert import convert
 from spa3r.bench.evaluate import SHIPPED,evaluate
 from spa3r.train.finetune import finetune
-from spa3r.probe.gates import probe
+from spa3r.probe.probes import probe
 from spa3r.view.live import view
 from spa3r.view.page import demo
-from spa3r.probe.probes import WEIGHTS
+from spa3r.teachers.teachers import WEIGHTS
 from spa3r.train.teach_vggt import teach
 from spa3r.train.pretrain import pretrain
 from spa3r.data.batches import check_data

@@ -24,7 +24,7 @@ def result(out): return numbers(json.loads((out/'it').read_text()))
 # command, options, what to compare, how many operations it takes at least
 RUNS = dict(
     demo=('view.page:demo', dict(weights='nano', rooms=0, views=4, between=1, out='it'), page, 5000),
-    probe=('probe.gates:probe', dict(weights='nano', scenes=2, views=4, n_ctx=2, batch=2, out='it'), result, 10_000),
+    probe=('probe.probes:probe', dict(weights='nano', scenes=2, views=4, n_ctx=2, batch=2, out='it'), result, 10_000),
     teach=('train.teach_vggt:teach', SMALL|dict(out='.'), losses, 10_000),
     pretrain=('train.pretrain:pretrain', SMALL|dict(nano=True, steps=3, eval_every=2, v_min=3, v_max=3, out='.'), losses, 10_000),
     pretrain_vggt=('train.pretrain:pretrain', SMALL|dict(nano=True, eval_every=0, v_min=3, v_max=3, teacher=str(HERE.parent/'spa3r/weights/nano/teacher'), cache='cache', out='.'), losses, 5000),
@@ -94,7 +94,7 @@ def test_live_on_another_device(tmp_path):
     (tmp_path/'lively.py').write_text('''
 import sys, numpy as np
 from spa3r.view.live import WEAR,State,painter,photo_place,room_place
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 def main():
     to = sys.argv[1]
     exact,nano = [load_student(o, to) for o in ('exact','nano')]

@@ -10,7 +10,7 @@ from spa3r.language.convert import OFFICIAL
 from spa3r.util.core import UserError,pick_dtype
 from spa3r.model.patch_encoder import VGGT,VGGTConfig,resize_pos_embed
 from spa3r.language.processor import Processor
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig,psfm_loss
 from spa3r.data.scenes import resize_view
 from spa3r.language.spatial_encoder import SpatialEncoder

@@ -3,7 +3,8 @@ import hashlib,json
 from pathlib import Path
 import pytest
 from spa3r.language.chat import load_chat
-from spa3r.probe.probes import WEIGHTS,evaluate_field,load_student
+from spa3r.teachers.teachers import WEIGHTS,load_student
+from spa3r.probe.probes import evaluate_field
 from spa3r.rooms.questions import room_questions
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.bench.scoring import prompt

@@ -4,7 +4,7 @@
 """
 import sys
 from spa3r.view.onnx_decoder import export_decoder, export_eyes
-from spa3r.probe.probes import WEIGHTS, load_student
+from spa3r.teachers.teachers import WEIGHTS,load_student
 
 for name in sys.argv[1:] or ['exact', 'nano']:
     student, teacher, _ = load_student(name)

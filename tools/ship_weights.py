@@ -9,7 +9,7 @@ import argparse, json, subprocess
 from pathlib import Path
 import torch
 from spa3r.util.core import atomic_write
-from spa3r.probe.gates import format_parts, format_table, probe, passes
+from spa3r.probe.probes import format_parts,format_table,probe,passes
 from spa3r.view.onnx_decoder import export_decoder
 from spa3r.model.patch_encoder import VGGT
 from spa3r.model.psfm import Spa3R

@@ -19,7 +19,7 @@ import spa3r,torch
 from tqdm import tqdm
 from fastcore.script import call_parse
 from ..util.core import UserError,atomic_write,check_outputs,command,hold,pick_device,read_json,say
-from ..probe.probes import WEIGHTS
+from ..teachers.teachers import WEIGHTS
 from ..rooms.rooms import HELD_OUT
 from .scoring import PARSERS,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
 from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise

@@ -293,7 +293,7 @@ def with_images(
 # %% ../../nbs/data/02_batches.ipynb #69542dbd
 @dataclass
 class RoomSource:
-    "Rooms nobody has seen before, drawn when they are asked for: a source of views for `Batches`"
+    "New rooms, drawn when they are asked for: a source of views for `Batches`"
     hw:tuple=(112,112) # Image height and width, pixels
     images:bool=True # Take the pictures; the exact teacher needs none
     device:str='cpu' # Where to take them

@@ -88,7 +88,7 @@ def resize_view(
     width:int=518, # Width to bring it to, pixels
     patch:int=14, # Its height becomes a whole number of these, pixels
     rows:str='floor', # How: one of `ROWS`
-    times:int=1, # Give the same part of the picture so many times larger, for the eye
+    times:int=1, # Give the same part of the picture so many times larger, for display
 ): # PIL image
     "Upright, 8-bit RGB, `width` wide, whole patches high; of what is higher than wide the middle, with a warning"
     from PIL import Image,ImageOps
@@ -192,7 +192,7 @@ def sharper(
     patch:int=14, # Side of its patches, pixels
     times:int=4, # How much larger
 )->Tensor: # (v, 3, times*h, times*w) in 0..1
-    "The same parts of photos that `read_photos` gives, for the eye"
+    "The same parts of photos that `read_photos` gives, for display"
     folder = photo_folder(images)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what is cut was said when the model's views were made

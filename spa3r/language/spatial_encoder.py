@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..util.core import TensorFiles,UserError,one_line,pick_dtype,read_json
-from ..probe.probes import find_weights
+from ..teachers.teachers import find_weights
 from ..model.psfm import Spa3R
 from ..teachers.teachers import Teacher,load_teacher
 from ..data.batches import Views

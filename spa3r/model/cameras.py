@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['intrinsics', 'fov', 'scale_intrinsics', 'cell_centres', 'uv_dirs', 'grid_rays', 'patch_rays', 'rotate', 'transform',
            'compose', 'rigid', 'inv_se3', 'project', 'unproject', 'quat_to_rot', 'rot_to_quat', 'rotation_angle',
-           'encode_pose', 'decode_pose', 'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate',
-           'look_around']
+           'encode_pose', 'decode_pose', 'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate']
 
 # %% ../../nbs/model/01_cameras.ipynb #069c0c23
 import math
@@ -377,16 +376,3 @@ def interpolate(
     pa,pb = [inv_se3(T)[:3,3] for T in (w2c_a, w2c_b)]
     R = slerp(w2c_a[:3,:3].expand(n,3,3), w2c_b[:3,:3].expand(n,3,3), t)
     return rigid(R, -rotate(R, torch.lerp(pa, pb, t[:,None])))
-
-# %% ../../nbs/model/01_cameras.ipynb #6ff12980
-def look_around(
-    w2c:Tensor, # Camera to start from, (4, 4)
-    n:int, # Number of cameras
-    angle:float=math.pi/2, # Whole range of the swing in radians; 2 pi or more: one turn on the spot instead
-    up=(0.,0.,1.), # Which way is up in the world, (3)
-)->Tensor: # w2c, (n, 4, 4); the path closes without repeating its first camera
-    "Stand still and look to the left, to the right, and back"
-    t = 2*math.pi*torch.arange(n).to(w2c)/n
-    turn = t if angle>2*math.pi-1e-6 else angle/2*t.sin()
-    R = compose(w2c[:3,:3], axis_angle(_as_float(up, w2c), -turn))
-    return rigid(R, -rotate(R, inv_se3(w2c)[:3,3].expand(n, 3)))

@@ -53,7 +53,7 @@ def positions(
     grid:tuple, # Rows and columns of rays
     n_special:int, # Registers and latents in front
 ): # For `b*v` sequences of one camera each, see `Transformer`
-    "What attention is told of the camera"
+    "What attention gets of the camera"
     w2c,K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
     return Prope(w2c, K, cams.hw, grid, self.e, n_special)
 

@@ -109,7 +109,7 @@ class Spa3R(nn.Module, HubModel):
     "Predictive spatial field model: context features into latents, latents and cameras into features"
     Config = Spa3RConfig
     tags = ('3d','spatial-reasoning','feature-field')
-    dtype = None # Of matrix products; None: as whoever calls has it
+    dtype = None # Of matrix products; None: as the caller has it
     def __init__(self, cfg:Spa3RConfig=Spa3RConfig()):
         super().__init__()
         self.cfg = cfg

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from ..model.cameras import Cameras,axis_angle,compose,intrinsics,rigid
-from .rooms import BALL,BOX,CLASSES,CYLINDER,Rooms
+from .rooms import BALL,BOX,CLASSES,CYLINDER,Rooms,columns
 
 # %% ../../nbs/rooms/02_photos.ipynb #875e303c
 def _draw(g, *shape, lo=0., hi=1.): return lo+(hi-lo)*torch.rand(shape, generator=g)
@@ -40,16 +40,15 @@ def redecorate(
     clutter:int=8, # Small things on the floor
 )->Rooms: # The same walls and furniture in other colours, under another lamp
     "Paint a room again, move its lamp, and leave small things about"
-    t = rooms.table.clone()
-    b = len(rooms)
-    p = t.shape[1]
-    c0,c1,w1,_,w2 = t[...,11:24].split((3,3,3,1,3), dim=-1)  # parts of `t`, see `paint`
-    for w in (w1,w2): w.mul_(2**_draw(g, b, p, 1, lo=-.7, hi=1))
+    table = rooms.table.clone()
+    t = columns(table)  # views into it
+    b,p = table.shape[:2]
+    for w in (t.f1,t.f2): w.mul_(2**_draw(g, b, p, 1, lo=-.7, hi=1))
     order = torch.stack([torch.randperm(3, generator=g) if torch.rand(1, generator=g)<.5 else torch.arange(3) for _ in range(b)])
-    for c in (c0,c1):
+    for c in (t.c0,t.c1):
         c.copy_(c.gather(2, order[:,None].expand(-1,p,-1))).mul_(_draw(g, b, p, 3, lo=.6, hi=1.3)).clamp_(0, 1)
     lamp = rooms.size*torch.cat([_draw(g, b, 2, lo=-.45, hi=.45), _draw(g, b, 1, lo=.5, hi=.95)], -1)
-    return Rooms(rooms.size, lamp, torch.cat([t, _clutter(rooms, clutter, g)], 1), rooms.rooms)
+    return Rooms(rooms.size, lamp, torch.cat([table, _clutter(rooms, clutter, g)], 1), rooms.rooms)
 
 # %% ../../nbs/rooms/02_photos.ipynb #c1eae1cc
 def handheld(

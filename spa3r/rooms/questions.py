@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAREST', 'STOP', 'BODY', 'WAY', 'KINDS', 'first_frames', 'turn_name', 'walk_route', 'turn_names', 'room_questions',
-           'answer_text', 'answer_distribution', 'show_answers']
+           'answer_text', 'answer_distribution']
 
 # %% ../../nbs/rooms/04_questions.ipynb #a08de648
 import math,random
@@ -12,7 +12,7 @@ from collections import Counter,defaultdict
 from functools import partial
 from itertools import combinations,islice,permutations,product,zip_longest
 import numpy as np
-from .rooms import Thing,overlap
+from .rooms import Rect,Thing,overlap
 from .visibility import APART,BORDERS,CLEAR,FRAMES,MARGIN,Scene,bearing,box_distance,clear_sector,footprint,watch
 
 # %% ../../nbs/rooms/04_questions.ipynb #58bd0456
@@ -166,7 +166,7 @@ def walk_route(
         x,y = (at[-1]+p)/2
         dx,dy = p-at[-1]
         n = math.dist(p, at[-1])
-        leg = (x,y,n/2,0,dx/n,dy/n)
+        leg = Rect(x, y, n/2, 0, dx/n, dy/n)
         if any(overlap(leg, footprint(q), BODY) for q in scene.room.furniture if q.on==0): return None
         if (abs(p)>np.array(scene.room.size[:2])/2-BODY).any(): return None
         at.append(p)
@@ -274,26 +274,3 @@ def answer_distribution(
     of = defaultdict(Counter)
     for q in questions: of[q['question_type']][str(q['ground_truth']) if letters else answer_text(q)] += 1
     return dict(of)
-
-# %% ../../nbs/rooms/04_questions.ipynb #4af89f88
-def show_answers(
-    questions:list, # Questions of rooms or of VSI-Bench
-    top:int=9, # Bars for answers in words, the most frequent first
-): # Array of axes
-    "A small picture of the answers to each type of question"
-    import matplotlib.pyplot as plt
-    said = answer_distribution(questions)
-    numbers = {q['question_type'] for q in questions if not q['options']}
-    fig,axs = plt.subplots(2, -(-len(said)//2), figsize=(7,3.4), squeeze=False)
-    for ax in axs.flat[len(said):]: ax.axis('off')
-    for ax,(t,n) in zip(axs.flat, said.items()):
-        ax.set_title(t.removeprefix('object_').replace('_', ' '), fontsize=7)
-        ax.tick_params(labelsize=6)
-        if t in numbers: ax.hist([float(x) for x in n.elements()], 12)
-        else:
-            for i,(w,k) in enumerate(n.most_common(top)):
-                ax.barh(i, k, color='#a9c6e0')
-                ax.text(0, i, ' '+w, va='center', fontsize=6)
-            ax.set(yticks=[], ylim=(min(len(n), top)-.5,-.5))
-    fig.tight_layout()
-    return axs

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from ..model.cameras import Cameras,look_at,project
-from .rooms import CLASSES,Room,Thing,make_room,make_rooms,overlap,render,room_cameras
+from .rooms import CLASSES,Rect,Room,Thing,make_room,make_rooms,overlap,render,room_cameras
 
 # %% ../../nbs/rooms/03_visibility.ipynb #b954f840
 FRAMES = 32 # Frames of a video unless said otherwise, as in the benchmark
@@ -26,7 +26,7 @@ def room_video(
     seed:int, # Number of the room
     n:int=FRAMES, # Frames, evenly over the same path whatever their number
 )->tuple: # `Room`, and Cameras (n,) of the size `SIZE`
-    "A room and somebody's walk through it with a camera"
+    "A room, and a walk through it with a camera"
     room = make_room(seed)
     keys = room_cameras(room, KEYS, SIZE)
     p = torch.cat([keys.positions, keys.c2w[:,:3,2]], 1)  # (KEYS, 6): where the eye is, and where it looks
@@ -118,9 +118,9 @@ def draw_plan(
 # %% ../../nbs/rooms/03_visibility.ipynb #420e7aa3
 def footprint(
     o:Thing, # An object
-)->tuple: # x, y, half width, half length, cos yaw, sin yaw, as `overlap` wants it
+)->Rect: # As `overlap` wants it
     "An object's floor plan"
-    return (*o.centre[:2], *o.half[:2], math.cos(o.yaw), math.sin(o.yaw))
+    return Rect(*o.centre[:2], *o.half[:2], math.cos(o.yaw), math.sin(o.yaw))
 
 def _off(o, p):
     "Distance of points (..., 2) from an object's floor plan"

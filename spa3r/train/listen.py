@@ -26,7 +26,7 @@ from ..rooms.visibility import room_video
 from ..rooms.questions import room_questions
 from ..data.batches import Views
 from ..data.scenes import stack_views
-from ..probe.probes import load_student
+from ..teachers.teachers import load_student
 from ..language.processor import Processor,make_tokenizer,pictures
 from ..language.spatial_encoder import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields

@@ -17,7 +17,8 @@ from ..data.batches import Batches,BrokenReport,CachedRooms,RoomSource,Views,ope
 from ..teachers.teachers import ExactTeacher,ObservationCache,load_teacher
 from ..model.psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from ..rooms.rooms import HELD_OUT
-from ..probe.probes import evaluate_field,fit_prior
+from ..probe.measures import fit_prior
+from ..probe.probes import evaluate_field
 from .loop import TrainConfig,accelerator,compile_blocks,fit,newest,to_device
 
 # %% ../../nbs/train/02_pretrain.ipynb #f2072c56

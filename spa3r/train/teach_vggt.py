@@ -22,7 +22,7 @@ from ..data.batches import Views,seeded,with_images
 from ..model.patch_encoder import VGGT,VGGTConfig,take_views
 from ..model.psfm import draw_targets
 from ..teachers.teachers import VGGTTeacher
-from ..probe.gates import camera_errors,same_picture
+from ..probe.measures import camera_errors,same_picture
 from ..rooms.rooms import CLASSES,HELD_OUT,LAYOUTS,render,sample_scenes
 from ..rooms.photos import handheld,photograph,redecorate
 from .pretrain import TrainConfig,accelerator,fit

@@ -94,7 +94,7 @@ def there(
 # %% ../../nbs/util/01_core.ipynb #1570ccdb
 def within(
     limit, # '[1, 9]', '(0, 1]' and so on for numbers; a tuple of all that is allowed
-    default, # Value that nobody gave
+    default, # Value if none is given
 ):
     "A field of a dataclass that knows its range; a tuple as value is checked number by number"
     return field(default=default, metadata=dict(limit=limit))
@@ -126,7 +126,7 @@ def check_values(
 def limits_of(
     cfg, # A dataclass, or one of its instances
 )->tuple: # Name -> limit, and the names of those that are whole numbers
-    "What `within` was told about the fields"
+    "Limits that `within` gave the fields"
     fs = [f for f in fields(cfg) if 'limit' in f.metadata]
     return {f.name:f.metadata['limit'] for f in fs},{f.name for f in fs if f.type in (int,'int')}
 
@@ -273,7 +273,7 @@ def atomic_write(
     try:
         write(tmp)
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        tmp.chmod(0o644)  # some writers make files that nobody else can read
+        tmp.chmod(0o644)  # some writers make files that only their owner can read
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
     return path
@@ -610,14 +610,11 @@ def hub_model(
 ): # The model
     "Load a model of transformers every tensor of which comes from its weights"
     folder = weights_folder(name)
-    if any(folder.glob('*.safetensors')) and not _quantised(folder): TensorFiles(folder)  # twice, cut off, or no floating-point numbers?
+    if any(folder.glob('*.safetensors')) and 'quantization_config' not in read_json(folder/'config.json', 'get it again'):
+        TensorFiles(folder)  # twice, cut off, or no floating-point numbers?
     model,info = hub_part(cls, folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     info = {k:[str(o) for o in v if k=='mismatched_keys' or not (free and free in str(o))] for k,v in info.items()}
     odd = ', '.join(f"{len(v)} {k}, such as {min(v)}" for k,v in info.items() if v)
     if odd: raise UserError(f"The weights in {str(name)!r} do not fit {type(model).__name__}: {odd}")
     check_finite(dict(model.named_parameters()), name)
     return model
-
-def _quantised(folder):
-    "Are numbers packed into whole ones, as the configuration says?"
-    return 'quantization_config' in read_json(folder/'config.json', 'get it again')

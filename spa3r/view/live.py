@@ -24,8 +24,7 @@ from ..model.cameras import Cameras,compose,inv_se3,quat_to_rot,rigid,rot_to_qua
 from ..util.core import UserError,command,one_line,pick_device,say
 from ..data.batches import Views
 from ..data.scenes import given_pictures,odd_shapes,open_picture,read_video,resize_view,stack_views,upright_size
-from ..teachers.teachers import ExactTeacher
-from ..probe.probes import WEIGHTS,load_student,view_side
+from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT,render,sample_scenes
 from .plots import FeaturePCA,cosine_map

@@ -19,10 +19,9 @@ from ..model.cameras import intrinsics,look_at,project,rotation_angle,scale_intr
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,say
 from ..data.batches import Views
 from ..data.scenes import given_pictures,photo_names,read_photos,read_video,sharper
-from ..teachers.teachers import ExactTeacher
-from ..probe.measures import fit_prior
-from ..probe.probes import WEIGHTS,load_student,view_side
-from ..probe.gates import criteria,format_table,judge,unposed
+from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
+from ..probe.measures import fit_prior,unposed
+from ..probe.probes import criteria,format_table,judge
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
 from .plots import FeaturePCA,cosine_map,to_img

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from spa3r.language.convert import OFFICIAL,STUDENT,TEACHERS,config_of,convert,fill_vlm,read_checkpoint,student_state,vlm_config,vlm_states
 from spa3r.util.core import UserError
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 
 def inventory(name): return {k:torch.empty(v['shape'], device='meta') for k,v in card(name)['keys'].items()}

@@ -7,7 +7,7 @@ from safetensors.torch import load_file,save_file
 from transformers import AutoConfig,AutoModel,AutoModelForImageTextToText,Qwen2Config,Trainer,TrainingArguments
 from tiny_qwen import BASES,base,encoder,folders,images,picture,tokenizer,wake
 from spa3r.util.core import UserError
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R
 from spa3r.data.scenes import resize_view,stack_views
 from spa3r.data.batches import Views

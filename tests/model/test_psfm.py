@@ -1,7 +1,7 @@
 "The loss, the draw of hidden views and the joined model"
 import json
 import pytest,torch
-from spa3r.model.cameras import Cameras,intrinsics,look_around
+from spa3r.model.cameras import Cameras,intrinsics,orbit
 from spa3r.util.core import UserError
 from spa3r.teachers.teachers import Observation
 from spa3r.model.psfm import Spa3R,Spa3RConfig,draw_targets,feature_loss,fit_standardisation,n_context,official_name,our_name,psfm_loss,select_views
@@ -14,7 +14,7 @@ def observation(b=2, v=4, grid=(2,3), sem=0, seed=0):
     n = grid[0]*grid[1]
     is_tgt = draw_targets(b, v, generator=g)
     feats = {k:torch.randn(b, v, n, c, generator=g) for k,c in {'geo':6,'sem':sem}.items() if c}
-    cams = Cameras(look_around(torch.eye(4), v, 1.).expand(b,v,4,4), intrinsics(torch.tensor(1.), hw).expand(b,v,3,3), hw)
+    cams = Cameras(orbit((0,0,2), 2, 0, v).expand(b,v,4,4), intrinsics(torch.tensor(1.), hw).expand(b,v,3,3), hw)
     return Observation(select_views(feats['geo'], ~is_tgt), feats, cams, torch.rand(b,v,n,generator=g)+1, grid, is_tgt)
 
 @pytest.mark.parametrize('v', range(2,13))
@@ -130,7 +130,7 @@ def test_any_camera_any_grid(grid, v):
     student = Spa3R(Spa3RConfig.nano(**TINY))
     z = student.encode(torch.randn(2,3,6,6), (2,3))
     hw = (20*grid[0],20*grid[1])
-    cams = Cameras(look_around(torch.eye(4), v, .5).expand(2,v,4,4), intrinsics(torch.tensor(1.), hw).expand(2,v,3,3), hw)
+    cams = Cameras(orbit((0,0,2), 2, 0, v).expand(2,v,4,4), intrinsics(torch.tensor(1.), hw).expand(2,v,3,3), hw)
     out = student.decode(z, cams, grid, depth=True)
     assert out['geo'].shape==(2,v,grid[0]*grid[1],6) and out['depth'].shape==(2,v,grid[0]*grid[1])
     for i in range(v):  # one camera knows nothing of the others

@@ -4,7 +4,8 @@ import pytest
 import torch
 from spa3r.model.cameras import Cameras,axis_angle,rigid
 from spa3r.util.core import UserError
-from spa3r.probe.gates import Gate,criteria,camera_errors,depth_errors,format_parts,format_table,gates,judge,probe,same_picture,shared_views,unposed,passes
+from spa3r.probe.measures import camera_errors,depth_errors,same_picture,shared_views,unposed
+from spa3r.probe.probes import Gate,criteria,format_parts,format_table,gates,judge,probe,passes
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT,render,sample_scenes
@@ -192,7 +193,7 @@ def test_command_says_what_is_wrong(weights, kw):
     with pytest.raises(UserError, match='|'.join(re.escape(str(v)) for v in kw.values())): probe(**{'weights':str(weights), 'scenes':2, **kw})
 
 def test_judge_is_the_command(weights):
-    from spa3r.probe.probes import load_student
+    from spa3r.teachers.teachers import load_student
     student,teacher,_ = load_student(str(weights))
     r = judge(student, teacher, range(HELD_OUT, HELD_OUT+2), batch=2)
     assert r['rows']==probe(str(weights), scenes=2, batch=2, device='cpu')['rows']

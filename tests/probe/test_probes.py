@@ -5,7 +5,8 @@ from spa3r.model.cameras import Cameras,rotate
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers.teachers import ExactTeacher,VGGTTeacher
 from spa3r.probe.measures import Prior,fit_classes,fit_prior,held_rooms,held_views,mean_std,measure
-from spa3r.probe.probes import by_distance,camera_distance,evaluate_field,nearest_view,view_side,warp
+from spa3r.teachers.teachers import view_side
+from spa3r.probe.probes import by_distance,camera_distance,evaluate_field,nearest_view,warp
 from spa3r.model.psfm import Spa3R,Spa3RConfig,select_views
 from spa3r.rooms.rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from spa3r.model.cameras import Cameras,intrinsics,look_around
+from spa3r.model.cameras import Cameras,intrinsics,orbit
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.teachers.teachers import ExactTeacher
@@ -16,7 +16,7 @@ def student():
     torch.manual_seed(0)
     return Spa3R(Spa3RConfig.nano(dim=32, nh=2, enc_depth=1, dec_depth=1, n_latents=8)).eval()
 
-def cameras(b, v): return Cameras(torch.stack([look_around(torch.eye(4), v, 1.)]*b), intrinsics(torch.tensor(1.2), (56,56)).expand(b,v,3,3), (56,56))
+def cameras(b, v): return Cameras(torch.stack([orbit((0,0,2), 2, 0, v)]*b), intrinsics(torch.tensor(1.2), (56,56)).expand(b,v,3,3), (56,56))
 
 class Echo:
     "Latents are the mean of the context; every camera sees them as they are"

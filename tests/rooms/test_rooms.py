@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from collections import Counter
 from another_processor import RoundsOtherwise
 from spa3r.model.cameras import Cameras, inv_se3, project, rotation_angle, scale_intrinsics, unproject
-from spa3r.rooms.rooms import (BALL, BOX, CLASSES, CYLINDER, FURNITURE, HELD_OUT, NEAR, Rooms, build, exact_field, make_room, make_rooms, overlap,
+from spa3r.rooms.rooms import (BALL, BOX, CLASSES, CYLINDER, FURNITURE, HELD_OUT, NEAR, Rect, Rooms, build, exact_field, make_room, make_rooms, overlap,
                          render, room_cameras, sample_scenes, scene_cameras)
 
 SEEDS = [0, 3, 17, HELD_OUT+5]
@@ -118,14 +118,15 @@ def test_boxes_are_tight(many):
 def test_overlap_of_rectangles():
     r = np.random.default_rng(0)
     for _ in range(300):
-        a,b = [(*r.uniform(-1,1,2),*r.uniform(.1,.8,2),math.cos(y),math.sin(y)) for y in r.uniform(-3,3,2)]
+        a,b = [Rect(*r.uniform(-1,1,2), *r.uniform(.1,.8,2), math.cos(y), math.sin(y)) for y in r.uniform(-3,3,2)]
         g = r.uniform(-1,1,(4000,2))
         p = np.stack([a[0]+a[4]*g[:,0]*a[2]-a[5]*g[:,1]*a[3], a[1]+a[5]*g[:,0]*a[2]+a[4]*g[:,1]*a[3]], 1)-b[:2]
         q = np.abs(np.stack([b[4]*p[:,0]+b[5]*p[:,1], b[4]*p[:,1]-b[5]*p[:,0]], 1))
         inside = (q<=np.array(b[2:4])).all(1).any()
         assert overlap(a, b)==overlap(b, a) and (not inside or overlap(a, b))
-    assert not overlap((0,0,1,1,1,0), (2.1,0,1,1,1,0)) and overlap((0,0,1,1,1,0), (2.1,0,1,1,1,0), gap=.2)
-    assert not overlap((0,0,1,1,1,0), (1.8,1.8,1,1,math.sqrt(.5),math.sqrt(.5)))  # bounding circles meet, the squares do not
+    square,beside = Rect(0,0,1,1,1,0),Rect(2.1,0,1,1,1,0)
+    assert not overlap(square, beside) and overlap(square, beside, gap=.2)
+    assert not overlap(square, Rect(1.8,1.8,1,1,math.sqrt(.5),math.sqrt(.5)))  # bounding circles meet, the squares do not
 
 # cameras
 
@@ -213,17 +214,17 @@ def one_by_one(room, n, spread, hw=(112,112)):
             depth,seen = np.where(hit, a, depth),seen|hit
         return min(away)>.2 and (depth<.75).mean()<=.12+.2*slack and depth.mean()>1.5-.5*slack and .18*(1-slack)<=seen.mean()<=.8+.2*slack
     for k in range(10**4):
-        (yaw,turn,*state),out,slack = _start(r),[],min(max(k-10, 0)/10, 1)
+        (turn,path),out,slack = _start(r),[],min(max(k-10, 0)/10, 1)
         while len(out)<n:
             for i in range(12):
                 if i==8: turn = -turn
-                a,*new = _step(r, len(out), spread, yaw, turn, *state)
-                (cy,sy),(cp,sp) = [(math.cos(x),math.sin(x)) for x in (new[0],new[3])]
-                eye,R = np.array((-math.cos(a)*new[1]*(W/2-.45), -math.sin(a)*new[1]*(L/2-.45), new[2])),np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])
+                p = _step(r, len(out), spread, path, turn)
+                (cy,sy),(cp,sp) = [(math.cos(x),math.sin(x)) for x in (p.yaw,p.pitch)]
+                eye,R = np.array((-math.cos(p.at)*p.rad*(W/2-.45), -math.sin(p.at)*p.rad*(L/2-.45), p.z)),np.array([[sy,-cy,0],[cy*sp,sy*sp,-cp],[cy*cp,sy*cp,sp]])
                 if good(eye, R, slack): break
             else: break
             out.append((R, -R@eye))
-            if spread=='video': yaw,state = new[0],[state[0],*new[1:]]
+            if spread=='video': path = p
         if len(out)==n: return [torch.from_numpy(np.array(o)).float() for o in zip(*out)]
 
 def test_many_paths_at_once_are_those_drawn_one_try_at_a_time(many):

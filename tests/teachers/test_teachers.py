@@ -8,7 +8,7 @@ from spa3r.util.core import UserError
 from spa3r.data.batches import Views
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.rooms.rooms import render,sample_scenes
-from spa3r.teachers.teachers import DINOv3,ExactTeacher,Observation,ObservationCache,Teacher,VGGTTeacher,bytes_needed,load_teacher
+from spa3r.teachers.teachers import DINOv3,ExactTeacher,Observation,ObservationCache,Teacher,VGGTTeacher,load_teacher
 from tiny_vggt import scene,tiny
 
 os.environ['HF_HUB_OFFLINE'] = '1'
@@ -320,8 +320,8 @@ def test_cache_bytes(tmp_path, asym):
     made = some(asym=asym)
     cache = ObservationCache(tmp_path, KEY, 2)
     for i in range(2): cache.get(i, lambda: made)
-    foretold,real = bytes_needed(made, 2),sum(p.stat().st_size for p in tmp_path.glob('*.safetensors'))
-    assert foretold==cache.used and 0<=real-foretold<2*1500
+    foretold,real = cache.used,sum(p.stat().st_size for p in tmp_path.glob('*.safetensors'))
+    assert 0<=real-foretold<2*1500
     n = made.feats['geo'].numel()+made.feats['sem'].numel()+(0 if asym else made.ctx.numel())
     assert foretold==2*(2*n+4*(made.depth.numel()+made.cams.w2c.numel()+made.cams.K.numel())+made.is_tgt.numel())
 
@@ -360,10 +360,16 @@ def test_cache_key(tmp_path):
         assert '\n' not in str(e.value)
     with pytest.raises(UserError, match='float16'): ObservationCache(tmp_path, KEY, 2, torch.float16)
 
+def size_of(made, tmp_path):
+    "Bytes of one observation as a cache counts them"
+    cache = ObservationCache(tmp_path/'one', KEY, 1, tell=str)
+    cache.get(0, lambda: made)
+    return cache.used
+
 def test_cache_limit(tmp_path):
     "What will not fit is refused before anything is written; what grows beyond, when it does"
     made,said = some(),[]
-    gb = bytes_needed(made, 1)/1e9
+    gb = size_of(made, tmp_path)/1e9
     with pytest.raises(UserError, match='the limit is'): ObservationCache(tmp_path, KEY, 10, limit_gb=9.9*gb, tell=said.append).get(0, lambda: made)
     assert not list(tmp_path.glob('*.safetensors')) and len(said)==1 and '10 observations' in said[0]
     cache = ObservationCache(tmp_path, KEY, 10, limit_gb=10.1*gb, tell=said.append)
@@ -379,7 +385,8 @@ def test_cache_free_space(tmp_path, monkeypatch):
     import shutil
     from types import SimpleNamespace
     made = some()
-    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=bytes_needed(made, 3)))
+    size = size_of(made, tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=3*size))
     ObservationCache(tmp_path/'fits', KEY, 3, tell=str).get(0, lambda: made)
     with pytest.raises(UserError, match='are free'): ObservationCache(tmp_path/'not', KEY, 4, tell=str).get(0, lambda: made)
     assert not list((tmp_path/'not').glob('*.safetensors'))

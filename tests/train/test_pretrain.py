@@ -8,7 +8,7 @@ from torch import nn
 import spa3r.train.pretrain as t
 from spa3r.util.core import UserError,set_seed
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
-from spa3r.probe.probes import WEIGHTS
+from spa3r.teachers.teachers import WEIGHTS
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT
 from spa3r.teachers.teachers import ExactTeacher

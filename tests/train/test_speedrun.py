@@ -6,7 +6,7 @@ import pytest
 import torch
 import spa3r.train.speedrun as s
 from spa3r.util.core import UserError
-from spa3r.probe.probes import WEIGHTS
+from spa3r.teachers.teachers import WEIGHTS
 from spa3r.model.psfm import Spa3R
 
 torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def test_time_is_dealt_out(tmp_path, monkeypatch):
     plan = s.Plan(tmp_path, 1000.)
     got = {p.name:plan.steps(p) for p in s.PARTS}
     share = 900/sum(p.share for p in s.PARTS)
-    assert got['teacher']==int(share*7/.5) and s.Plan(tmp_path, 1000.).steps(s.PARTS[0])==got['teacher']
+    assert got['teacher56']==int(share*7/.5) and s.Plan(tmp_path, 1000.).steps(s.PARTS[0])==got['teacher56']
     for p in s.PARTS[:3]:
         (tmp_path/p.name).mkdir()
         (tmp_path/p.name/'runs.jsonl').write_text(json.dumps(dict(seconds=300.))+'\n')

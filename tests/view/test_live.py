@@ -13,7 +13,7 @@ from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.util.core import UserError
 from spa3r.view.live import ROOMS,WEAR,Gallery,State,Window,_camera,_wxyz,ask_from,look,newest,painter,photo_place,pick,room_place,serve,uploaded,uploaded_place,view
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.teachers.teachers import ExactTeacher,VGGTTeacher
 from spa3r.view.scene import ramp

@@ -11,7 +11,7 @@ from spa3r.data.batches import Views
 from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.rooms.rooms import HELD_OUT,render,sample_scenes
 from spa3r.view.page import WORDS,verdict
 from spa3r.view.scene import FieldScene,scene_points

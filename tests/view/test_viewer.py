@@ -10,7 +10,7 @@ from spa3r.data.scenes import natural,photo_folder,photo_names,read_photos,read_
 from spa3r.data.batches import Views
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.teachers.teachers import ExactTeacher,VGGTTeacher
-from spa3r.probe.probes import load_student
+from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT,sample_scenes
 from spa3r.view.scene import (FieldScene,ask,data_uri,field_error,field_figure,photo_scene,point_colours,ramp,room_scene,

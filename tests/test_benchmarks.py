@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from browser import CHROMIUM
+from spa3r.train.speedrun import PARTS
 
 HERE = Path(__file__).parent.parent/'benchmarks'
 NUMBER = r'-?\d[\d.,]*(?:e[-+]?\d+)?'
@@ -99,7 +100,9 @@ def test_a_gpu_session_in_toys_sizes(tmp_path):
     bad = {k:v for k,v in r.items() if any('failed' in o or 'ended' in o or 'not_run' in o for o in v)}
     assert not bad and list(r)==['machine','tests','nano','step','spatial','tune','prefix','resume'], (bad, p.stdout[-5000:])
     assert all(len(v)>1 and v[-1]['seconds']>0 for k,v in r.items() if k!='machine')
-    assert r['nano'][-2]['what']=='run' and {'nano-model.safetensors','nano-config.json','nano-log.jsonl'}<={f.name for f in (tmp_path/'out').iterdir()}
+    assert r['nano'][-2]['what']=='speedrun' and list(r['nano'][-2]['parts'])==[p.name for p in PARTS]
+    run = tmp_path/'out/speedrun'
+    assert all((run/p.name/'model.safetensors').is_file() for p in PARTS) and (run/'report.html').is_file() and not list(run.rglob('*.pt'))
     assert 0<r['step'][0]['of_matmul_rate']<1 and {o['dtype'] for o in r['spatial'][:-1]}=={'torch.float32','torch.bfloat16'}
     assert r['tune'][0]['tokens_a_second']>0 and 'watched once' in r['prefix'][0]['said'] and r['resume'][0]['steps']==[0,1]
     assert len(list((tmp_path/'out').iterdir()))<=8 and (tmp_path/'out/session.txt').stat().st_size>1000

@@ -1,7 +1,7 @@
 """Everything that a GPU should prove, in one go and in order of worth: python tools/gpu_session.py OUT [--device cuda] [--minutes 9] [--tiny] [--only tests,step]
 
 Each part is a process with a time limit of its own and gets no more than what is left of the whole. What it finds out goes into OUT/results.json and, with all it
-says, into OUT/session.txt, as it comes: a part that is cut short keeps what it had. The trained patch encoder of `nano` lies in OUT beside them.
+says, into OUT/session.txt, as it comes: a part that is cut short keeps what it had. The runs of `nano` lie in OUT/speedrun: the weights of each part that came to its end.
 `--tiny` runs every part at a toy's size, on a CPU too, to know beforehand that it works.
 
 Weights of the large models are random: times and memory do not depend on them, answers do. What the machine needs: Python with torch, transformers, accelerate,
@@ -57,26 +57,26 @@ def rate(run, steps, images):
     return steps*images/max(all_-start, all_/10)
 
 def nano(a):
-    "How many images a second the laptop's models learn from, by batch and workers; then a patch encoder from pictures of rooms alone, in the time that is left"
+    "How many images a second the laptop's models learn from, by batch and workers; then `spa3r_speedrun` in the time that is left: all that ships from random numbers, as far as it comes"
     from spa3r.train.teach_vggt import teach
     from spa3r.train.pretrain import pretrain
+    from spa3r.train.speedrun import speedrun
     start,common = time.perf_counter(),dict(device=a.device, quiet=True)
     with tempfile.TemporaryDirectory() as d:
         def one(f, name, n, steps, **kw):
             got = rate(lambda k: f(out=tempfile.mkdtemp(dir=d), steps=k, images=n, images_device=n, save_every=10**6, **common, **kw), steps, n)
             tell(what=name, images=n, images_a_second=round(got, 1), **kw)
-            return got
         cores,sizes,steps = os.cpu_count() or 1,(12,) if a.tiny else (512,1024),2 if a.tiny else 20
         workers = dict(workers=0 if a.tiny else max(cores-2, 1))
-        best = max((one(teach, 'teach', n, steps, **workers),n) for n in sizes)
+        for n in sizes: one(teach, 'teach', n, steps, **workers)
         for n in sizes: one(pretrain, 'exact', n, steps, nano=True, eval_every=0, **workers)
-        out,left = Path(d)/'run',a.seconds-(time.perf_counter()-start)
-        steps = 3 if a.tiny else max(int(.8*left*best[0]/best[1]), 50)
-        t = time.perf_counter()
-        teach(out=str(out), steps=steps, images=best[1], images_device=best[1], save_every=max(steps//8, 1), **common, **workers)
-        for f in (*out.glob('*.json*'), *out.glob('model.safetensors')): shutil.copy(f, Path(a.out)/f'nano-{f.name}')
-        rows = [json.loads(l) for l in (out/'log.jsonl').read_text().splitlines()]
-        tell(what='run', steps=steps, images=best[1], seconds=round(time.perf_counter()-t, 1), first=rows[0]['loss'], last=rows[-1]['loss'])
+    left = a.seconds-(time.perf_counter()-start)
+    run,module = Path(a.out)/'speedrun',sys.modules[speedrun.__module__]
+    if a.tiny: module.TRIAL = 2
+    try: r = speedrun(out=str(run), minutes=left/60, small=a.tiny, device=a.device, quiet=True)
+    finally:
+        for f in (*run.rglob('step-*'), *run.rglob('*.pt'), *run.rglob('unfinished')): shutil.rmtree(f) if f.is_dir() else f.unlink(missing_ok=True)  # what comes back is weights and logs
+    tell(what='speedrun', minutes=round(60*r['hours'], 2), parts={p['name']:p['steps'] for p in r['parts']}, losses={p['name']:[round(p['curve'][i][1], 4) for i in (0,-1)] for p in r['parts']})
 
 def step(a):
     "The pre-training step at full size: 12 and 4 views, plain and compiled"

@@ -10,6 +10,7 @@ __all__ = ['SIMPLE', 'BESIDE', 'SHIPPED', 'SHIPPED_FRAMES', 'AskedScene', 'make_
 
 # %% ../../nbs/bench/04_evaluate.ipynb #771894b6
 import hashlib,json,os,subprocess,time
+from array import array
 from contextlib import ExitStack,contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,12 @@ import numpy as np
 import spa3r,torch
 from tqdm import tqdm
 from fastcore.script import call_parse
-from ..util.core import UserError,atomic_write,check_outputs,command,hold,pick_device,read_json,say
+from ..util.core import UserError,atomic_write,check_outputs,command,from_json,hold,pick_device,read_json,say
 from ..teachers.teachers import WEIGHTS
 from ..rooms.rooms import HELD_OUT
 from .scoring import PARSERS,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
 from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise
-from .questions_data import OnDisk,open_data,room_data,video_frames
+from .questions_data import OnDisk,Pieces,known_by,open_data,room_data,video_frames
 
 # %% ../../nbs/bench/04_evaluate.ipynb #63b69cb7
 class AskedScene:
@@ -149,7 +150,7 @@ def read_answers(
         *lines,_ = p.read_bytes().split(b'\n')
         for i,line in enumerate(lines, 1):
             try:
-                a = json.loads(line)
+                a = from_json(line)
                 got.setdefault(a['ask'], a['answer'])
             except (ValueError, KeyError, TypeError) as e: raise UserError(f"{p}, line {i} is no answer: delete that line, and the question is asked again") from e
     return got
@@ -284,18 +285,35 @@ def save_result(
     plt.close(fig)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #b1f369e3
+def _first_run(path):
+    "From the file of a result: the name of what was judged, then its rows"
+    with open(path, encoding='utf-8-sig') as f:
+        pieces = Pieces(f)
+        for key in pieces.fields():
+            if key!='rows': pieces.value()
+            else:
+                yield next(names := pieces.fields())
+                yield from pieces.items()
+                return names.close()
+
 def against_run(
     path:str, # JSON of a run
     questions:list, # Questions of this one
-)->tuple: # Name of what was judged there, and its answer to each
-    "The answers of another run"
-    try:
-        name,rows = next(iter(json.loads(Path(path).read_text())['rows'].items()))
-        got = {(r['scene'],r['id']):r['answer'] for r in rows}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as e: raise UserError(f"--against {path} is not the result of a run") from e
-    if missing := [q for q in questions if (scene_of(q),q['id']) not in got]:
-        raise UserError(f"--against {path} has no answer to {len(missing)} of these {len(questions)} questions: compare runs over the same ones")
-    return f'{name} ({Path(path).name})',[got[scene_of(q),q['id']] for q in questions]
+)->tuple: # Name of what was judged there, and its answer to each, as a list on disk
+    "The answers of another run, from its file to one of ours: there may be a million"
+    keys = array('q')
+    def answers(rows):
+        for r in rows:
+            keys.append(known_by(r['scene'], r['id']))
+            yield r['answer']
+    try: name,got = next(rows := _first_run(path)),OnDisk(answers(counted(rows, f'reading {Path(path).name}', unit='rows')))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, StopIteration) as e: raise UserError(f"--against {path} is not the result of a run") from e
+    known,at = np.unique(keys, return_index=True)
+    if len(known)<len(keys): raise UserError(f"--against {path} has two answers to one question: delete one of them")
+    want = np.array([known_by(scene_of(q), q['id']) for q in questions])
+    if missing := len(want)-np.isin(want, known).sum():
+        raise UserError(f"--against {path} has no answer to {missing} of these {len(questions)} questions: compare runs over the same ones")
+    return f'{name} ({Path(path).name})',got[at[np.searchsorted(known, want)].tolist()]
 
 # %% ../../nbs/bench/04_evaluate.ipynb #38fe110f
 SHIPPED = WEIGHTS/'vlm' # The nano Spa3-VLM that comes with the package
@@ -520,9 +538,10 @@ def rooms_task(
         path = folder/q['dataset']/f"{q['scene_name']}.mp4"
         if not path.is_file(): write_video(path, films.film(q, frames))
     metrics = [('vsibench_overall','overall')]+[(m,m) for m in _METRICS]
-    atomic_write(folder/'test.jsonl', lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions)))
-    atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS))
-    atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(_TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics))))
+    atomic_write(folder/'test.jsonl', lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions), encoding='utf8'))
+    atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS, encoding='utf8'))
+    task = _TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics))
+    atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(task, encoding='utf8'))
 
 # %% ../../nbs/bench/04_evaluate.ipynb #a6a8e1cf
 def answer_requests(

@@ -14,7 +14,7 @@ from PIL import Image,ImageOps
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
-from ..util.core import UserError,spare_torchvision
+from ..util.core import UserError,one_line,spare_torchvision
 from ..data.scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,reason
 
 # %% ../../nbs/language/01_processor.ipynb #5e66717a
@@ -229,6 +229,19 @@ def __call__(self:Processor,
     return out|dict(spatial_images=list(map(self.views, scenes, views)))
 
 # %% ../../nbs/language/01_processor.ipynb #8b301b0e
+@patch
+def check(self:Processor,
+    name, # Where it comes from, for messages
+    token:int, # What the model takes for an image
+)->Processor: # Itself
+    "Refuse a chat template that fails or drops something, and a tokenizer with another token for images, before hours of work"
+    try: text = self.chat(1, 'Where?')
+    except Exception as e: raise UserError(f"the chat template in {str(name)!r} fails ({one_line(e)}): get it again") from e
+    if len(VISION.findall(text))!=1 or 'Where?' not in text: raise UserError(f"the chat template in {str(name)!r} makes {text[:80]!r} of a picture and 'Where?': get it again")
+    got = self.tokenizer.convert_tokens_to_ids('<|image_pad|>')
+    if got!=token: raise UserError(f"{str(name)!r}: an image is token {got} for the tokenizer, {token} for the model: get both again")
+    return self
+
 @patch
 def save_pretrained(self:Processor,
     folder, # Where to

@@ -245,7 +245,8 @@ def from_pretrained(cls:Processor,
     cfg,tokenizer = hub_part(AutoConfig, folder),hub_part(AutoTokenizer, folder)
     images = hub_part(Qwen2VLImageProcessorPil, folder)
     if (chat := folder/'chat_template.json').is_file(): tokenizer.chat_template = read_json(chat, 'get it again').get('chat_template')
-    return cls(tokenizer, images, **processor_fields(cfg) | (dict(pixels=max_pixels) if max_pixels else {}))
+    processor = cls(tokenizer, images, **processor_fields(cfg) | (dict(pixels=max_pixels) if max_pixels else {}))
+    return processor.check(name, cfg.image_token_id)
 
 # %% ../../nbs/language/03_vlm.ipynb #1c50dd6e
 def nano_config(

@@ -388,5 +388,5 @@ def get(self:ObservationCache,
         with safe_open(path, 'pt', device=self.device) as f:
             return _unpack({k:f.get_tensor(k) for k in f.keys()}, f.metadata())
     try: return read()
-    except (FileNotFoundError, SafetensorError): self._keep(path, make())  # not there, or damaged: made anew
+    except (FileNotFoundError, SafetensorError, LookupError, TypeError, ValueError): self._keep(path, make())  # not there, or damaged: made anew
     return read()

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from ..util.core import Stopped,UserError,check_fields,check_finite,check_outputs,command,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from ..util.core import Stopped,UserError,check_fields,check_finite,check_outputs,command,from_json,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -336,6 +336,11 @@ class TuneConfig:
         return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, checkpointing=False, save_every=50, warmup=.05) | kw)
 
 # %% ../../nbs/train/05_finetune.ipynb #8173d644
+def _peft():
+    try: import peft
+    except ImportError as e: raise UserError("--lora needs PEFT: pip install 'spa3r[vlm]'") from e
+    return peft
+
 def pupils(
     model, # A Qwen-VL or Spa3-VLM
     cfg:TuneConfig, # What is tuned
@@ -344,10 +349,8 @@ def pupils(
     model.model.visual.requires_grad_(cfg.eyes)
     if cfg.checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False))
     if not cfg.lora: return model
-    try: from peft import LoraConfig,get_peft_model
-    except ImportError as e: raise UserError("--lora needs PEFT: pip install 'spa3r[vlm]'") from e
-    layers = r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'
-    return get_peft_model(model, LoraConfig(r=cfg.lora, lora_alpha=2*cfg.lora, target_modules=layers, modules_to_save=['adapter'] if hasattr(model.model, 'adapter') else None))
+    peft,layers = _peft(),r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'
+    return peft.get_peft_model(model, peft.LoraConfig(r=cfg.lora, lora_alpha=2*cfg.lora, target_modules=layers, modules_to_save=['adapter'] if hasattr(model.model, 'adapter') else None))
 
 # %% ../../nbs/train/05_finetune.ipynb #797c2589
 class ByLength(Sampler):
@@ -468,7 +471,7 @@ def last_checkpoint(
 )->Path: # None if there is none
     "The newest checkpoint that was written to its end"
     def whole(p):
-        try: return bool(json.loads((p/'trainer_state.json').read_text()))
+        try: return bool(from_json((p/'trainer_state.json').read_text()))
         except (OSError, ValueError): return False
     return next((p for p in reversed(checkpoints(out, 'checkpoint')) if whole(p)), None)
 
@@ -511,6 +514,12 @@ def open_model(
     return model,Processor(p.tokenizer, p.images, **fields)
 
 # %% ../../nbs/train/05_finetune.ipynb #febaaf4d
+def _cannot(talk):
+    "A `Broken` if a conversation cannot be held as it is written"
+    if isinstance(talk, Broken): return talk
+    try: layout(talk)
+    except ValueError as e: return Broken(talk.name, str(e))
+
 def open_talks(
     data:str, # `rooms`, or a file of conversations
     media:str, # Folder that the file's paths begin at; its own if empty
@@ -524,6 +533,9 @@ def open_talks(
     if len(broken)>cfg.max_broken*len(talks):
         such = f"{len(broken)} of {len(talks)} conversations cannot be held, such as {broken[0].name}: {broken[0].why}"
         raise UserError(f"{such}. Mend them, or allow more with --max_broken")
+    tried = [_cannot(talks[i]) for i in sorted({0,len(talks)//2,len(talks)-1})]
+    if all(tried) and cfg.max_broken<1:
+        raise UserError(f"{len(tried)} of {len(tried)} conversations that were tried cannot be held: {tried[0].name}: {tried[0].why}")
     gone,n = talks.missing(),len(talks.paths())
     if len(gone)>cfg.max_broken*n:
         such = f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}"
@@ -561,6 +573,7 @@ def finetune(
     settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **fixed)
     if spatial_dtype: settings['spatial_dtype'] = spatial_dtype
     pick_dtype(device, spatial_dtype or 'auto')
+    if cfg.lora: _peft()
     if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2:
         raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
     once = replace(cfg, epochs=1.) if data=='rooms' else cfg  # `RoomTalks` counts its passes itself

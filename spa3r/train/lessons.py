@@ -118,7 +118,10 @@ def film(
 def _held(path):
     "Lessons of a file; none if it is not there"
     if not path.is_file(): return []
-    try: return torch.load(path, weights_only=True)
+    try:
+        got = torch.load(path, weights_only=True)
+        if any(not {'room','frames','questions'}<=o.keys() for o in got): raise ValueError
+        return got
     except Exception as e: raise UserError(f"{path} cannot be read ({type(e).__name__}): delete it, and it is made again") from e
 
 # %% ../../nbs/train/06_lessons.ipynb #6aaac248

@@ -404,7 +404,8 @@ def listen(
     quiet:bool=False, # No progress bar
     **kwargs):
     "Teach a language model to see, to reckon, to place, and to answer"
-    check_outputs(out, folder=True, sources=(init,))
+    device = str(pick_device(device, numbered=False))
+    check_outputs(out, rooms, folder=True, sources=(init,))
     if stage=='all':
         for s in STAGES:
             model = listen(f'{out}/{s}', s, fusion, spatial, init, rooms, n, device, quiet, **kwargs)
@@ -424,7 +425,7 @@ def listen(
         for name,xs in (('train',train), ('held',held)): prepare(xs, model, make, Path(out, f'{name}.pt'))
     settings = dict(stage=stage, fusion=fusion, spatial=spatial, init=init, n=n)
     model = fit(model, partial(model.batch, stage, train, cfg), STAGES[stage], cfg, out, partial(judge, stage, held, cfg), settings=settings,
-                device=pick_device(device, numbered=False), progress=not quiet)
+                device=device, progress=not quiet)
     model.vlm.save_pretrained(out)
     model.processor.save_pretrained(out)
     save_file({k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}, Path(out)/'rulers.safetensors')

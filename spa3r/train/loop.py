@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
-from ..util.core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,hold,no_room,one_line,read_json,stop_between,within
+from ..util.core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,from_json,hold,no_room,one_line,read_json,stop_between,within
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
@@ -238,7 +238,9 @@ def reading(
     part:Path, # A checkpoint
 ):
     "Say what to do about one that is damaged, whatever is wrong with it"
-    try: yield
+    try:
+        if odd := [p.name for p in Path(part).iterdir() if not (p.is_file() or p.is_dir())]: raise ValueError(f'{odd[0]} is no file')
+        yield
     except Exception as e:
         why = f"the checkpoint {part} is damaged ({one_line(e)})"
         raise UserError(f"{why}: delete that folder, and the run goes on from the one before it, or begins again") from e
@@ -433,7 +435,7 @@ class Log:
         self.f.truncate(text.rfind(b'\n')+1)
         self.value,self.apart,self.had = value,[],{}
         for i,line in enumerate(text[:text.rfind(b'\n')+1].splitlines(), 1):
-            try: step,x = (d := json.loads(line))['step'],d[value]
+            try: step,x = (d := from_json(line))['step'],d[value]
             except (ValueError, TypeError, KeyError): step = x = None
             if type(step) is not int or not isinstance(x, (int,float)): raise UserError(f"{path}, line {i} is no step with its {value}: delete that line")
             self.had[step] = x
@@ -507,8 +509,8 @@ class Notes:
     ):
         self.run,self.feed,self.progress,self.first,self.start = run,feed,progress,run.step,time.perf_counter()
         self.log,self.scores = Log(run.out/'log.jsonl'),Log(run.out/'eval.jsonl', 'score')
-        self.bar = tqdm(total=run.cfg.steps, initial=run.step, disable=not progress, unit='step', mininterval=1)
         self.board = _board(run) if run.cfg.tensorboard else None
+        self.bar = tqdm(total=run.cfg.steps, initial=run.step, disable=not progress, unit='step', mininterval=1)
 
     def step(self,
         losses:dict, # From `Run.gradients`

@@ -12,7 +12,7 @@ from dataclasses import dataclass,field
 from html import escape
 from pathlib import Path
 import torch
-from ..util.core import UserError,atomic_write,check_outputs,command,pick_device
+from ..util.core import UserError,atomic_write,check_outputs,command,from_json,one_line,pick_device,read_json,read_text
 from ..rooms.rooms import HELD_OUT
 from ..model.psfm import select_views
 from ..view.plots import FeaturePCA,show_fields
@@ -88,8 +88,16 @@ def seconds_a_step(
 
 def _spent(run):
     "Seconds that a run has trained, over all its starts"
-    path = run/'runs.jsonl'
-    return sum(json.loads(l)['seconds'] for l in path.read_text().splitlines()) if path.is_file() else 0.
+    return sum(o['seconds'] for o in _lines(run/'runs.jsonl', 'seconds'))
+
+def _lines(path, *fields):
+    "What a part wrote down, line by line, each with some numbers; nothing if it has not begun"
+    if not path.is_file(): return []
+    try:
+        got = [from_json(o) for o in read_text(path).splitlines()]
+        for o in got: [float(o[k]) for k in fields]
+    except (ValueError, TypeError, KeyError) as e: raise UserError(f"{path} is damaged ({one_line(e)}): delete {path.parent}, and this part is made again") from e
+    return got
 
 def _steps(part, seconds, each): return max(2, min(part.steps, int(seconds/each)))
 
@@ -104,8 +112,10 @@ class Plan:
     ):
         self.path,self.out = out/'speedrun.json',out
         new = dict(seconds=seconds, small=small, device=device)
-        self.told = json.loads(self.path.read_text()) if self.path.is_file() else new|dict(parts={})
-        if diff := {k:(self.told[k],v) for k,v in new.items() if self.told[k]!=v}:
+        remedy = 'delete it, and how long each part takes is measured again'
+        self.told = read_json(self.path, remedy) if self.path.exists() else new|dict(parts={})
+        if not isinstance(self.told.get('parts'), dict): raise UserError(f"{self.path} does not say what was decided: {remedy}")
+        if diff := {k:(self.told.get(k),v) for k,v in new.items() if self.told.get(k)!=v}:
             raise UserError(f"{out} holds a speedrun with other settings, (there, here): {diff}; use the same ones or another folder")
 
     def left(self)->float:
@@ -128,8 +138,6 @@ def whole(
     return (run/'model.safetensors').is_file()
 
 # %% ../../nbs/train/04_speedrun.ipynb #e8d13347
-def _lines(path): return [json.loads(l) for l in path.read_text().splitlines()] if path.is_file() else []
-
 def _curve(log, k='loss', points=100):
     "Mean of a number over pieces of a run: (step, value)"
     n = max(len(log)//points, 1)
@@ -143,7 +151,7 @@ def about(
     cores,small = torch.get_num_threads(),plan.told['small']
     gpu = torch.cuda.get_device_name() if plan.told['device'].startswith('cuda') else None
     parts = [dict(name=p.name, command=p.line('runs', d['steps'], small), steps=d['steps'], each=d['each'], seconds=_spent(plan.out/p.name),
-                  curve=_curve(_lines(plan.out/p.name/'log.jsonl')), looks=_lines(plan.out/p.name/'eval.jsonl'))
+                  curve=_curve(_lines(plan.out/p.name/'log.jsonl', 'step', 'loss')), looks=_lines(plan.out/p.name/'eval.jsonl'))
              for p in PARTS if (d := plan.told['parts'].get(p.name))]
     secs = sum(p['seconds'] for p in parts)
     return dict(budget_hours=plan.told['seconds']/3600, hours=secs/3600, core_hours=None if gpu else secs/3600*cores, small=small, hardware=gpu or f"{cores} of {os.cpu_count()} cores, {platform.machine()}",

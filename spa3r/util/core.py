@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NAME', 'KEYWORDS', 'BESIDE', 'set_seed', 'UserError', 'one_line', 'no_room', 'read_text', 'pick_device', 'pick_dtype',
            'there', 'within', 'check_values', 'limits_of', 'check_fields', 'with_cfg', 'on_signals', 'stop_between',
-           'saying', 'say', 'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'read_json', 'check_outputs',
-           'weights_folder', 'TensorFiles', 'check_finite', 'read_tensors', 'HubModel', 'spare_torchvision', 'quiet',
-           'hub_part', 'hub_model']
+           'saying', 'say', 'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'from_json', 'read_json',
+           'check_outputs', 'weights_folder', 'TensorFiles', 'check_finite', 'read_tensors', 'HubModel',
+           'spare_torchvision', 'quiet', 'hub_part', 'hub_model']
 
 # %% ../../nbs/util/01_core.ipynb #762d70db
 import errno,importlib,inspect,json,os,random,re,shutil,signal,stat,sys,tempfile,threading,warnings
@@ -48,7 +48,7 @@ def one_line(
 
 def no_room(e):
     "Is this a full disk? Each writer has its own words for it"
-    return getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT,errno.EFBIG) or any(o in str(e) for o in ('No space left','PytorchStreamWriter','File too large'))
+    return getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT,errno.EFBIG) or any(o in str(e) for o in ('No space left','PytorchStreamWriter','unexpected pos','File too large'))
 
 # %% ../../nbs/util/01_core.ipynb #4a47d41e
 def read_text(
@@ -176,35 +176,30 @@ def stop_between():
     with on_signals(note): yield told
 
 # %% ../../nbs/util/01_core.ipynb #1ddb860d
-class _Saying:
-    "What a command is doing, told every `every` seconds if it is new"
-    def __init__(self, every=3.): self.every,self.what,self.due,self.done = every,None,threading.Condition(),False
-    def run(self):
-        with self.due:
-            while not self.due.wait_for(lambda: self.done, self.every):
-                what,self.what = self.what,None
-                if what: print(f'{what} ...', file=sys.stderr, flush=True)
-
-_now = []
+_now = []  # what each command that runs is doing, in a list of one
 
 @contextmanager
-def saying():
-    "Have `say` tell for a while"
-    s = _Saying()
-    _now.append(s)
-    threading.Thread(target=s.run, daemon=True).start()
+def saying(
+    every:float=3., # Seconds
+):
+    "Have `say` print for a while, at most every `every` seconds"
+    mine,done = [None],threading.Event()
+    def run():
+        while not done.wait(every):
+            what,mine[0] = mine[0],None
+            if what: print(f'{what} ...', file=sys.stderr, flush=True)
+    _now.append(mine)
+    threading.Thread(target=run, daemon=True).start()
     try: yield
     finally:
-        _now.remove(s)
-        with s.due:
-            s.done = True
-            s.due.notify()
+        _now.remove(mine)
+        done.set()
 
 def say(
     what:str, # That goes on from now
 ):
     "Tell the user of a command what it is doing, if that takes a while"
-    if _now: _now[-1].what = what
+    if _now: _now[-1][0] = what
 
 # %% ../../nbs/util/01_core.ipynb #ebc75dfd
 def _is_script(frame):
@@ -235,7 +230,7 @@ def _main(f, argv=None):
     except UserError as e:
         print(f'{parser.prog}:', *str(e).split(), file=sys.stderr)  # one line, however it was written
         sys.exit(e.code)
-    except OSError as e:
+    except Exception as e:
         if not no_room(e): raise
         parser.exit(2, f'{parser.prog}: no room left on the disk ({one_line(e)}): make some and start again\n')
     except KeyboardInterrupt as e: parser.exit(128+(*e.args,signal.SIGINT)[0], f'{parser.prog}: stopped\n')
@@ -300,14 +295,22 @@ def hold(
     try: yield lock
     finally: lock.release()
 
+def from_json(
+    text, # In JSON, as text or bytes
+): # What it says
+    "As `json.loads`, for which text that is nested too deep is wrong like any other: a `ValueError`"
+    try: return json.loads(text)
+    except RecursionError as e: raise ValueError('it is nested too deep') from e
+
 def read_json(
     path, # File
     remedy:str, # What its owner can do about it
     kind:type=dict, # What is to be in it
 ):
-    "What a file holds; one that is damaged is named"
-    try: got = json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError, RecursionError) as e: raise UserError(f"{path} cannot be read ({one_line(e)}): {remedy}") from e
+    "What a file holds; one that is damaged, or a pipe, is named"
+    if Path(path).exists() and not Path(path).is_file(): raise UserError(f"{path} is no file: {remedy}")
+    try: got = from_json(Path(path).read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({one_line(e)}): {remedy}") from e
     if not isinstance(got, kind): raise UserError(f"{path} holds {type(got).__name__}, not {kind.__name__}: {remedy}")
     return got
 
@@ -325,7 +328,7 @@ def _ours(path):
     "Is this the result of an earlier command?"
     if path.is_dir(): return not any(path.iterdir()) or _is_run(path)
     if path.suffix in ('.html','.ply','.glb'): return True
-    try: return path.suffix=='.json' and 'rows' in json.loads(path.read_text(encoding='utf-8-sig'))
+    try: return path.suffix=='.json' and 'rows' in from_json(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, TypeError): return False
 
 def _is_read(here, source, folder):

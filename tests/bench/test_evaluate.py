@@ -1,5 +1,5 @@
 "The loop: data as published, a scene watched once, a question asked once whatever happens, several processes, a model of transformers"
-import json,multiprocessing,os,random,shutil,signal,sys,time,zipfile
+import io,json,multiprocessing,os,random,shutil,signal,sys,time,zipfile
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
@@ -596,3 +596,48 @@ def test_a_list_in_memory_is_judged_as_one_on_disk(tmp_path):
     texts = e.SIMPLE['blind'](qs)
     a,b = e.judge(qs, {'a':texts}, draws=20),e.judge(bm.OnDisk(qs), {'a':texts}, draws=20)
     assert a['runs']==b['runs'] and a['rows']['a']==b['rows']['a']==v.grade(qs, texts)
+
+@pytest.mark.parametrize('piece', [1,7,2**16])
+def test_json_comes_in_pieces_of_any_size(piece):
+    "However a file is cut up by reading, its values are those that Python reads at once"
+    class Slow(io.StringIO):
+        def read(self, n): return super().read(min(n, piece))
+    for x in ([], [1,23,-4.5e-6,'a]"\\',None,True,[[],{}],{'a':{'b':[1]}}], list(range(300))):
+        for text in (json.dumps(x), json.dumps(x, indent=3), f' \n{json.dumps(x)}\t'):
+            p = bm.Pieces(Slow(text))
+            assert list(p.items())==x
+            p.end()
+    for text in ('[1 2]', '[1,', '[1', '{}', '', 'null', '[1]]', '[x]', '["a]'):
+        with pytest.raises(ValueError): p = bm.Pieces(Slow(text)); list(p.items()); p.end()
+
+def test_an_entry_without_end_is_refused_before_memory_is_full(monkeypatch):
+    monkeypatch.setattr(bm.Pieces, 'most', 10**5)
+    endless = SimpleNamespace(read=lambda n: '["'*n)
+    with pytest.raises(ValueError, match='more than 100000 letters'): list(bm.Pieces(endless).items())
+
+@pytest.mark.parametrize('suffix', ['json','against'])
+def test_lists_in_one_piece_are_not_held_in_memory(tmp_path, suffix):
+    import tracemalloc
+    qs = [dict(q, question=q['question']+' '*300) for q in bm.read_questions(many(tmp_path/'q.jsonl', 2000))]
+    whole = bm.OnDisk(qs)
+    path = tmp_path/'x.json'
+    if suffix=='json': path.write_text(json.dumps(qs))
+    else: e.save_result(e.judge(whole, {'m':['x'*400]*2000}, draws=2), path)
+    def read():
+        if suffix=='json': assert bm.read_questions(path)==whole
+        else: assert list(e.against_run(path, whole[::-1])[1][5:7])==['x'*400]*2
+    read()  # imports
+    tracemalloc.start()
+    read()
+    assert tracemalloc.get_traced_memory()[1]<path.stat().st_size/2
+    tracemalloc.stop()
+
+def test_answers_of_another_run_go_to_their_questions(tmp_path):
+    qs = questions(60)
+    e.save_result(e.judge(qs, {'m':[f'answer {i}' for i in range(60)]}, draws=2), tmp_path/'a.json')
+    assert e.against_run(tmp_path/'a.json', qs[::-1])==('m (a.json)', bm.OnDisk([f'answer {i}' for i in range(60)][::-1]))
+    assert len(e.against_run(tmp_path/'a.json', qs[9:12])[1])==3
+    text = json.loads((tmp_path/'a.json').read_text())
+    text['rows']['m'].append(text['rows']['m'][3]|dict(answer='another'))
+    (tmp_path/'b.json').write_text(json.dumps(text))
+    with pytest.raises(UserError, match='two answers'): e.against_run(tmp_path/'b.json', qs)

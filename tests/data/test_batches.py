@@ -90,7 +90,7 @@ def test_towers_and_lines_take_no_memory(size, rows):
     im,before = through_file(Image.new('RGB', size, 'red'), 'PNG'),resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if size[0]<size[1]: assert np.asarray(resize_view(im, 518, 14, rows)).shape==(518,518,3)
     else:
-        with pytest.raises(ValueError, match='too wide and low'): resize_view(im, 518, 14, rows)
+        with pytest.raises(UserError, match='too wide and low'): resize_view(im, 518, 14, rows)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before<100_000  # kB
 
 def test_aspect_is_kept_and_the_middle_stays():

@@ -428,3 +428,35 @@ def test_a_frame_of_another_size_in_a_recording_is_broken_and_named(tmp_path, ca
     assert s.scenes[0].read(4).size==wh
     check_data(str(tmp_path), width=56, v_max=4, max_broken=.2)
     assert '5.jpg: 48x36, while the recording is' in capsys.readouterr().out
+
+# ---- names, and files that send their reader elsewhere
+
+@pytest.mark.parametrize('name', ['12:30.mp4','pipe:0.mp4','-i.mp4','a%03d.mp4'])
+def test_a_name_is_never_an_address(tmp_path, monkeypatch, name):
+    film(tmp_path/'v.mp4').rename(tmp_path/name)
+    monkeypatch.chdir(tmp_path)
+    assert len(Video(name))==24 and pictures(f'./{name}', 4)
+
+@pytest.mark.parametrize('text', ['ffconcat version 1.0\nfile v.mp4\n', '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nv.mp4\n#EXT-X-ENDLIST\n'])
+@pytest.mark.parametrize('suffix', ['mp4','mkv','webm'])
+def test_a_playlist_is_no_video(tmp_path, monkeypatch, text, suffix):
+    film(tmp_path/'v.mp4')
+    monkeypatch.chdir(tmp_path)
+    Path(f'list.{suffix}').write_text(text)
+    with pytest.raises(UserError): Video(f'list.{suffix}')
+    with open(f'list.{suffix}', 'rb') as f, pytest.raises(UserError): Video(f, 'it')
+
+def test_pictures_that_move_are_named(tmp_path):
+    photos(tmp_path/'d', 3)
+    more = [Image.fromarray(painted(99*i)) for i in range(3)]
+    for n in ('m.gif','m.tif','m.png','m.webp'): more[0].save(tmp_path/'d'/n, save_all=True, append_images=more[1:])
+    more[0].save(tmp_path/'d'/'m.jpg', 'MPO', save_all=True, append_images=more[1:])  # a phone's photo with its preview
+    for left in (read_photos(tmp_path/'d', 9)[2], opened(tmp_path/'d').left):
+        for n in ('m.gif','m.tif','m.png','m.webp'): assert any(n in o and 'first of 3' in o for o in left), n
+        assert not any('m.jpg' in o for o in left)
+
+def test_links_that_lead_nowhere_are_no_photos(tmp_path):
+    photos(tmp_path/'d', 3)
+    (tmp_path/'d/8.jpg').symlink_to('8.jpg'), (tmp_path/'d/9.jpg').symlink_to('nowhere.jpg')
+    imgs,names,left = read_photos(tmp_path/'d')
+    assert len(imgs)==3 and any('8.jpg' in o for o in left) and any('9.jpg' in o for o in left)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['intrinsics', 'fov', 'scale_intrinsics', 'cell_centres', 'uv_dirs', 'grid_rays', 'patch_rays', 'rotate', 'transform',
            'compose', 'rigid', 'inv_se3', 'project', 'unproject', 'quat_to_rot', 'rot_to_quat', 'rotation_angle',
-           'encode_pose', 'decode_pose', 'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate']
+           'Cameras', 'look_at', 'orbit', 'axis_angle', 'slerp', 'interpolate']
 
 # %% ../../nbs/model/01_cameras.ipynb #069c0c23
 import math
@@ -191,23 +191,6 @@ def rotation_angle(
     q = rot_to_quat(compose(Ra.mT, Rb))
     return 2*torch.atan2(torch.linalg.vector_norm(q[...,:3], dim=-1), q[...,3])
 
-# %% ../../nbs/model/01_cameras.ipynb #f2e24585
-def encode_pose(
-    w2c:Tensor, # Camera from world, (..., 4, 4)
-    K:Tensor, # Intrinsics in pixels, (..., 3, 3)
-    hw:tuple, # Image height and width in pixels
-)->Tensor: # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
-    "A camera as VGGT's nine numbers"
-    return torch.cat([w2c[...,:3,3], rot_to_quat(w2c[...,:3,:3]), torch.stack(fov(K, hw), dim=-1)], dim=-1)
-
-# %% ../../nbs/model/01_cameras.ipynb #43e64792
-def decode_pose(
-    enc:Tensor, # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
-    hw:tuple, # Image height and width in pixels
-)->tuple: # w2c (..., 4, 4) and K (..., 3, 3)
-    "The camera that nine numbers stand for"
-    return rigid(quat_to_rot(enc[...,3:7]), enc[...,:3]), intrinsics(enc[...,7], hw, enc[...,8])
-
 # %% ../../nbs/model/01_cameras.ipynb #3858aa86
 @dataclass(eq=False)
 class Cameras:
@@ -264,9 +247,10 @@ def relative_to(
 @patch
 def pose(
     self:Cameras
-)->Tensor: # VGGT's nine numbers, (..., 9)
-    "These cameras as nine numbers each; the principal point is not among them"
-    return encode_pose(self.w2c, self.K, self.hw)
+)->Tensor: # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
+    "These cameras as VGGT's nine numbers each; the principal point is not among them"
+    openings = torch.stack(fov(self.K, self.hw), dim=-1)
+    return torch.cat([self.w2c[...,:3,3], rot_to_quat(self.w2c[...,:3,:3]), openings], dim=-1)
 
 # %% ../../nbs/model/01_cameras.ipynb #864588aa
 @patch(cls_method=True)
@@ -276,7 +260,7 @@ def from_pose(
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Their leading dims are those of `enc`
     "Cameras from nine numbers each"
-    return Cameras(*decode_pose(enc, hw), hw)
+    return Cameras(rigid(quat_to_rot(enc[...,3:7]), enc[...,:3]), intrinsics(enc[...,7], hw, enc[...,8]), hw)
 
 # %% ../../nbs/model/01_cameras.ipynb #2014791d
 @patch(cls_method=True)

@@ -23,14 +23,12 @@ from .patch_encoder import take_views
 def feature_loss(
     pred:Tensor, # Predicted features, (..., c)
     true:Tensor, # The teacher's, same shape
-    keep:Tensor=None, # Which entries count: boolean, shape of `pred` without channels, or a prefix of it; all by default
     smooth:bool=False, # Smooth L1 (official code) in place of L1 (paper)
 )->dict: # 'l1' and 'cos', scalars
-    "L1 and cosine distance between feature maps, both as means over the kept entries"
+    "L1 and cosine distance between feature maps, both as means"
     if pred.shape!=true.shape:
         raise ValueError(f"prediction {tuple(pred.shape)} and target {tuple(true.shape)} differ in shape")
     pred,true = pred.float(),true.float()  # bf16 has three digits, and a loss needs more
-    if keep is not None: pred,true = pred[keep],true[keep]
     l1 = F.smooth_l1_loss(pred, true) if smooth else F.l1_loss(pred, true)
     return dict(l1=l1, cos=(1-F.cosine_similarity(pred, true, dim=-1)).mean())
 

@@ -585,10 +585,6 @@ class Rooms:
         return cls(torch.tensor([o.size for o in rooms]), torch.tensor([o.lamp for o in rooms]), torch.from_numpy(t),
                    list(rooms))
     @property
-    def objects(self):
-        "For each room its list of `Thing`"
-        return [o.objects for o in self.rooms]
-    @property
     def device(self):
         "Where the tensors are"
         return self.table.device

@@ -16,15 +16,14 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
-from ..model.cameras import Cameras,compose,decode_pose,fov,inv_se3,rotate,transform
+from ..model.cameras import Cameras,compose,fov,inv_se3,rotate,transform
 from ..util.core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg
-from ..data.batches import Views,seeded,with_images
+from ..data.batches import Views,handheld,photograph,redecorate,seeded,with_images
 from ..model.patch_encoder import VGGT,VGGTConfig,take_views
 from ..model.psfm import draw_targets
 from ..teachers.teachers import VGGTTeacher
 from ..probe.measures import camera_errors,same_picture
 from ..rooms.rooms import CLASSES,HELD_OUT,LAYOUTS,render,sample_scenes
-from ..rooms.photos import handheld,photograph,redecorate
 from .pretrain import TrainConfig,accelerator,fit
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #7ea054bf
@@ -111,7 +110,7 @@ def pose_loss(
     "How far one view is from the other, said and true, for all pairs of views: no frame of reference is left that could be wrong"
     true,lens = _from_each_other(cams.w2c),torch.stack(fov(cams.K, cams.hw), -1)
     def off(p):
-        d = _from_each_other(decode_pose(p, cams.hw)[0])-true
+        d = _from_each_other(Cameras.from_pose(p, cams.hw).w2c)-true
         turn = torch.linalg.vector_norm(d[...,:3,:3].flatten(-2), dim=-1)/math.sqrt(2)  # 2 sin(angle/2)
         return torch.stack([turn.mean(), torch.linalg.vector_norm(d[...,:3,3], dim=-1).mean(), (p[...,7:]-lens).abs().mean()])
     counts = [.6**i for i in range(len(rounds))]

@@ -176,35 +176,30 @@ def stop_between():
     with on_signals(note): yield told
 
 # %% ../../nbs/util/01_core.ipynb #1ddb860d
-class _Saying:
-    "What a command is doing, told every `every` seconds if it is new"
-    def __init__(self, every=3.): self.every,self.what,self.due,self.done = every,None,threading.Condition(),False
-    def run(self):
-        with self.due:
-            while not self.due.wait_for(lambda: self.done, self.every):
-                what,self.what = self.what,None
-                if what: print(f'{what} ...', file=sys.stderr, flush=True)
-
-_now = []
+_now = []  # what each command that runs is doing, in a list of one
 
 @contextmanager
-def saying():
-    "Have `say` tell for a while"
-    s = _Saying()
-    _now.append(s)
-    threading.Thread(target=s.run, daemon=True).start()
+def saying(
+    every:float=3., # Seconds
+):
+    "Have `say` print for a while, at most every `every` seconds"
+    mine,done = [None],threading.Event()
+    def run():
+        while not done.wait(every):
+            what,mine[0] = mine[0],None
+            if what: print(f'{what} ...', file=sys.stderr, flush=True)
+    _now.append(mine)
+    threading.Thread(target=run, daemon=True).start()
     try: yield
     finally:
-        _now.remove(s)
-        with s.due:
-            s.done = True
-            s.due.notify()
+        _now.remove(mine)
+        done.set()
 
 def say(
     what:str, # That goes on from now
 ):
     "Tell the user of a command what it is doing, if that takes a while"
-    if _now: _now[-1].what = what
+    if _now: _now[-1][0] = what
 
 # %% ../../nbs/util/01_core.ipynb #ebc75dfd
 def _is_script(frame):

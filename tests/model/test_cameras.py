@@ -3,7 +3,7 @@ import math
 import pytest,torch
 from another_processor import RoundsOtherwise
 import torch.nn.functional as F
-from spa3r.model.cameras import (Cameras,axis_angle,cell_centres,compose,decode_pose,encode_pose,fov,grid_rays,interpolate,intrinsics,inv_se3,
+from spa3r.model.cameras import (Cameras,axis_angle,cell_centres,compose,fov,grid_rays,interpolate,intrinsics,inv_se3,
     look_at,orbit,patch_rays,project,quat_to_rot,rigid,rot_to_quat,rotate,rotation_angle,scale_intrinsics,slerp,transform,unproject,uv_dirs)
 
 SHAPES = [(), (1,), (3,), (2,3)]
@@ -221,14 +221,14 @@ def test_a_coarse_depth_map_lies_on_the_same_surface(dtype):
 def test_pose_encoding_round_trip(shape, dtype, kind):
     w2c = rand_pose(shape, dtype, kind)
     K = intrinsics(.5+torch.rand(shape, dtype=dtype), HW, .5+torch.rand(shape, dtype=dtype))
-    enc = encode_pose(w2c, K, HW)
+    enc = Cameras(w2c, K, HW).pose()
     assert enc.shape==(*shape,9)
-    w2c_,K_ = decode_pose(enc, HW)
-    close(w2c_, w2c, tol(dtype))
-    close(K_, K, tol(dtype, 30))
-    close(encode_pose(*decode_pose(enc, HW), HW)[...,[0,1,2,7,8]], enc[...,[0,1,2,7,8]], tol(dtype))
+    back = Cameras.from_pose(enc, HW)
+    close(back.w2c, w2c, tol(dtype))
+    close(back.K, K, tol(dtype, 30))
+    close(back.pose()[...,[0,1,2,7,8]], enc[...,[0,1,2,7,8]], tol(dtype))
     s = torch.cat([torch.ones(3), torch.full((4,), -2.5), torch.ones(2)]).to(dtype)  # any length and sign of quaternion
-    close(decode_pose(enc*s, HW)[0], w2c, tol(dtype))
+    close(Cameras.from_pose(enc*s, HW).w2c, w2c, tol(dtype))
 
 # Cameras
 @shapes

@@ -2,10 +2,9 @@
 import pytest
 import torch
 from spa3r.model.cameras import Cameras,fov,rotation_angle
-from spa3r.rooms.photos import handheld,photograph,redecorate
+from spa3r.data.batches import Views,handheld,photograph,redecorate
 from spa3r.rooms.rooms import CLASSES,render,sample_scenes
 from spa3r.train.teach_vggt import taken
-from spa3r.data.batches import Views
 
 torch.set_num_threads(1)
 gen = lambda s: torch.Generator().manual_seed(s)

@@ -32,5 +32,5 @@ setup(
     package_data={'spa3r': ['weights/**/*', 'web/*', '**/*.json', '**/*.html']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['spa3r=spa3r._modidx:d'],
-                  'lmms_eval.models': ['spa3r=spa3r.bench.lmms:manifest']},
+                  'lmms_eval.models': ['spa3r=spa3r.bench.evaluate:manifest']},
     zip_safe=False)

@@ -73,7 +73,8 @@ def test_each_equation_has_a_check_that_shows_a_number():
 
 # --- glossary
 
-terms = re.findall(r'^- \*\*(.+?)\*\*: (.+) \(\[[^\]]+\]\(([^)]+)\)\)$', prose('glossary.ipynb').split('## Words with')[0], re.M)
+terms,_,settled = prose('conventions.ipynb').partition('## Terms')[2].partition('## Words with')
+terms = re.findall(r'^- \*\*(.+?)\*\*: (.+) \(\[[^\]]+\]\(([^)]+)\)\)$', terms, re.M)
 
 def test_glossary_is_in_order_and_says_each_once():
     names = [t for t,_,_ in terms]
@@ -86,7 +87,7 @@ def test_a_term_is_found_where_the_glossary_sends_us(term, meaning, nb):
     assert any(w in text for w in words), f'{nb} does not speak of {term}'
 
 def test_settled_words_have_a_meaning():
-    words = re.findall(r'^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$', prose('glossary.ipynb').split('## Words with')[1], re.M)[1:]
+    words = re.findall(r'^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$', settled, re.M)[1:]
     assert {'spread','layout','probe','nano','scene','special token'}<={w for w,_,_ in words}
 
 # --- Colab

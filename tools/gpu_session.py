@@ -73,7 +73,7 @@ def nano(a):
     left = a.seconds-(time.perf_counter()-start)
     run,module = Path(a.out)/'speedrun',sys.modules[speedrun.__module__]
     if a.tiny: module.TRIAL = 2
-    try: r = speedrun(out=str(run), minutes=left/60, small=a.tiny, device=a.device, quiet=True)
+    try: r = speedrun(out=str(run), minutes=.1 if a.tiny else left/60, small=a.tiny, device=a.device, quiet=True)
     finally:
         for f in (*run.rglob('step-*'), *run.rglob('*.pt'), *run.rglob('unfinished')): shutil.rmtree(f) if f.is_dir() else f.unlink(missing_ok=True)  # what comes back is weights and logs
     tell(what='speedrun', minutes=round(60*r['hours'], 2), parts={p['name']:p['steps'] for p in r['parts']}, losses={p['name']:[round(p['curve'][i][1], 4) for i in (0,-1)] for p in r['parts']})

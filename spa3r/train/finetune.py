@@ -6,7 +6,7 @@
 __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'RoomTalks', 'segments', 'side_by_side', 'layout',
            'Collator', 'said_from', 'nano_qwen', 'inputs_apart', 'TuneConfig', 'pupils', 'ByLength', 'Tuner',
            'loudness', 'Notes', 'StopBetween', 'training_args', 'last_checkpoint', 'check_checkpoint', 'open_model',
-           'open_talks', 'RoomEye', 'room_eye', 'finetune']
+           'open_talks', 'RoomEye', 'finetune']
 
 # %% ../../nbs/train/05_finetune.ipynb #e00f7157
 import json,math,os,random,re,zipfile
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from ..data.batches import BrokenReport
 from ..data.scenes import odd_shapes,resize_view,stack_views
-from .loop import FREE,Log,locked,reading,same_run,wanted,what_happened
+from .loop import FREE,Log,accidents,checkpoints,locked,reading,same_run,wanted
 from ..rooms.rooms import HELD_OUT
 from ..language.processor import Processor,make_tokenizer,pictures,token_in
 from ..model.adapter import ZeroLinear
@@ -74,7 +74,8 @@ def _said(row):
     turns = row.get('conversations') or row.get('messages') or []
     turns = [(_ROLES.get(t.get('from', t.get('role'))), t.get('value', t.get('content'))) for t in turns]
     system = [turns.pop(0)[1]] if turns and turns[0][0]=='system' else ['']
-    if not turns or len(turns)%2 or [t[0] for t in turns]!=['user','assistant']*(len(turns)//2) or not all(isinstance(o, str) for o in system+[t[1] for t in turns]):
+    who,texts = [t[0] for t in turns],system+[t[1] for t in turns]
+    if not turns or who!=['user','assistant']*(len(turns)//2) or not all(isinstance(o, str) for o in texts):
         raise ValueError('`conversations` must be a list of human and gpt in turn, each with a text as `value`; a system may speak first')
     return system[0],[(q[1],a[1]) for q,a in zip(turns[::2], turns[1::2])]
 
@@ -118,7 +119,8 @@ class FileTalks(Dataset):
         frames:int=8, # Most pictures of a conversation
     ):
         self.talks,self.frames = talks,frames
-        self.lengths = [0 if isinstance(t, Broken) else sum(len(q)+len(a) for q,a in t.said)//4 + 252*min(len(t.pics) if len(t.pics)>1 else frames, frames) for t in talks]  # roughly; only their order matters
+        def length(t): return sum(len(q)+len(a) for q,a in t.said)//4 + 252*min(len(t.pics) if len(t.pics)>1 else frames, frames)
+        self.lengths = [0 if isinstance(t, Broken) else length(t) for t in talks]  # roughly; only their order matters
 
     def __len__(self): return len(self.talks)
     def __getitem__(self, i):
@@ -442,7 +444,8 @@ class StopBetween(TrainerCallback):
         acc, # The processes
     ): self.told,self.acc,self.stopped = told,acc,False
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step<state.max_steps and wanted(self.told, self.acc): self.stopped = control.should_save = control.should_training_stop = True
+        if state.global_step<state.max_steps and wanted(self.told, self.acc):
+            self.stopped = control.should_save = control.should_training_stop = True
 
 # %% ../../nbs/train/05_finetune.ipynb #7d040ece
 def training_args(
@@ -454,9 +457,10 @@ def training_args(
     cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
     if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
-    args = TrainingArguments(output_dir=str(out), per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs,
-        max_steps=cfg.steps or -1, learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup, weight_decay=cfg.weight_decay, max_grad_norm=cfg.clip,
-        adam_beta2=cfg.beta2, bf16=device.type=='cuda', use_cpu=cpu, seed=cfg.seed, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
+    args = TrainingArguments(output_dir=str(out), seed=cfg.seed, use_cpu=cpu, bf16=device.type=='cuda',
+        per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs, max_steps=cfg.steps or -1,
+        learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup, weight_decay=cfg.weight_decay, adam_beta2=cfg.beta2,
+        max_grad_norm=cfg.clip, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
         dataloader_num_workers=4*(not cpu) if cfg.workers<0 else cfg.workers, remove_unused_columns=False, report_to=[], disable_tqdm=True, **shard)
     args._n_gpu = min(args.n_gpu, 1)  # one GPU a process: Trainer would cut each batch, lists and all, into as many parts as it sees GPUs
     return args
@@ -469,7 +473,7 @@ def last_checkpoint(
     def whole(p):
         try: return bool(from_json((p/'trainer_state.json').read_text()))
         except (OSError, ValueError): return False
-    return max((p for p in Path(out).glob('checkpoint-*') if re.fullmatch(r'checkpoint-\d+', p.name) and whole(p)), key=lambda p: int(p.name.split('-')[1]), default=None)
+    return next((p for p in reversed(checkpoints(out, 'checkpoint')) if whole(p)), None)
 
 def check_checkpoint(
     part:Path, # A checkpoint, or None
@@ -527,12 +531,15 @@ def open_talks(
     talks = FileTalks(read_talks(data, media), cfg.frames)
     broken = [t for t in talks.talks if isinstance(t, Broken)]
     if len(broken)>cfg.max_broken*len(talks):
-        raise UserError(f"{len(broken)} of {len(talks)} conversations cannot be held, such as {broken[0].name}: {broken[0].why}. Mend them, or allow more with --max_broken")
+        such = f"{len(broken)} of {len(talks)} conversations cannot be held, such as {broken[0].name}: {broken[0].why}"
+        raise UserError(f"{such}. Mend them, or allow more with --max_broken")
     tried = [_cannot(talks[i]) for i in sorted({0,len(talks)//2,len(talks)-1})]
-    if all(tried) and cfg.max_broken<1: raise UserError(f"{len(tried)} of {len(tried)} conversations that were tried cannot be held: {tried[0].name}: {tried[0].why}")
+    if all(tried) and cfg.max_broken<1:
+        raise UserError(f"{len(tried)} of {len(tried)} conversations that were tried cannot be held: {tried[0].name}: {tried[0].why}")
     gone,n = talks.missing(),len(talks.paths())
     if len(gone)>cfg.max_broken*n:
-        raise UserError(f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}: name their folder with --media, or allow more with --max_broken")
+        such = f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}"
+        raise UserError(f"{such}: name their folder with --media, or allow more with --max_broken")
     return talks
 
 @dataclass
@@ -541,14 +548,6 @@ class RoomEye:
     encoder:object # A `SpatialEncoder`
     view:tuple # How it is shown pictures
     def __call__(self, room, frames): return self.encoder(stack_views([resize_view(p, *self.view) for p in pictures(frames)]))
-
-def room_eye(
-    model, # A Spa3-VLM
-    processor:Processor, # Of it
-): # Function of a room's number and its frames: latents, (m, c); None if the model has no such eye
-    "The spatial encoder of a model, to look at films beforehand"
-    if not processor.view: return None
-    return RoomEye(model.model.encoder(), processor.view)
 
 # %% ../../nbs/train/05_finetune.ipynb #8d8f8bc4
 @command(fusion=('none','append','cross'))
@@ -570,11 +569,15 @@ def finetune(
     check_outputs(out, folder=True, sources=(model, data, spatial, teacher, kwargs.get('deepspeed')))
     cfg,out,device = (TuneConfig.nano if nano else TuneConfig)(**kwargs),Path(out),pick_device(device, numbered=False)
     model = model or ('nano' if nano else 'Qwen/Qwen2.5-VL-3B-Instruct')
-    settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **{k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')}, **({'spatial_dtype':spatial_dtype} if spatial_dtype else {}))
+    fixed = {k:v for k,v in asdict(cfg).items() if k not in (*FREE,'deepspeed','max_broken')}
+    settings = dict(model=model, data=data, media=media, fusion=fusion, spatial=spatial, teacher=teacher, **fixed)
+    if spatial_dtype: settings['spatial_dtype'] = spatial_dtype
     pick_dtype(device, spatial_dtype or 'auto')
     if cfg.lora: _peft()
-    if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2: raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
-    args = training_args(replace(cfg, epochs=1.) if data=='rooms' else cfg, out, device)  # `RoomTalks` counts its passes itself; starts the other processes, if there are any
+    if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2:
+        raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
+    once = replace(cfg, epochs=1.) if data=='rooms' else cfg  # `RoomTalks` counts its passes itself
+    args = training_args(once, out, device)  # starts the other processes, if there are any
     with ExitStack() as stack:
         if args.process_index==0:
             stack.enter_context(locked(out))
@@ -584,19 +587,19 @@ def finetune(
         check_checkpoint(last := last_checkpoint(out))
         say(f'loading {model}')
         with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher, spatial_dtype, cfg.max_pixels)
-        talks = talks or open_talks(data, media, cfg, room_eye(net, processor) if device.type=='cpu' else None)
+        eye = RoomEye(net.model.encoder(), processor.view) if processor.view and device.type=='cpu' else None
+        talks = talks or open_talks(data, media, cfg, eye)
         report = BrokenReport(cfg.max_broken, 'conversations')
         trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
-        if cfg.fsdp and not trainer.is_fsdp_enabled: raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
+        if cfg.fsdp and not trainer.is_fsdp_enabled:
+            raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Notes(out, report, not quiet))
         stop = StopBetween(stack.enter_context(stop_between()), trainer.accelerator)
         trainer.add_callback(stop)
-        try: trainer.train(resume_from_checkpoint=last and str(last))
-        except Exception as e:
-            if not (why := what_happened(e)): raise
-            raise UserError(f"{why}. The run in {out} goes on from {last_checkpoint(out).name if last_checkpoint(out) else 'its beginning'}") from e
-        if stop.stopped: raise Stopped(f"stopped after {trainer.state.global_step} of {trainer.state.max_steps} steps: run it again to go on from there", *stop.told)
+        with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))
+        at = trainer.state
+        if stop.stopped: raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there", *stop.told)
         if cfg.lora: net = trainer.model.merge_and_unload()
         whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards; all processes have to be here
         if args.process_index==0:

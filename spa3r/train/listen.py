@@ -29,8 +29,7 @@ from ..teachers.teachers import load_student
 from ..language.processor import Processor,make_tokenizer,pictures
 from ..language.spatial_encoder import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
-from ..language.chat import END
-from ..language.prefix import behind,sharing,through
+from ..language.chat import END,behind,sharing,through
 from ..bench.scoring import prompt
 from .lessons import FACTS,NAMES,SHOWN,STEP,VALUE,VIEW,film,phrases,steps
 from .loop import TrainConfig,fit

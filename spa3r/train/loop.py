@@ -221,9 +221,11 @@ def spread(
 # %% ../../nbs/train/01_loop.ipynb #cd1bba1a
 def checkpoints(
     out:Path, # Folder of a run
+    name:str='step', # What they are called, before the number of the step
 )->list: # Their folders
     "All checkpoints, the newest last"
-    return sorted((p for p in Path(out).glob('step-*') if re.fullmatch(r'step-\d+', p.name) and p.is_dir()), key=lambda p: int(p.name[5:]))
+    found = [p for p in Path(out).glob(f'{name}-*') if re.fullmatch(rf'{name}-\d+', p.name) and p.is_dir()]
+    return sorted(found, key=lambda p: int(p.name[len(name)+1:]))
 
 def newest(
     out:Path, # Folder of a run
@@ -239,7 +241,9 @@ def reading(
     try:
         if odd := [p.name for p in Path(part).iterdir() if not (p.is_file() or p.is_dir())]: raise ValueError(f'{odd[0]} is no file')
         yield
-    except Exception as e: raise UserError(f"the checkpoint {part} is damaged ({one_line(e)}): delete that folder, and the run goes on from the one before it, or begins again") from e
+    except Exception as e:
+        why = f"the checkpoint {part} is damaged ({one_line(e)})"
+        raise UserError(f"{why}: delete that folder, and the run goes on from the one before it, or begins again") from e
 
 def save_checkpoint(
     out:Path, # Folder of the run
@@ -273,7 +277,8 @@ class Run:
         out:Path, # Folder of the run; its newest checkpoint is where we start
         acc, # The processes
     ):
-        if cfg.micros%acc.num_processes: raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by {acc.num_processes} processes: change images or images_device")
+        if cfg.micros%acc.num_processes:
+            raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by {acc.num_processes} processes: change images or images_device")
         if cfg.fsdp and acc.num_processes<2: raise UserError("fsdp shards over several processes, and there is one: start with torchrun, or leave it out")
         if cfg.fsdp and cfg.muon: raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
         self.model,self.cfg,self.out,self.acc,self.step,last = model,cfg,Path(out),acc,0,newest(out)
@@ -346,7 +351,8 @@ def gradients(self:Run,
     losses = dict(zip(total, self.acc.reduce(torch.stack(list(total.values())), 'mean').tolist()))
     norm = _whole(nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip)).item()
     if not math.isfinite(losses['loss']+norm):
-        raise UserError(f"loss is {losses['loss']} and the norm of its gradient {norm} at step {self.step}: lower the learning rate ({cfg.lr}) and start in another folder")
+        raise UserError(f"loss is {losses['loss']} and the norm of its gradient {norm} at step {self.step}: "
+                        f"lower the learning rate ({cfg.lr}) and start in another folder")
     return losses|{'norm':norm}
 
 @patch
@@ -472,14 +478,21 @@ def what_happened(
 
 @contextmanager
 def accidents(
-    run:Run, # What is being trained; its weights are those of a finished step
+    out:Path, # Folder of the run
+    last, # Function of it: its newest checkpoint, or None
+    rescue=lambda e: None, # Called with the exception: what can still be saved
 ):
     "End with a clear message and a usable checkpoint"
     try: yield
     except Exception as e:
         if not (why := what_happened(e)): raise
-        if run.copy is None and run.step and not no_room(e): run.save()  # shards can't be gathered when one process is in trouble
-        raise UserError(f"{why}. The run in {run.out} goes on from {newest(run.out).name if newest(run.out) else 'its beginning'}") from e
+        rescue(e)
+        raise UserError(f"{why}. The run in {out} goes on from {part.name if (part := last(out)) else 'its beginning'}") from e
+
+@patch
+def rescue(self:Run, e):
+    "Save the weights of the last finished step; shards can't be gathered when one process is in trouble"
+    if self.copy is None and self.step and not no_room(e): self.save()
 
 # %% ../../nbs/train/01_loop.ipynb #bafb6227
 def _board(run):
@@ -506,9 +519,18 @@ class Notes:
         step = self.run.step-1
         line = dict(step=step, loss=losses['loss'], lr=self.run.cfg.lr_at(step)) | losses
         self.log.write(line)
-        if self.board: [self.board.add_scalar(k, v, step) for k,v in line.items() if k!='step']
+        self.draw(line)
         self.bar.set_postfix({k:f'{v:.3f}' for k,v in losses.items()}, refresh=False)
         self.bar.update()
+
+    def draw(self,
+        line:dict, # Numbers and their 'step'
+        under:str='', # Before their names
+    ):
+        "Numbers for TensorBoard, where it is wanted"
+        if not self.board: return
+        for k,v in line.items():
+            if k!='step': self.board.add_scalar(under+k, v, line['step'])
 
 # %% ../../nbs/train/01_loop.ipynb #3b3d239a
 @patch
@@ -522,7 +544,7 @@ def judge(self:Notes,
     model.train()
     if line['score']>max(self.scores.had.values(), default=-math.inf): model.save_pretrained(self.run.out/'best')
     self.scores.write(line)
-    if self.board: [self.board.add_scalar(f'held out/{k}', v, self.run.step) for k,v in line.items() if k!='step']
+    self.draw(line, 'held out/')
 
 @patch
 def end(self:Notes):
@@ -530,8 +552,9 @@ def end(self:Notes):
     self.bar.close()
     n,secs = self.run.step-self.first,time.perf_counter()-self.start
     if n and self.progress: print(f"{n} steps in {secs:.0f} s, {self.feed.waited/secs:.1%} of it waiting for data")
-    if any(self.log.apart): print(f"{len(self.log.apart)} steps were computed again and differ from the log by up to {max(self.log.apart):.1e}: another machine?")
-    line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=self.run.acc.num_processes, device=str(self.run.acc.device))
+    apart,acc = self.log.apart,self.run.acc
+    if any(apart): print(f"{len(apart)} steps were computed again and differ from the log by up to {max(apart):.1e}: another machine?")
+    line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=acc.num_processes, device=str(acc.device))
     with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
@@ -571,11 +594,11 @@ def fit(
         stack.enter_context(multiplying(acc.device.type=='cpu' and cfg.precision=='bf16_cpu'))
         notes = Notes(run, feed, progress) if acc.is_main_process else None
         if notes: stack.callback(notes.end)
-        told = stack.enter_context(stop_between())
+        told,guarded = stack.enter_context(stop_between()),partial(accidents, out, newest, run.rescue)
         while run.step<cfg.steps:
-            with accidents(run): losses = run.gradients(feed)
+            with guarded(): losses = run.gradients(feed)
             run.update()
-            with accidents(run):
+            with guarded():
                 if notes: notes.step(losses)
                 if evaluate and cfg.eval_every and run.step%cfg.eval_every==0:
                     whole = run.whole()

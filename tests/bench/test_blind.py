@@ -3,8 +3,7 @@ import random
 from collections import Counter
 import numpy as np
 import pytest
-from spa3r.bench.blind import blind_scores,debias
-from spa3r.bench.baselines import blind_answers
+from spa3r.bench.baselines import blind_answers,blind_scores,debias
 from spa3r.bench.scoring import grade,totals
 from rooms_again import SEEDS,asked
 

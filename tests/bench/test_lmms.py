@@ -2,7 +2,7 @@
 import ast,sys
 from types import ModuleType,SimpleNamespace
 import numpy as np, pytest
-from spa3r.bench import questions_data as bm, lmms, scoring as v
+from spa3r.bench import evaluate as lmms, questions_data as bm, scoring as v
 
 @pytest.fixture(scope='module')
 def task(tmp_path_factory):

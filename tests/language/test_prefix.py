@@ -1,6 +1,6 @@
 "Questions that share the prefix of their scene: the tree is the dense mask"
 import pytest,torch
-from spa3r.language.prefix import behind,sharing,through
+from spa3r.language.chat import behind,sharing,through
 from spa3r.language.processor import make_tokenizer
 from spa3r.language.vlm import Spa3Qwen2_5VL,nano_config
 

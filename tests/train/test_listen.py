@@ -4,7 +4,7 @@ import pytest,torch
 from safetensors.torch import load_file
 from spa3r.bench.scoring import prompt
 from spa3r.language.chat import load_chat
-from spa3r.language.prefix import sharing
+from spa3r.language.chat import sharing
 from spa3r.language.processor import pictures
 from spa3r.rooms.questions import answer_text
 from spa3r.train.lessons import NAMES,film

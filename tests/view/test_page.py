@@ -13,7 +13,7 @@ from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
 from spa3r.teachers.teachers import load_student
 from spa3r.rooms.rooms import HELD_OUT,render,sample_scenes
-from spa3r.view.verdict import TERMS,verdict
+from spa3r.view.page import WORDS,verdict
 from spa3r.view.scene import FieldScene,scene_points
 
 pytest.importorskip('websocket', reason='websocket-client, of the extra `dev`, is not installed')
@@ -231,7 +231,7 @@ def test_the_page_writes_a_glb(page):
 
 def test_terms_explain_themselves(page):
     page.eval('document.querySelector(".term[data-term=prediction]").click()')
-    assert TERMS['prediction'] in text(page, 'gloss') and page.eval('$("gloss").checkVisibility()')
+    assert WORDS["terms"]['prediction'] in text(page, 'gloss') and page.eval('$("gloss").checkVisibility()')
     page.key('Escape')
     assert page.eval('$("gloss").hidden') and page.eval('[...document.querySelectorAll(".term")].every(b => D.terms[b.dataset.term])')
 
@@ -326,7 +326,7 @@ def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
     page.wait('D!==PAGE', 300)
     assert page.eval('stops.map(s => s.file)')==['mine 0.png','mine 1.png','mine 2.png'] and page.eval('stops.map(s => s.kind)')==['context','target','context']
     rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
-    assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1)['text'], 'the sentence is that of Python'
+    assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1, trusted=page.eval('D.verdict.trusted'))['text'], 'the sentence is that of Python'
     assert page.eval('D.best')==max(range(4), key=lambda i: rows[i][1]) and page.eval('ids.length')>3000 and page.eval('V')==3
     assert page.eval('[...Array(V).keys()].every(s => lens[4*s]==lens[4*s+1])'), 'square pictures, square pixels'
     k = count(page)

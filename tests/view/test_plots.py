@@ -4,7 +4,7 @@ matplotlib.use('agg')
 import matplotlib.pyplot as plt
 import numpy as np, pytest, torch
 from spa3r.model.cameras import Cameras,intrinsics,look_at,project
-from spa3r.view.plots import CTX,TGT,FeaturePCA,cosine_map,draw_cameras,draw_rays,frustum,show_attention,show_fields,show_grid,to_img
+from spa3r.view.plots import CTX,TGT,FeaturePCA,cosine_map,draw_cameras,frustum,show_fields,show_grid,to_img
 
 @pytest.fixture(autouse=True)
 def close_figures():
@@ -74,24 +74,13 @@ def test_fields_are_drawn_with_the_given_basis():
     np.testing.assert_allclose(axs[1,2].images[0].get_array(), pca(x[2]), atol=1e-6)
     assert [axs[i,0].get_title() for i in range(3)]==['a','1.00','-1.00'] and axs[2,0].get_ylabel()=='other'
 
-def test_cameras_and_rays_are_drawn_where_they_are():
+def test_cameras_are_drawn_where_they_are():
     cams = some_cameras(4)
     fig,ax = plt.subplots()
     draw_cameras(ax, cams, [0,1,0,1], plane='xz')
     assert [l.get_color() for l in ax.lines]==[CTX,TGT,CTX,TGT]
     np.testing.assert_allclose(ax.lines[2].get_xydata()[0], cams.positions[2,[0,2]], atol=1e-6)
-    draw_rays(ax, torch.randn(2,3,3), length=torch.arange(6).view(2,3))
-    assert len(ax.lines)==10 and np.ptp(ax.lines[4].get_xydata())==0
     draw_cameras(plt.figure().add_subplot(projection='3d'), cams, imgs=torch.rand(4,3,42,70), axes=True)
-
-def test_attention_has_one_scale_for_a_query():
-    attn = torch.rand(2,3,4,4)
-    attn[0] *= .01  # a query's light does not depend on another's
-    axs = show_attention(attn, torch.ones(3,3,8,8))
-    light = np.stack([[ax.images[0].get_array()[::2,::2,0] for ax in r] for r in axs])
-    want = .25+.75*attn/attn.amax((1,2,3), keepdim=True)
-    np.testing.assert_allclose(light, want, atol=1e-6)
-    with pytest.raises(ValueError, match='3 views'): show_attention(attn, torch.ones(2,3,8,8))
 
 def test_grid_of_pictures():
     x = torch.rand(2,3,4,3,6,8)  # (rows, columns, ...)

@@ -1,9 +1,10 @@
 "The sentence on top of a page says who won, and what these pictures say about their cameras"
+import re
 from dataclasses import replace
 import pytest
 import torch
 from spa3r.model.cameras import Cameras,intrinsics,look_at
-from spa3r.view.verdict import TERMS,about_cameras,agreement,reprojection,scene_measures,verdict
+from spa3r.view.page import WORDS,about_cameras,agreement,reprojection,scene_measures,verdict
 from spa3r.view.scene import FieldScene
 
 def scene(good=True, v=4, c=8, other=True):
@@ -29,6 +30,13 @@ def test_two_digits_decide():
     rows = [dict(name='prediction', cosine=.5312, l1=0), dict(name='mean of the context pictures', cosine=.5299, l1=0)]
     assert 'no better than the mean' in verdict(rows, 3, 1)['text'] and verdict(rows, 3, 1)['won'] is False
     assert verdict([dict(rows[0], cosine=.54),rows[1]], 3, 1)['won'] is True
+
+def test_nothing_is_won_with_cameras_that_are_not_trusted():
+    rows = [dict(name='prediction', cosine=.6, l1=0), dict(name='mean of the context pictures', cosine=.5, l1=0)]
+    v = verdict(rows, 3, 3, trusted=False)
+    assert v['won'] is None and not re.search(r'\bw[io]n', v['text']) and 'not to be trusted' in v['text']
+    lost = verdict([dict(rows[0], cosine=.4),rows[1]], 3, 3, trusted=False)
+    assert lost['won'] is False and 'worse than the mean' in lost['text']
 
 def test_nothing_held_back_nothing_won():
     s = replace(scene(), kind=['context']*4)
@@ -72,4 +80,4 @@ def test_pixels_land_where_a_shift_says():
     assert reprojection(s)['moved']>.1
 
 def test_terms_are_short():
-    assert all(t.endswith('.') and t.count('. ')<3 for t in TERMS.values())
+    assert all(t.endswith('.') and t.count('. ')<3 for t in WORDS["terms"].values())

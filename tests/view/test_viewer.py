@@ -13,7 +13,7 @@ from spa3r.teachers.teachers import ExactTeacher,VGGTTeacher
 from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT,sample_scenes
-from spa3r.view.scene import (FieldScene,ask,data_uri,field_error,field_figure,on_demand,photo_scene,point_colours,ramp,room_scene,
+from spa3r.view.scene import (FieldScene,ask,data_uri,field_error,field_figure,photo_scene,point_colours,ramp,room_scene,
                           scene_points,similarity,upright,walk)
 from spa3r.view.page import demo,few_directions,page_data,still,write_html
 from spa3r.view.plots import FeaturePCA
@@ -223,11 +223,6 @@ def test_figure_has_a_step_for_each_camera_and_all_colours():
     assert len({f.data[2].source for f in fig.frames})==5 and fig.frames[1].data[1].source==fig.frames[3].data[1].source!=fig.frames[0].data[1].source
     assert [b.label for b in field_figure(s).layout.updatemenus[0].buttons]==['rgb','teacher','prediction','error']
     assert len(fig.data[0].x)<=200
-
-def test_figures_on_demand_share_one_script(tmp_path):
-    cells = [on_demand(field_figure(scene(seed=i)), tmp_path/f'{i}.html', f'"{i}" <b>').data for i in range(3)]
-    assert sorted(p.name for p in tmp_path.iterdir())==['0.html','1.html','2.html','plotly.min.js']
-    assert all('<iframe' not in c.replace('&lt;','').split('ontoggle')[0] and '<b>' not in c and 'name="figures"' in c for c in cells)
 
 # ---- photos and videos
 

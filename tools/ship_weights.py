@@ -80,7 +80,7 @@ def main():
     p.add_argument('--hardware', required=True)
     p.add_argument('--about', default='A student of the feature field.')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
-    p.add_argument('--teacher-run', type=Path, help='run that made the patch encoder')
+    p.add_argument('--teacher-run', type=Path, nargs='*', default=[], help='runs that made the patch encoder, one after another')
     p.add_argument('--scenes', type=int, default=48, help='rooms in a set')
     p.add_argument('--seeds', type=int, default=3, help='disjoint sets of rooms')
     a = p.parse_args()
@@ -92,7 +92,7 @@ def main():
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
-    if a.teacher_run: c['teacher_curve'] = curve([a.teacher_run/'log.jsonl'])
+    if a.teacher_run: c['teacher_curve'] = curve([r/'log.jsonl' for r in a.teacher_run])
     write_card(a.name, measure_card(a.name, c, a.scenes, a.seeds))
 
 if __name__ == '__main__': main()

@@ -62,9 +62,9 @@ HEARS = dict(fusion='append', spatial='{out}/nano')
 FEW = dict(images=8, images_device=8, n=2)
 PARTS = (
     Part('teacher56', teach, 7, 12_000, small=LEAST),  # finds cameras and depth in small pictures
-    Part('teacher', teach, .5, 240, dict(init='{out}/teacher56/best', lr=5e-4), LEAST|dict(init='{out}/teacher56')),  # and in large ones
+    Part('teacher', teach, 1, 740, dict(init='{out}/teacher56/best', lr=5e-4), LEAST|dict(init='{out}/teacher56')),  # and in large ones
     Part('nano8', pretrain, 2, 3500, COARSE|SEES, TINY),  # the student of its features, on few patches
-    Part('nano', pretrain, 2, 800, FINE|SEES|dict(init='{out}/nano8'), TINY),  # and on as many as it will be asked for
+    Part('nano', pretrain, 2, 600, FINE|SEES|dict(init='{out}/nano8'), TINY),  # and on as many as it will be asked for
     Part('exact8', pretrain, 1, 7000, COARSE, TINY),  # the student of true fields
     Part('exact', pretrain, 1, 2200, FINE|dict(init='{out}/exact8'), TINY),
     Part('eye', listen, 1, 1200, SEEN|dict(stage='eye'), FEW),  # a language model that sees,

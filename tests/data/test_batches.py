@@ -103,7 +103,7 @@ def test_aspect_is_kept_and_the_middle_stays():
     assert abs(rows.mean()-34.5)<1 and abs(cols.mean()-62.5)<1
 
 def test_odd_sizes_are_refused():
-    with pytest.raises(ValueError, match='14-pixel'): resize_view(Image.new('RGB', (2000,30)))
+    with pytest.raises(UserError, match='14-pixel'): resize_view(Image.new('RGB', (2000,30)))
     with pytest.raises(ValueError, match='width 100'): resize_view(Image.new('RGB', (200,200)), 100)
 
 @pytest.mark.parametrize('orientation', range(1, 9))

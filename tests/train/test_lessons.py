@@ -73,7 +73,7 @@ def test_phrases_shorten_questions(x):
 def test_films_are_made_once_and_go_on(tmp_path, monkeypatch):
     import spa3r.train.lessons as module
     made = []
-    monkeypatch.setattr(module, 'lesson', lambda room, each: made.append(room) or dict(room=room))
+    monkeypatch.setattr(module, 'lesson', lambda room, each: made.append(room) or dict(room=room, frames=0, questions=[]))
     assert [o['room'] for o in film(tmp_path, 3, 5, a_file=2)]==[5,6,7] and made==[5,6,7]
     assert [o['room'] for o in film(tmp_path, 4, 5, a_file=2)]==[5,6,7,8] and made==[5,6,7,8]
     (tmp_path/'rooms-5.pt').write_bytes(b'')

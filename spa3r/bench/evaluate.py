@@ -292,9 +292,10 @@ def _first_run(path):
         for key in pieces.fields():
             if key!='rows': pieces.value()
             else:
-                yield next(names := pieces.fields())
-                yield from pieces.items()
-                return names.close()
+                for name in (names := pieces.fields()):  # the first is enough
+                    yield name
+                    yield from pieces.items()
+                    return names.close()
 
 def against_run(
     path:str, # JSON of a run
@@ -442,9 +443,9 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
-    out,answers = Path(out),beside(out, '.answers')
     sources = (data, model, against)
-    check_outputs(out, sources=sources)
+    check_outputs(out, sources=sources)  # as it was typed: a slash at its end says folder
+    out,answers = Path(out),beside(out, '.answers')
     check_outputs(beside(out, '.png'), sources=() if out.exists() else sources)  # beside a result of ours it is ours, too
     check_outputs(answers, folder=True, sources=sources)
     say(f'reading the questions of {data}')

@@ -603,7 +603,7 @@ def fit(
                 if evaluate and cfg.eval_every and run.step%cfg.eval_every==0:
                     whole = run.whole()
                     if notes: notes.judge(whole.to(acc.device), evaluate)
-                stop = run.step<cfg.steps and wanted(told, acc)
+                stop = wanted(told, acc)  # after the last step, too: others may follow
                 if run.step%cfg.save_every==0 or run.step==cfg.steps or stop: run.save()
                 if each_step: each_step(run.step-1)
             if stop: raise Stopped(f"stopped after {run.step} of {cfg.steps} steps: run it again to go on from there", *told)

@@ -1,11 +1,12 @@
 "From random numbers to a report; stopped on the way and taken up again; and the commands of the cards can be typed"
-import importlib,inspect,json,re,shlex
+import importlib,inspect,json,re,shlex,signal
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
 import torch
 import spa3r.train.speedrun as s
-from spa3r.util.core import UserError
+import spa3r.train.teach_vggt as lesson
+from spa3r.util.core import Stopped,UserError
 from spa3r.teachers.teachers import WEIGHTS
 from spa3r.model.psfm import Spa3R
 
@@ -89,3 +90,14 @@ def test_no_time_is_refused(tmp_path):
     for kw in (dict(hours=0.), dict(minutes=-1.), dict(rooms=1)):
         with pytest.raises(UserError): s.speedrun(out=str(tmp_path/'no'), **kw)
     assert not (tmp_path/'no').exists()
+
+def test_a_signal_at_the_last_step_of_a_trial_stops_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(s, 'TRIAL', 2)
+    done = []
+    def loss(*a, real=lesson.teach_loss):
+        done.append(1)
+        if len(done)==2: signal.raise_signal(signal.SIGTERM)  # within the last step
+        return real(*a)
+    monkeypatch.setattr(lesson, 'teach_loss', loss)
+    with pytest.raises(Stopped): s.speedrun(out=str(tmp_path/'run'), minutes=1., small=True, device='cpu', quiet=True)
+    assert len(done)==2

@@ -1,5 +1,5 @@
 "The page in a real browser, from the disk: it opens, decodes where nobody was, and does with less where the browser lacks something"
-import base64,json,struct,sys
+import base64,json,re,struct,sys
 from pathlib import Path
 import numpy as np
 import pytest
@@ -308,12 +308,13 @@ def js(x, kind='float32'): return f"(s => new {kind.capitalize()}Array(Uint8Arra
 @of_photos
 def test_pictures_of_the_reader_are_looked_at_as_torch_does(page):
     student,teacher,_ = load_student('nano')
-    pics,hide = torch.rand(3,3,112,112, generator=torch.Generator().manual_seed(0)),torch.tensor([0.,1.,0.])
+    pics,hide = render(*sample_scenes([HELD_OUT], 3))['rgb'][0].movedim(-1, 1),torch.tensor([0.,1.,0.])
     with torch.no_grad(): want = dict(zip(Eyes.names, Eyes(student, teacher.vggt)(pics, hide)))
     page.eval(f'see([{",".join(f"{{x:{js(o)}}}" for o in pics)}], [0,1,0]).then(o => {{window.told = o}})')
     for k,w in want.items():
         got = np.array(page.eval(f'Array.from(told.{k})'))
-        assert np.abs(got-w.numpy().ravel()).max()<1e-3*max(1, w.abs().max().item()), k
+        assert np.abs(got-w.numpy().ravel()).max()<.05*max(1, w.abs().max().item()), k  # its matrices are bytes
+        assert np.corrcoef(got, w.numpy().ravel())[0,1]>.999, k
 
 @of_photos
 def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
@@ -326,7 +327,9 @@ def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
     page.wait('D!==PAGE', 300)
     assert page.eval('stops.map(s => s.file)')==['mine 0.png','mine 1.png','mine 2.png'] and page.eval('stops.map(s => s.kind)')==['context','target','context']
     rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
-    assert page.eval('D.verdict.text')==verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1, trusted=page.eval('D.verdict.trusted'))['text'], 'the sentence is that of Python'
+    said,want = page.eval('D.verdict.text'),verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1, trusted=page.eval('D.verdict.trusted'))['text']
+    words,numbers = (lambda t: re.sub(r'\d\.\d\d', '#', t)),(lambda t: [float(o) for o in re.findall(r'\d\.\d\d', t)])
+    assert words(said)==words(want) and numbers(said)==pytest.approx(numbers(want), abs=.011), 'the sentence is that of Python, from rounded numbers'
     assert page.eval('D.best')==max(range(4), key=lambda i: rows[i][1]) and page.eval('ids.length')>3000 and page.eval('V')==3
     assert page.eval('[...Array(V).keys()].every(s => lens[4*s]==lens[4*s+1])'), 'square pictures, square pixels'
     k = count(page)

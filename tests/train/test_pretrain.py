@@ -420,7 +420,7 @@ def photos(tmp_path):
     return str(tmp_path/'photos')
 
 def test_what_says_nothing_is_refused(tmp_path):
-    for kw,why in ((dict(semantic='nix'), 'nix'), (dict(eval_data='nix'), 'nix'), (dict(init=str(WEIGHTS/'nano')), '192')):
+    for kw,why in ((dict(semantic='nix'), 'nix'), (dict(eval_data='nix'), 'nix'), (dict(init=str(WEIGHTS/'nano')), '256')):
         with pytest.raises(UserError, match=why): pretrain(out=str(tmp_path), **TINY|kw)
     with pytest.raises(UserError, match='nowhere'): teach(out=str(tmp_path), init='nowhere')
     assert not {'ratio','v_max','smooth'} & set(inspect.signature(teach).parameters)

@@ -6,7 +6,8 @@
 __all__ = ['SIMPLE', 'BESIDE', 'SHIPPED', 'SHIPPED_FRAMES', 'AskedScene', 'make_scenes', 'choose', 'ask_id', 'decided', 'VLM',
            'AnswerFile', 'read_answers', 'ask', 'same_run', 'commit', 'judge', 'result_text', 'plot_result', 'beside',
            'save_result', 'against_run', 'find_model', 'model_name', 'weights_id', 'with_film', 'process_device',
-           'one_thread', 'ask_model', 'evaluate', 'write_video', 'rooms_task', 'answer_requests', 'manifest']
+           'one_thread', 'ask_model', 'conclude', 'evaluate', 'write_video', 'rooms_task', 'answer_requests',
+           'manifest']
 
 # %% ../../nbs/bench/04_evaluate.ipynb #771894b6
 import hashlib,json,os,subprocess,time
@@ -423,6 +424,25 @@ def ask_model(
     if missing := sum(ask_id(q) not in got for q in questions): print(f"process {rank} of {world} is done; {missing} questions are with the others")
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
+# %% ../../nbs/bench/04_evaluate.ipynb #5772bbe6
+def conclude(
+    questions:list, # Of one set
+    runs:dict, # Name -> answers of what was asked
+    out:Path, # JSON to write
+    parser:str, # How numbers are read
+    name:str, # The run that the others are compared with
+    **about)->dict: # What the JSON holds
+    "Answer by guessing, too; judge all, print it and write it down"
+    for k,f in SIMPLE.items():
+        say(f'answering {len(questions)} questions by {k}')
+        runs[k] = f(questions)
+    say(f'judging {len(questions)} questions')
+    result = judge(questions, runs, parser, name, **about)
+    print(result_text(result))
+    say(f'writing {out}')
+    save_result(result, out)
+    return result
+
 # %% ../../nbs/bench/04_evaluate.ipynb #214ebcef
 @command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]',
          parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
@@ -460,17 +480,8 @@ def evaluate(
             runs[name],asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
             if runs[name] is None: return {}
     if rank and not asked: return {}
-    runs |= other
-    for k,f in SIMPLE.items():
-        say(f'answering {len(questions)} questions by {k}')
-        runs[k] = f(questions)
-    say(f'judging {len(questions)} questions')
     about = dict(data=data, split=split, frames=frames if model else None, max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
-    result = judge(questions, runs, parser, name, **about)
-    print(result_text(result))
-    say(f'writing {out}')
-    save_result(result, out)
-    return result
+    return conclude(questions, runs|dict(other), out, parser, name, **about)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #856575e8
 def write_video(

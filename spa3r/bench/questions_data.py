@@ -59,6 +59,7 @@ class Pieces:
     "JSON of any length, read value by value"
     most = 2**24 # Letters of one value
     decode = json.JSONDecoder().raw_decode
+    space = re.compile(r'[ \t\r\n]*')
     def __init__(self,
         file, # Opened for reading text
     ): self.file,self.text,self.at = file,'',0
@@ -71,7 +72,7 @@ class Pieces:
 
     def sign(self)->str: # '' at the end
         "The sign that comes next; white space is passed over"
-        while (at := re.compile(r'[ \t\r\n]*').match(self.text, self.at).end())==len(self.text) and self._more(): pass
+        while (at := self.space.match(self.text, self.at).end())==len(self.text) and self._more(): pass
         self.at = at
         return self.text[at:at+1]
 

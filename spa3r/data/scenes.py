@@ -325,63 +325,75 @@ class Video:
             if not whole or lost>.49 or few>0:
                 gone = f'{lost:.1f} of {box.duration/1e6:.1f} s are' if lost>.49 else f'{few} pictures are' if few>0 else 'a part is'
                 raise UserError(f"{self.name} is cut: {gone} missing; get it again, or convert what is left of it")
-            key = p[:,3].argmax()  # nothing before it can be decoded
-            seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
-            if not len(seen): raise UserError(f"{self.name} shows no picture")
-            self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
-            self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
-            last = 1 if self.counted else seen[seen[:,0].argmax(),
-                                               1] or (np.median(np.diff(self.times)) if len(self)>1 else 1)
-            self.end = int(self.times[-1]+last)
-            self.stream = s.index
-            self.unit = float(s.time_base)
-            self.start = int(p[:,0].min())
-            step = float(np.median(np.diff(self.times)))*self.unit if len(self)>1 else np.inf
-            if lost>1.5*step:
-                warnings.warn(f"{self.name} ends {lost:.2f} s before its header says: its last {round(lost/step)} "
-                              f"pictures are missing", stacklevel=2)
+            self._times(s, p, lost)
             self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
 
     def __len__(self): return len(self.times)
 
-    @contextmanager
-    def _opened(self):
-        "The container; what is wrong with it is a `UserError`"
-        if hasattr(self.file, 'seek'): self.file.seek(0)
-        elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
-        try: import av
-        except ImportError as e:
-            raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
-                            "photos)") from e
-        try:
-            with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace',
-                         options=dict(format_whitelist=BOXES)) as box: yield box
-        except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
-            raise UserError(f"{self.name} cannot be read as a video: {reason(e)}") from e
+# %% ../../nbs/data/01_scenes.ipynb #83c2e7d1
+@patch
+def _times(self:Video, s, p, lost):
+    "When pictures are shown, and from where they can be decoded, from a stream and its packets"
+    key = p[:,3].argmax()  # nothing before it can be decoded
+    seen = p[key:][(p[key:,2]==0)&(p[key:,0]>=p[key,0])]
+    if not len(seen): raise UserError(f"{self.name} shows no picture")
+    self.times = np.arange(len(seen)) if self.counted else np.unique(seen[:,0])
+    self.keys = self.times[:1] if self.counted else np.unique(p[:,0][p[:,3]>0])
+    apart = np.median(np.diff(self.times)) if len(self)>1 else None
+    last = 1 if self.counted else seen[seen[:,0].argmax(),1] or apart or 1
+    self.end = int(self.times[-1]+last)
+    self.stream = s.index
+    self.unit = float(s.time_base)
+    self.start = int(p[:,0].min())
+    step = float(apart)*self.unit if len(self)>1 else np.inf
+    if lost>1.5*step:
+        warnings.warn(f"{self.name} ends {lost:.2f} s before its header says: its last {round(lost/step)} "
+                      f"pictures are missing", stacklevel=3)
 
-    def _decoded(self, box, s, t):
-        "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"
-        import av
-        for to in dict.fromkeys((self.start if self.counted else int(t), self.start)):
-            box.seek(to, stream=s)
-            film = enumerate(box.decode(s)) if self.counted else ((f.pts,f) for f in box.decode(s) if f.pts is not None)
-            try: first = next(film, None)
-            except av.error.FFmpegError:
-                if to==self.start: raise
-                continue
-            if first and (first[0]<=t or to==self.start): return chain([first], film)
-        raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
+# %% ../../nbs/data/01_scenes.ipynb #4430ff4c
+@patch
+@contextmanager
+def _opened(self:Video):
+    "The container; what is wrong with it is a `UserError`"
+    if hasattr(self.file, 'seek'): self.file.seek(0)
+    elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
+    try: import av
+    except ImportError as e:
+        raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
+                        "photos)") from e
+    try:
+        with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace',
+                     options=dict(format_whitelist=BOXES)) as box: yield box
+    except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
+        raise UserError(f"{self.name} cannot be read as a video: {reason(e)}") from e
 
-    def _measure(self, sar, f):
-        "How pictures are stored, turned and mirrored, after the first of them"
-        if not .1<float(sar or 1)<10: raise ValueError(f"its pixels are {sar} as wide as high")
-        self.stored = max(1, round(f.width*float(sar or 1))),f.height
-        m = f.side_data.get('DISPLAYMATRIX')
-        # x goes to (a, b), y to (c, d)
-        a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()
-        self.swap = abs(b)+abs(c)>abs(a)+abs(d)
-        self.flip = [o<0 for o in ((c,b) if self.swap else (a,d))]
-        self.size = self.stored[::-1] if self.swap else self.stored
+# %% ../../nbs/data/01_scenes.ipynb #4378455a
+@patch
+def _decoded(self:Video, box, s, t):
+    "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"
+    import av
+    for to in dict.fromkeys((self.start if self.counted else int(t), self.start)):
+        box.seek(to, stream=s)
+        film = enumerate(box.decode(s)) if self.counted else ((f.pts,f) for f in box.decode(s) if f.pts is not None)
+        try: first = next(film, None)
+        except av.error.FFmpegError:
+            if to==self.start: raise
+            continue
+        if first and (first[0]<=t or to==self.start): return chain([first], film)
+    raise ValueError(f"it ends before picture {np.searchsorted(self.times, t)} of {len(self)}")
+
+# %% ../../nbs/data/01_scenes.ipynb #f9ed2b5a
+@patch
+def _measure(self:Video, sar, f):
+    "How pictures are stored, turned and mirrored, after the first of them"
+    if not .1<float(sar or 1)<10: raise ValueError(f"its pixels are {sar} as wide as high")
+    self.stored = max(1, round(f.width*float(sar or 1))),f.height
+    m = f.side_data.get('DISPLAYMATRIX')
+    # x goes to (a, b), y to (c, d)
+    a,b,_,c,d = (1,0,0,0,1) if m is None else np.frombuffer(bytes(m), np.int32)[:5].tolist()
+    self.swap = abs(b)+abs(c)>abs(a)+abs(d)
+    self.flip = [o<0 for o in ((c,b) if self.swap else (a,d))]
+    self.size = self.stored[::-1] if self.swap else self.stored
 
 # %% ../../nbs/data/01_scenes.ipynb #96667520
 @patch
@@ -553,33 +565,37 @@ class SensScene(Scene):
     def __len__(self): return self.n
     def size(self, i): return self.wh
 
-    @property
-    def index(self):
-        "Where each frame's colours begin, and how many bytes they take; read once. Ends early where the file does"
-        if not hasattr(self, '_index'):
-            at = self.start
-            out = []
-            with open(self.path, 'rb') as f:
-                for _ in range(self.n):
-                    f.seek(at+80)  # behind the pose and two times
-                    head = f.read(16)
-                    if len(head)<16: break
-                    colour,depth = struct.unpack('<2Q', head)
-                    out.append((at+96, colour))
-                    at += 96+colour+depth
-            self._index = np.array(out, dtype=np.uint64).reshape(-1,2)
-        return self._index
-
-    def read(self, i):
-        from PIL import Image
-        if i>=len(self.index): raise ValueError(f"{self.path} ends before frame {i} of {self.n}")
-        at,k = map(int, self.index[i])
-        if k>self.path.stat().st_size: raise ValueError(f"{self.path} has no frame {i}")
+# %% ../../nbs/data/01_scenes.ipynb #e100bc43
+@patch(as_prop=True)
+def index(self:SensScene):
+    "Where each frame's colours begin, and how many bytes they take; read once. Ends early where the file does"
+    if not hasattr(self, '_index'):
+        at = self.start
+        out = []
         with open(self.path, 'rb') as f:
-            f.seek(at)
-            data = f.read(k)
-        if self.codec==0: return Image.frombytes('RGB', self.wh, data)  # 0: raw, 1: PNG, 2: JPEG
-        return _same_size(open_picture(data), self.wh)
+            for _ in range(self.n):
+                f.seek(at+80)  # behind the pose and two times
+                head = f.read(16)
+                if len(head)<16: break
+                colour,depth = struct.unpack('<2Q', head)
+                out.append((at+96, colour))
+                at += 96+colour+depth
+        self._index = np.array(out, dtype=np.uint64).reshape(-1,2)
+    return self._index
+
+# %% ../../nbs/data/01_scenes.ipynb #e985c82b
+@patch
+def read(self:SensScene, i):
+    "The colour picture of a frame, which may be raw, a PNG or a JPEG"
+    from PIL import Image
+    if i>=len(self.index): raise ValueError(f"{self.path} ends before frame {i} of {self.n}")
+    at,k = map(int, self.index[i])
+    if k>self.path.stat().st_size: raise ValueError(f"{self.path} has no frame {i}")
+    with open(self.path, 'rb') as f:
+        f.seek(at)
+        data = f.read(k)
+    if self.codec==0: return Image.frombytes('RGB', self.wh, data)  # 0: raw, 1: PNG, 2: JPEG
+    return _same_size(open_picture(data), self.wh)
 
 # %% ../../nbs/data/01_scenes.ipynb #ca1939a8
 class VideoScene(Scene):

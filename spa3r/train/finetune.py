@@ -549,6 +549,22 @@ class RoomEye:
     view:tuple # How it is shown pictures
     def __call__(self, room, frames): return self.encoder(stack_views([resize_view(p, *self.view) for p in pictures(frames)]))
 
+# %% ../../nbs/train/05_finetune.ipynb #c42a4a12
+def _several():
+    "What shards needs something to shard over"
+    if int(os.environ.get('WORLD_SIZE', 1))<2:
+        raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
+
+def _tuner(net, processor, args, talks, cfg, out, progress):
+    "The trainer, with our notes in place of its printing"
+    report = BrokenReport(cfg.max_broken, 'conversations')
+    trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
+    if cfg.fsdp and not trainer.is_fsdp_enabled:
+        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Notes(out, report, progress))
+    return trainer
+
 # %% ../../nbs/train/05_finetune.ipynb #8d8f8bc4
 @command(fusion=('none','append','cross'))
 @with_cfg(TuneConfig)
@@ -574,8 +590,7 @@ def finetune(
     if spatial_dtype: settings['spatial_dtype'] = spatial_dtype
     pick_dtype(device, spatial_dtype or 'auto')
     if cfg.lora: _peft()
-    if cfg.fsdp and int(os.environ.get('WORLD_SIZE', 1))<2:
-        raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
+    if cfg.fsdp: _several()
     once = replace(cfg, epochs=1.) if data=='rooms' else cfg  # `RoomTalks` counts its passes itself
     args = training_args(once, out, device)  # starts the other processes, if there are any
     with ExitStack() as stack:
@@ -589,12 +604,7 @@ def finetune(
         with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher, spatial_dtype, cfg.max_pixels)
         eye = RoomEye(net.model.encoder(), processor.view) if processor.view and device.type=='cpu' else None
         talks = talks or open_talks(data, media, cfg, eye)
-        report = BrokenReport(cfg.max_broken, 'conversations')
-        trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
-        if cfg.fsdp and not trainer.is_fsdp_enabled:
-            raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Notes(out, report, not quiet))
+        trainer = _tuner(net, processor, args, talks, cfg, out, not quiet)
         stop = StopBetween(stack.enter_context(stop_between()), trainer.accelerator)
         trainer.add_callback(stop)
         with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))

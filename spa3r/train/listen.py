@@ -382,7 +382,7 @@ def begin(
     return out
 
 def freeze(
-    model:Listener, # Its
+    model:Listener, # What learns
     stage:str, # One of `STAGES`
 ):
     "What an earlier stage has taught stays as it is"

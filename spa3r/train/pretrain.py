@@ -170,6 +170,18 @@ def _end_of_epoch(batches, report, acc, step):
     text = f'epoch {batches.epoch_of(step)}: {total.end_epoch()}'
     if acc.is_main_process: print(text)
 
+# %% ../../nbs/train/02_pretrain.ipynb #450470e4
+def _first(teacher, size, look, batch_fn, init, out):
+    "The student that learns; a run that goes on has its standardisation in its checkpoint"
+    seen = [] if init or newest(out) else [look(batch_fn(s, 0)) for s in range(4*size.standardise)]
+    return new_student(teacher, size, seen, init)
+
+def _save(student, out, teacher=None):
+    "The student, and the patch encoder that it belongs to"
+    student.save_pretrained(out)
+    for f in ('config.json','model.safetensors') if teacher else ():
+        atomic_write(Path(out)/'teacher'/f, lambda p: shutil.copy(Path(teacher)/f, p))
+
 # %% ../../nbs/train/02_pretrain.ipynb #9362cf1a
 @command(grid='[1, 128]', width='[14, 4096]', passes='[0, 2]', cache_samples='[1, 1e9]', max_broken='[0, 1]')
 @with_cfg(TrainConfig)
@@ -202,23 +214,19 @@ def pretrain(
     how = taught_by(init, norm, passes)
     set_seed(cfg.seed)
     t = load_teacher(teacher, semantic=semantic, asymmetric=how['asymmetric'], norm=how['teacher_norm'], dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
+    if cfg.compile: compile_blocks(t)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
-    if cfg.compile: compile_blocks(t)
     batches,report = cfg.batches(_source(data, side, width, pictures)),BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
     look = _asking(t, report, acc)
     if cache: batch_fn,look = cached(_open_cache(cache, cache_samples, settings, cfg, acc), cfg, batch_fn, look)
     beside = nano and Path(teacher).is_dir()
     size = size(teacher='teacher' if beside else teacher, semantic=semantic, grid=grid if teacher=='exact' else 0, **how)
-    known = init or newest(out)  # a run that goes on has its standardisation in its checkpoint
-    student = new_student(t, size, [] if known else [look(batch_fn(s, 0)) for s in range(4*size.standardise)], init)
+    student = _first(t, size, look, batch_fn, init, out)
     report.clear()
     judge = _judge(t, cfg, acc, data, eval_data, side, width)
     student = fit(student, batch_fn, lambda m,b: psfm_loss(m, look(b), on=cfg.on, smooth=cfg.smooth), cfg, out, judge,
                   partial(_end_of_epoch, batches, report, acc), settings, acc.device, progress=not quiet)
-    if acc.is_main_process:
-        student.save_pretrained(out)
-        for f in ('config.json','model.safetensors') if beside else ():  # the two belong together
-            atomic_write(Path(out)/'teacher'/f, lambda p: shutil.copy(Path(teacher)/f, p))
+    if acc.is_main_process: _save(student, out, teacher if beside else None)
     return student

@@ -58,7 +58,8 @@ class Chat:
 
     def move(self, x:dict)->dict:
         "Tensors, also in lists, brought to the model"
-        return {k:[o.to(self.model.device) for o in v] if isinstance(v, list) else v.to(self.model.device) for k,v in x.items()}
+        return {k:[o.to(self.model.device) for o in v] if isinstance(v, list)
+                else v.to(self.model.device) for k,v in x.items()}
 
 # %% ../../nbs/language/04_chat.ipynb #3ca4e753
 @patch
@@ -91,8 +92,10 @@ def watch(self:Chat,
     pics = pictures(images_or_video, self.frames)
     x,inner = self.inputs([self.around(len(pics), '?')[0]], [pics]),getattr(self.model, 'model', None)
     if hasattr(inner, 'get_rope_index'):  # a model that counts places in three dimensions
-        x['position_ids'] = inner.get_rope_index(**{k:x[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})[0]
-    return Watched(x['input_ids'], x.get('position_ids'), self.model(**x, use_cache=True, logits_to_keep=1).past_key_values, len(pics))
+        x['position_ids'] = inner.get_rope_index(
+            **{k:x[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})[0]
+    return Watched(x['input_ids'], x.get('position_ids'),
+                   self.model(**x, use_cache=True, logits_to_keep=1).past_key_values, len(pics))
 
 # %% ../../nbs/language/04_chat.ipynb #0b1ea263
 @patch
@@ -101,7 +104,8 @@ def continued(self:Chat,
     questions:list, # About that scene
 )->dict: # What `generate` takes, the scene's tokens included
     "Questions that go on where the pictures end; shorter ones are filled up in between"
-    t = self.processor.tokenizer([self.around(seen.n, q)[1] for q in questions], add_special_tokens=False, padding=True, padding_side='left', return_tensors='pt')
+    t = self.processor.tokenizer([self.around(seen.n, q)[1] for q in questions],
+                                 add_special_tokens=False, padding=True, padding_side='left', return_tensors='pt')
     ids,mask = (t[k].to(seen.ids.device) for k in ('input_ids','attention_mask'))
     old = seen.ids.expand(len(ids), -1)
     x = dict(input_ids=torch.cat([old, ids], 1), attention_mask=torch.cat([torch.ones_like(old), mask], 1))
@@ -126,11 +130,13 @@ class OtherChat(Chat):
         check_words(question, self.system)
         user = dict(role='user', content=[dict(type='image')]*n+[dict(type='text', text=question)])
         said = [dict(role='system', content=[dict(type='text', text=self.system)]), user]
-        head,_,tail = self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False).rpartition(question)
+        head,_,tail = self.processor.apply_chat_template(
+            said, add_generation_prompt=True, tokenize=False).rpartition(question)
         return head,question+tail
 
     def inputs(self, texts, pics):
-        return self.move(self.processor(text=texts, images=pics, padding=True, padding_side='left', return_tensors='pt'))
+        return self.move(self.processor(text=texts, images=pics, padding=True,
+                                        padding_side='left', return_tensors='pt'))
 
 # %% ../../nbs/language/04_chat.ipynb #1cbbb260
 def load_chat(
@@ -144,9 +150,13 @@ def load_chat(
     try:
         ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
         model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)
-        if max_pixels and not ours: raise UserError(f'--max_pixels {max_pixels} is for Qwens and Spa3-VLMs: leave it out')
-        return Chat(model, Processor.from_pretrained(name, max_pixels), **kwargs) if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs)
-    except UserError as e: raise UserError(f"{name!r} cannot be loaded as an image-and-text model: {e} (some processors need the torchvision that belongs to this torch)") from e
+        if max_pixels and not ours:
+            raise UserError(f'--max_pixels {max_pixels} is for Qwens and Spa3-VLMs: leave it out')
+        return (Chat(model, Processor.from_pretrained(name, max_pixels), **kwargs)
+                if ours else OtherChat(model, hub_part(AutoProcessor, name), **kwargs))
+    except UserError as e:
+        raise UserError(f"{name!r} cannot be loaded as an image-and-text model: "
+                        f"{e} (some processors need the torchvision that belongs to this torch)") from e
 
 # %% ../../nbs/language/04_chat.ipynb #3660d214
 def prefix_attention(

@@ -21,7 +21,8 @@ from ..model.psfm import Spa3R,Spa3RConfig
 # %% ../../nbs/language/05_convert.ipynb #580b1410
 class Stub:
     "Stands in for whatever a checkpoint names besides tensors: takes anything, does nothing"
-    def __new__(cls, *args, **kwargs): return OrderedDict()  # the safe reader goes on to fill it; it fills no other kind
+    # the safe reader goes on to fill it; it fills no other kind
+    def __new__(cls, *args, **kwargs): return OrderedDict()
 
 # %% ../../nbs/language/05_convert.ipynb #f430b3c9
 def read_checkpoint(
@@ -34,11 +35,13 @@ def read_checkpoint(
     try:
         with safe_globals([(Stub,o) for o in allow]):
             if names := sorted(get_unsafe_globals_in_checkpoint(path)):
-                raise UserError(f"{path.name} wants more than tensors: {', '.join(names)}. Nothing of it was run. If such names may be there, "
+                raise UserError(f"{path.name} wants more than tensors: {', '.join(names)}. "
+                                "Nothing of it was run. If such names may be there, "
                                 f"repeat with --allow {','.join([*allow, *names])}: each becomes an empty stub")
             return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, TypeError, EOFError, UnpicklingError) as e:
-        why = re.split('trusted source\\.|Unpickler error:', str(e))[-1].split('Check the doc')[0]  # without PyTorch's advice to trust the file
+        # without PyTorch's advice to trust the file
+        why = re.split('trusted source\\.|Unpickler error:', str(e))[-1].split('Check the doc')[0]
         raise UserError(f"{path} cannot be read as a checkpoint: {' '.join(why.split())[:300]}") from e
 
 # %% ../../nbs/language/05_convert.ipynb #28240a89
@@ -51,13 +54,16 @@ def student_state(
     "The student's part of a checkpoint; what is neither student nor teacher is an error"
     state = ckpt.get('state_dict', ckpt) if isinstance(ckpt, dict) else None
     if not isinstance(state, dict) or not state: raise UserError("no state_dict in this checkpoint: is it spa3r.ckpt?")
-    if odd := [k for k in state if not isinstance(k, str)]: raise UserError(f"this checkpoint calls a tensor {odd[0]!r}, which is no name: is it spa3r.ckpt?")
+    if odd := [k for k in state if not isinstance(k, str)]:
+        raise UserError(f"this checkpoint calls a tensor {odd[0]!r}, which is no name: is it spa3r.ckpt?")
     names = {k:k.removeprefix('model.') for k in state}
     if odd := [k for k,n in names.items() if n.split('.')[0] not in STUDENT+TEACHERS]:
-        raise UserError(f"{len(odd)} names of this checkpoint are unknown, the first is {odd[0]!r}: it is not a Spa3R of the official code at 07e0b60")
+        raise UserError(f"{len(odd)} names of this checkpoint are unknown, the first is {odd[0]!r}: "
+                        "it is not a Spa3R of the official code at 07e0b60")
     out = {n:state[k] for k,n in names.items() if n.split('.')[0] in STUDENT}
     if odd := [k for k,v in out.items() if not isinstance(v, torch.Tensor) or not v.is_floating_point()]:
-        raise UserError(f"{len(odd)} entries of this checkpoint are no tensors of floating-point numbers, the first is {odd[0]!r}: is it spa3r.ckpt?")
+        raise UserError(f"{len(odd)} entries of this checkpoint are no tensors of "
+                        f"floating-point numbers, the first is {odd[0]!r}: is it spa3r.ckpt?")
     return out
 
 # %% ../../nbs/language/05_convert.ipynb #82497653
@@ -67,10 +73,14 @@ def config_of(
     "Sizes of a student, read off its tensors"
     def n(name, dim=0): return state[name].shape[dim]
     def depth(stack): return 1+max(int(k.split('.')[2]) for k in state if k.startswith(f'{stack}.blocks.'))
-    try: return Spa3RConfig(dim=n('projection.weight'), nh=n('projection.weight')//n('encoder.blocks.0.attn.q_norm.weight'),
-        enc_depth=depth('encoder'), dec_depth=depth('decoder'), n_latents=n('query_embed.weight'), n_registers=n('encoder.register_tokens', 1),
-        geo_channels=n('heads.geo.fc2.weight'), sem_channels=n('heads.sem.fc2.weight'))
-    except (LookupError, ValueError, ZeroDivisionError) as e: raise UserError(f"not the student of Spa3R: {e} is missing") from e
+    try:
+        return Spa3RConfig(dim=n('projection.weight'),
+                           nh=n('projection.weight')//n('encoder.blocks.0.attn.q_norm.weight'),
+            enc_depth=depth('encoder'), dec_depth=depth('decoder'),
+            n_latents=n('query_embed.weight'), n_registers=n('encoder.register_tokens', 1),
+            geo_channels=n('heads.geo.fc2.weight'), sem_channels=n('heads.sem.fc2.weight'))
+    except (LookupError, ValueError, ZeroDivisionError) as e:
+        raise UserError(f"not the student of Spa3R: {e} is missing") from e
 
 # %% ../../nbs/language/05_convert.ipynb #0ba16859
 OFFICIAL = dict(teacher_norm='rms', asymmetric=False,
@@ -82,7 +92,8 @@ def official_student(
     "A student with the record of its teacher"
     cfg = replace(config_of(state), **OFFICIAL)
     try:
-        with torch.device('meta'): Spa3R(cfg).load_state_dict({k:v.to('meta') for k,v in state.items()})  # before memory is taken
+        # before memory is taken
+        with torch.device('meta'): Spa3R(cfg).load_state_dict({k:v.to('meta') for k,v in state.items()})
     except RuntimeError as e: raise UserError(f"The student does not fit: {one_line(e)}") from e
     student = Spa3R(cfg)
     student.load_state_dict(state)
@@ -100,15 +111,18 @@ def convert_student(
         raise UserError(f"{ckpt} is much smaller than the {n/1e6:.0f} MB that its tensors claim: get it again")
     check_finite(state, ckpt)
     official_student(state).save_pretrained(out)
-    left = Counter(k.removeprefix('model.').split('.')[0] for k in held.get('state_dict', held))-Counter(k.split('.')[0] for k in state)
+    left = Counter(k.removeprefix('model.').split('.')[0]
+                   for k in held.get('state_dict', held))-Counter(k.split('.')[0] for k in state)
     print(f"{out}: {len(state)} tensors, {sum(v.numel() for v in state.values())/1e6:.1f} million numbers; "
           f"left behind: {', '.join(f'{v} of {k}' for k,v in left.items()) or 'nothing'}")
     return Path(out)
 
 # %% ../../nbs/language/05_convert.ipynb #e782d973
 ADAPTER = ('geometry_projector','geom_cross_attention','ln','geometry_adaptor','geometry_gate')
-PLACES = {'geometry_encoder.spa3r.':None, 'visual.':'model.visual.', 'model.':'model.language_model.', 'lm_head.':'lm_head.',
-          **{f'{o}.':f'model.adapter.{o}.' for o in ADAPTER}} # First part of an official name -> of ours; None: the spatial encoder
+PLACES = {'geometry_encoder.spa3r.':None, 'visual.':'model.visual.',
+          'model.':'model.language_model.', 'lm_head.':'lm_head.',
+          # First part of an official name -> of ours; None: the spatial encoder
+          **{f'{o}.':f'model.adapter.{o}.' for o in ADAPTER}}
 
 def place(
     name:str, # In the official Spa3-VLM
@@ -138,7 +152,8 @@ def read_folder(
     folder, # With `model.safetensors`, or parts of it and their index
 )->dict: # Its tensors; None in place of those that are left behind
     "All tensors of a model, perhaps in parts"
-    if not any(Path(folder).glob('*.safetensors')): raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
+    if not any(Path(folder).glob('*.safetensors')):
+        raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
     held = TensorFiles(folder)
     return dict.fromkeys(held.of)|held.tensors(lambda k: not left_behind(k))
 
@@ -148,8 +163,10 @@ def vlm_config(
 ): # `Spa3Qwen2_5VLConfig`
     "Configuration of the converted model"
     from spa3r.language.vlm import Spa3Qwen2_5VLConfig
-    own = {k:v for k,v in held.items() if k not in ('model_type','architectures','auto_map') and not k.startswith('geometry')}
-    return Spa3Qwen2_5VLConfig(**own, fusion='cross', spatial='spatial', spatial_rows='round', latent_dim=student.dim, n_latents=student.n_latents)
+    own = {k:v for k,v in held.items() if k not in ('model_type','architectures','auto_map')
+           and not k.startswith('geometry')}
+    return Spa3Qwen2_5VLConfig(**own, fusion='cross', spatial='spatial', spatial_rows='round',
+                               latent_dim=student.dim, n_latents=student.n_latents)
 
 def fill_vlm(
     cfg, # From `vlm_config`
@@ -160,7 +177,8 @@ def fill_vlm(
     with torch.device('meta'): model = Spa3Qwen2_5VL(cfg)
     if cfg.tie_word_embeddings: state = {'lm_head.weight':state.get('model.language_model.embed_tokens.weight')} | state
     try: model.load_state_dict(state, assign=True)
-    except (RuntimeError, AttributeError) as e: raise UserError(f"The language model does not fit: {one_line(e)}") from e
+    except (RuntimeError, AttributeError) as e:
+        raise UserError(f"The language model does not fit: {one_line(e)}") from e
     model.tie_weights()
     return model
 
@@ -169,24 +187,30 @@ def convert_vlm(
     folder:str, # The official Spa3-VLM
     out:str, # Folder to write
 )->Path: # The folder
-    "Make the official Spa3-VLM one of ours, teachers and field decoder left behind, and note which teacher belongs to it"
+    "Make the official Spa3-VLM one of ours, without teachers and field decoder, and note which teacher belongs to it"
     src,out = Path(folder).expanduser(),Path(out)
     held = read_folder(src)
     state,student = vlm_states(held)
     said = read_json(src/'config.json', 'get it again')
-    if odd := [k for d in (said,*said.values()) if isinstance(d, dict) for k,v in d.items() if k in ('num_hidden_layers','depth') and not (isinstance(v, int) and 0<v<=len(held))]:
-        raise UserError(f"{src/'config.json'}: {odd[0]} is no number of layers of these {len(held)} tensors: get it again")
+    if (odd := [k for d in (said,*said.values()) if isinstance(d, dict) for k,v in d.items()
+                if k in ('num_hidden_layers','depth') and not (isinstance(v, int) and 0<v<=len(held))]):
+        raise UserError(f"{src/'config.json'}: "
+                        f"{odd[0]} is no number of layers of these {len(held)} tensors: get it again")
     try: cfg = vlm_config(said, config_of(student))
     except UserError: raise
-    except Exception as e: raise UserError(f"{src/'config.json'} describes no Spa3-VLM ({one_line(e)}): get it again") from e
+    except Exception as e:
+        raise UserError(f"{src/'config.json'} describes no Spa3-VLM ({one_line(e)}): get it again") from e
     model,student = fill_vlm(cfg, state),official_student(student)
     del student.field
     student.save_pretrained(out/'spatial')
     model.save_pretrained(out)
     for f in src.iterdir():  # tokenizer and image processor
-        if f.is_file() and f.suffix in ('.json','.txt','.jinja') and f.name not in ('config.json','model.safetensors.index.json'): shutil.copy(f, out)
+        if (f.is_file() and f.suffix in ('.json','.txt','.jinja')
+                and f.name not in ('config.json','model.safetensors.index.json')):
+            shutil.copy(f, out)
     left = Counter(k.split('.')[2] for k in held if left_behind(k))
-    print(f"{out}: {len(state)} tensors of language model and adapter, {sum(v.numel() for v in state.values())/1e6:.1f} million numbers; "
+    print(f"{out}: {len(state)} tensors of language model and adapter, "
+          f"{sum(v.numel() for v in state.values())/1e6:.1f} million numbers; "
           f"left behind: {', '.join(f'{v} of {k}' for k,v in left.items()) or 'nothing'}")
     return out
 
@@ -198,4 +222,5 @@ def convert(
 )->Path: # The folder
     "Make the official Spa3R or Spa3-VLM one of ours, teachers left behind, and note which teacher belongs to it"
     check_outputs(out, folder=True, runs=False, sources=(ckpt,))
-    return convert_vlm(ckpt, out) if Path(ckpt).expanduser().is_dir() else convert_student(ckpt, out, tuple(filter(None, allow.split(','))))
+    return (convert_vlm(ckpt, out) if Path(ckpt).expanduser().is_dir()
+            else convert_student(ckpt, out, tuple(filter(None, allow.split(',')))))

@@ -37,7 +37,9 @@ class SpatialEncoder(Teacher):
     @property
     def view(self):
         "Width of the views it wants and side of its patches, pixels"
-        if not hasattr(self.teacher, 'vggt'): raise UserError("An exact student looks at rooms, not at pictures: give `latents`, from `encode` of views with rooms and cameras")
+        if not hasattr(self.teacher, 'vggt'):
+            raise UserError("An exact student looks at rooms, not at pictures: "
+                            "give `latents`, from `encode` of views with rooms and cameras")
         return self.teacher.vggt.cfg.img_size,self.teacher.vggt.cfg.patch
 
 # %% ../../nbs/language/02_spatial_encoder.ipynb #deed1106
@@ -47,7 +49,8 @@ def settle(self:SpatialEncoder,
 )->SpatialEncoder: # Itself
     "Go to a device, in the number format that was asked for or that suits it"
     self.student.dtype = self.dtype = pick_dtype(device, self.wanted)
-    if hasattr(self.teacher, 'vggt') and self.teacher.dtype!=self.dtype: self.teacher.run_in(self.dtype)  # first, so that half as much is moved
+    # first, so that half as much is moved
+    if hasattr(self.teacher, 'vggt') and self.teacher.dtype!=self.dtype: self.teacher.run_in(self.dtype)
     return self.to(device)
 
 @patch
@@ -64,7 +67,8 @@ def forward(self:SpatialEncoder,
 )->Tensor: # Latents, (m, d)
     "Latents of one scene; the encoder goes where the pictures are"
     if imgs.ndim!=4 or any(s%self.view[1] for s in imgs.shape[-2:]):
-        raise ValueError(f"spatial images of a scene have shape {tuple(imgs.shape)}: (v, 3, h, w) is wanted, in whole {self.view[1]}-pixel patches")
+        raise ValueError(f"spatial images of a scene have shape {tuple(imgs.shape)}: "
+                         f"(v, 3, h, w) is wanted, in whole {self.view[1]}-pixel patches")
     if next(self.parameters()).device!=imgs.device: self.settle(imgs.device)
     return self.encode(Views(imgs[None].float()))[0]
 
@@ -90,11 +94,13 @@ def from_pretrained(cls:SpatialEncoder,
     scales = {f'{name}_{part}' for name in cfg.channels if name!='geo' for part in ('mean','std')}
     needed = lambda k: not k.startswith(DECODER) and k not in scales
     try:
-        with torch.device('meta'): bare().load_state_dict({k:v for k,v in held.shapes().items() if needed(k)})  # before memory is taken
+        # before memory is taken
+        with torch.device('meta'): bare().load_state_dict({k:v for k,v in held.shapes().items() if needed(k)})
     except RuntimeError as e: raise UserError(f"The weights in {folder} do not fit: {one_line(e)}") from e
     student = bare()
     student.load({k:v.float() for k,v in held.tensors(needed).items()}, assign=True)
-    encoder = cls(student, load_teacher(student.cfg.teacher, folder, norm=cfg.teacher_norm, grid=(cfg.grid or 8,)*2, heads=()), dtype)
+    encoder = cls(student, load_teacher(student.cfg.teacher, folder, norm=cfg.teacher_norm,
+                                        grid=(cfg.grid or 8,)*2, heads=()), dtype)
     encoder.home = folder
     return encoder
 
@@ -107,5 +113,6 @@ def save_pretrained(self:SpatialEncoder,
     self.student.save_pretrained(folder)
     if self.cfg.teacher!='teacher': return
     rounded = self.dtype!=torch.float32 and self.home  # the file still has every digit
-    vggt = load_teacher('teacher', self.home, norm=self.cfg.teacher_norm, heads=()).vggt if rounded else self.teacher.vggt
+    vggt = (load_teacher('teacher', self.home, norm=self.cfg.teacher_norm, heads=()).vggt
+            if rounded else self.teacher.vggt)
     vggt.save_pretrained(Path(folder)/'teacher')

@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 from ..util.core import UserError,hub_model,hub_part,read_json,spare_torchvision,weights_folder,quiet
 spare_torchvision()
-from transformers import (AutoConfig,AutoModel,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,
+from transformers import (AutoConfig,AutoModel,AutoModelForImageTextToText,
+                          PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,Qwen3VLConfig,Qwen3VLForConditionalGeneration,Qwen3VLModel)
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
@@ -29,13 +30,16 @@ from .spatial_encoder import SpatialEncoder
 class SpatialConfig:
     "What the configuration of a Spa3-VLM has beyond that of its Qwen"
     fusion:str='cross' # How latents reach the language model: none, append, cross
-    spatial:str='' # Spatial encoder: 'spatial' (folder beside the weights), `nano`, a folder, or a hub id; '': latents are given
+    # Spatial encoder: 'spatial' (folder beside the weights), `nano`, a folder, or a hub id; '': latents are given
+    spatial:str=''
     latent_dim:int=768 # Width of the latents
     n_latents:int=256 # Number of latents; slots that `append` adds to a scene
     spatial_width:int=518 # Width of the views that the spatial encoder looks at, pixels
     spatial_patch:int=14 # Their height is a whole number of these, pixels
-    spatial_rows:str='floor' # How it becomes one: 'floor' (cut, as in pre-training) or 'round' (stretched, official Spa3-VLM)
-    spatial_dtype:str='auto' # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
+    # How it becomes one: 'floor' (cut, as in pre-training) or 'round' (stretched, official Spa3-VLM)
+    spatial_rows:str='floor'
+    # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
+    spatial_dtype:str='auto'
     eye_pixels:int=0 # Most pixels of a picture for Qwen's own eye; 0: it sees the spatial view (official)
 
 # %% ../../nbs/language/03_vlm.ipynb #24f8084e
@@ -63,13 +67,16 @@ class SpatialModel:
         "Use `encoder` from now on. No checkpoint, optimiser, cast or sharding reaches it"
         c,e = self.config,encoder.cfg
         if (e.dim,e.n_latents)!=(c.latent_dim,c.n_latents):
-            raise UserError(f"The spatial encoder makes {e.n_latents} latents of width {e.dim}, this model was built for {c.n_latents} of {c.latent_dim}")
+            raise UserError(f"The spatial encoder makes {e.n_latents} latents of width {e.dim}, "
+                            f"this model was built for {c.n_latents} of {c.latent_dim}")
         self.__dict__['spatial'] = encoder  # past nn.Module, which would register it
 
     def encoder(self)->SpatialEncoder:
         "The spatial encoder, loaded when it is first needed"
         if self.spatial is None:
-            if not self.config.spatial: raise UserError("This model has no spatial encoder: give `latents`, or attach one, model.model.attach(SpatialEncoder.from_pretrained(...))")
+            if not self.config.spatial:
+                raise UserError("This model has no spatial encoder: give `latents`, or attach one, "
+                                "model.model.attach(SpatialEncoder.from_pretrained(...))")
             self.attach(SpatialEncoder.from_pretrained(spatial_folder(self.config), dtype=self.config.spatial_dtype))
         return self.spatial
 
@@ -91,11 +98,13 @@ def see(self:SpatialModel,
     "Let visual tokens ask the latents of their own scene"
     if self.config.fusion=='none': return out
     if (spatial_images is None)==(latents is None):
-        raise ValueError("a Spa3-VLM looks at a scene twice: give `spatial_images`, a (v, 3, h, w) for each scene, or `latents`")
+        raise ValueError("a Spa3-VLM looks at a scene twice: "
+                         "give `spatial_images`, a (v, 3, h, w) for each scene, or `latents`")
     per_scene = [len(out.pooler_output)] if per_scene is None else torch.as_tensor(per_scene).tolist()
     dev = self.visual.device
     if latents is None:
-        if len(spatial_images)!=len(per_scene): raise ValueError(f"spatial images of {len(spatial_images)} scenes, but images of {len(per_scene)}")
+        if len(spatial_images)!=len(per_scene):
+            raise ValueError(f"spatial images of {len(spatial_images)} scenes, but images of {len(per_scene)}")
         latents = [self.encoder()(o.to(dev)) if k else None for o,k in zip(spatial_images, per_scene)]
     else: latents = [torch.as_tensor(o, device=dev) for o in latents]
     out.pooler_output = fuse(self.adapter, out.pooler_output, latents, per_scene)
@@ -117,7 +126,8 @@ def get_image_features(self:SpatialModel, pixel_values, image_grid_thw=None,
 def get_video_features(self:SpatialModel, pixel_values_videos, video_grid_thw=None,
     spatial_images=None, latents=None, images_per_scene=None, videos_per_scene=None, **kwargs):
     "The same of videos, which are images with a time"
-    return self.get_image_features(pixel_values_videos, video_grid_thw, spatial_images, latents, videos_per_scene, **kwargs)
+    return self.get_image_features(pixel_values_videos, video_grid_thw,
+                                   spatial_images, latents, videos_per_scene, **kwargs)
 
 # %% ../../nbs/language/03_vlm.ipynb #079dcadd
 @patch
@@ -154,12 +164,15 @@ def save_pretrained(self:SpatialLM,
     "Qwen's weights and the adapter's; the spatial encoder beside them, in `spatial`"
     to,encoder = Path(folder)/'spatial',self.model.spatial
     if kwargs.get('is_main_process', True):
-        if encoder is None and self.config.spatial=='spatial' and self.config._name_or_path: encoder = self.model.encoder()
+        if encoder is None and self.config.spatial=='spatial' and self.config._name_or_path:
+            encoder = self.model.encoder()
         if encoder is not None:
             encoder.save_pretrained(to)
             self.config.spatial = 'spatial'
-    self.config.load_with = f"from {type(self).__module__} import {type(self).__name__}; {type(self).__name__}.from_pretrained(FOLDER)"
-    super(SpatialLM, self).save_pretrained(folder, **dict(save_original_format=False)|kwargs)  # Trainer resumes by these names and no others
+    self.config.load_with = (f"from {type(self).__module__} import {type(self).__name__}; "
+                             f"{type(self).__name__}.from_pretrained(FOLDER)")
+    # Trainer resumes by these names and no others
+    super(SpatialLM, self).save_pretrained(folder, **dict(save_original_format=False)|kwargs)
 
 # %% ../../nbs/language/03_vlm.ipynb #69883e6a
 class Spa3Qwen2_5VLModel(SpatialModel, Qwen2_5_VLModel):
@@ -187,13 +200,15 @@ class Spa3Qwen3VL(SpatialLM, Qwen3VLForConditionalGeneration):
     inner = Spa3Qwen3VLModel
 
 # %% ../../nbs/language/03_vlm.ipynb #d5c3fe1a
-OLD_NAMES = [WeightRenaming(r'^visual', 'model.visual'), WeightRenaming(r'^model(?!\.(language_model|visual|adapter))', 'model.language_model')]
+OLD_NAMES = [WeightRenaming(r'^visual', 'model.visual'),
+             WeightRenaming(r'^model(?!\.(language_model|visual|adapter))', 'model.language_model')]
 
 for Config,Model in ((Spa3Qwen2_5VLConfig,Spa3Qwen2_5VL), (Spa3Qwen3VLConfig,Spa3Qwen3VL)):
     AutoConfig.register(Config.model_type, Config)
     AutoModel.register(Config, Model.inner)
     AutoModelForImageTextToText.register(Config, Model)
-register_checkpoint_conversion_mapping('Spa3Qwen2_5VL', OLD_NAMES, overwrite=True)  # Qwen2.5-VL's files were written before transformers moved its parts
+# Qwen2.5-VL's files were written before transformers moved its parts
+register_checkpoint_conversion_mapping('Spa3Qwen2_5VL', OLD_NAMES, overwrite=True)
 
 # %% ../../nbs/language/03_vlm.ipynb #70ee905b
 BASES = {'qwen2_5_vl':Spa3Qwen2_5VL, 'qwen3_vl':Spa3Qwen3VL} # What a Spa3-VLM can be built on
@@ -203,14 +218,19 @@ def from_qwen(
     spatial:str='nano', # Spatial encoder: `nano`, a folder, or a hub id; '': latents will be given
     fusion:str='cross', # How latents reach the language model: none, append, cross
     teacher:str='', # Patch encoder in place of the one that the spatial encoder's weights name
-    spatial_dtype:str='auto', # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
+    # Number format of the spatial encoder's matrices: float32, bfloat16; auto: bfloat16 on a GPU that has it
+    spatial_dtype:str='auto',
     **kwargs, # `dtype` and others, as in transformers
 ): # `Spa3Qwen2_5VL` or `Spa3Qwen3VL`, in eval mode
     "A Spa3-VLM before its tuning: a Qwen that knows nothing of its latents yet"
     cfg = hub_part(AutoConfig, name)
-    if cfg.model_type not in BASES: raise UserError(f"{name} is a {cfg.model_type}: a Spa3-VLM is built on one of {', '.join(BASES)}")
-    cls,encoder = BASES[cfg.model_type],SpatialEncoder.from_pretrained(spatial, teacher, spatial_dtype) if spatial else None
-    fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'} | (spatial_fields(encoder) if encoder is not None else {}) | dict(fusion=fusion, spatial_dtype=spatial_dtype)
+    if cfg.model_type not in BASES:
+        raise UserError(f"{name} is a {cfg.model_type}: a Spa3-VLM is built on one of {', '.join(BASES)}")
+    cls = BASES[cfg.model_type]
+    encoder = SpatialEncoder.from_pretrained(spatial, teacher, spatial_dtype) if spatial else None
+    fields = {k:v for k,v in cfg.to_dict().items() if k!='model_type'}
+    if encoder is not None: fields |= spatial_fields(encoder)
+    fields |= dict(fusion=fusion, spatial_dtype=spatial_dtype)
     with quiet(): model = hub_model(cls, name, 'model.adapter.', config=cls.config_class(**fields), **kwargs)
     if encoder is not None: model.model.attach(encoder)
     return model
@@ -229,7 +249,8 @@ def processor_fields(
 )->dict: # What `Processor` wants to know of it
     "How a model wants to be shown pictures"
     ours = isinstance(cfg, SpatialConfig) and cfg.fusion!='none'
-    return dict(view=(cfg.spatial_width,cfg.spatial_patch,cfg.spatial_rows) if ours else None, slots=cfg.n_latents if ours and cfg.fusion=='append' else 0,
+    return dict(view=(cfg.spatial_width,cfg.spatial_patch,cfg.spatial_rows) if ours
+                else None, slots=cfg.n_latents if ours and cfg.fusion=='append' else 0,
                 stamps='qwen3' in cfg.model_type, pixels=cfg.eye_pixels if ours else 0)
 
 # %% ../../nbs/language/03_vlm.ipynb #b1c41e41
@@ -244,7 +265,8 @@ def from_pretrained(cls:Processor,
     folder = weights_folder(name)
     cfg,tokenizer = hub_part(AutoConfig, folder),hub_part(AutoTokenizer, folder)
     images = hub_part(Qwen2VLImageProcessorPil, folder)
-    if (chat := folder/'chat_template.json').is_file(): tokenizer.chat_template = read_json(chat, 'get it again').get('chat_template')
+    if (chat := folder/'chat_template.json').is_file():
+        tokenizer.chat_template = read_json(chat, 'get it again').get('chat_template')
     processor = cls(tokenizer, images, **processor_fields(cfg) | (dict(pixels=max_pixels) if max_pixels else {}))
     return processor.check(name, cfg.image_token_id)
 
@@ -258,8 +280,13 @@ def nano_config(
 )->Spa3Qwen2_5VLConfig:
     "Sizes of a Spa3-VLM that learns on a laptop: about four million weights"
     ids = tokenizer.convert_tokens_to_ids
-    text = dict(vocab_size=len(tokenizer), hidden_size=dim, intermediate_size=-(-dim//24)*64, num_hidden_layers=layers, num_attention_heads=dim//32, num_key_value_heads=2,
-        rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=[4,6,6]), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    vision = dict(depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=dim, window_size=56, fullatt_block_indexes=[1,3])
-    return Spa3Qwen2_5VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tie, image_token_id=ids('<|image_pad|>'),
-        video_token_id=ids('<|video_pad|>'), vision_start_token_id=ids('<|vision_start|>'), vision_end_token_id=ids('<|vision_end|>'), **changes)
+    text = dict(vocab_size=len(tokenizer), hidden_size=dim, intermediate_size=-(-dim//24)*64,
+                num_hidden_layers=layers, num_attention_heads=dim//32, num_key_value_heads=2,
+        rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=[4,6,6]),
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    vision = dict(depth=4, hidden_size=128, intermediate_size=256, num_heads=4,
+                  out_hidden_size=dim, window_size=56, fullatt_block_indexes=[1,3])
+    return Spa3Qwen2_5VLConfig(text_config=text, vision_config=vision,
+                               tie_word_embeddings=tie, image_token_id=ids('<|image_pad|>'),
+        video_token_id=ids('<|video_pad|>'), vision_start_token_id=ids('<|vision_start|>'),
+        vision_end_token_id=ids('<|vision_end|>'), **changes)

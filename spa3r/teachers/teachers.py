@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from ..util.core import UserError,atomic_write,hub_model,hub_part,pick_dtype,read_json,spare_torchvision,weights_folder,quiet
+from ..util.core import (UserError,atomic_write,hub_model,hub_part,
+                             pick_dtype,read_json,spare_torchvision,weights_folder,quiet)
 from ..model.cameras import Cameras
 from ..data.batches import Views,moved
 from ..model.patch_encoder import VGGT,context_first,normalise,take_views
@@ -127,7 +128,8 @@ class VGGTTeacher(Teacher):
     "Features, cameras and depth by a frozen VGGT, and other features if given teachers for them"
     def __init__(self,
         vggt:VGGT, # Patch encoder
-        semantic=None, # Teacher of semantics, or several teachers: `channels` names what `forward(imgs, grid)` gives, see `DINOv3`
+        # Teacher of semantics, or several teachers: `channels` names what `forward(imgs, grid)` gives, see `DINOv3`
+        semantic=None,
         asymmetric:bool=True, # One pass with hidden targets; False: the two passes of the official config
         dtype:torch.dtype=torch.float32,
         # Of matrix products, and of the depth of patches; the camera head, which says where things are, stays float32
@@ -226,9 +228,12 @@ def observe(self:ExactTeacher,
 def load_teacher(
     name:str, # 'exact', 'teacher' (the one saved beside a student), a folder or a hub id
     folder:str=None, # Where the student's weights are, for 'teacher'
-    semantic:str=None, # Folder or hub id of a DINOv3 or DINOv2, for a second kind of features, `sem`; others after commas, `sem2` and so on
+    # Folder or hub id of a DINOv3 or DINOv2, for a second kind of features, `sem`;
+    # others after commas, `sem2` and so on
+    semantic:str=None,
     asymmetric:bool=True, # Hide targets within one pass; False: the two passes of the official config
-    norm:str='', # Norm of q and k in the global blocks, 'layer' or 'rms' (official Spa3R); '': as the weights' own config says
+    # Norm of q and k in the global blocks, 'layer' or 'rms' (official Spa3R); '': as the weights' own config says
+    norm:str='',
     dtype:torch.dtype=torch.float32, # Of matrix products, see `pick_dtype`
     grid:tuple=(8,8), # Grid of the exact teacher
     heads:tuple=('camera','depth'), # Heads of the VGGT; none if only `context` is asked
@@ -249,7 +254,9 @@ def load_teacher(
 WEIGHTS = Path(spa3r.__file__).parent/'weights'  # what ships with the package
 
 def find_weights(
-    name:str=None, # `nano` or `exact` (both shipped), a folder, or a hub id; None: `nano` if its card says it is worth showing, else `exact`
+    # `nano` or `exact` (both shipped), a folder, or a hub id;
+    # None: `nano` if its card says it is worth showing, else `exact`
+    name:str=None,
 )->Path: # The folder
     "Where weights are"
     if name is None: name = 'nano' if worth_showing(WEIGHTS/'nano') else 'exact'
@@ -388,5 +395,6 @@ def get(self:ObservationCache,
         with safe_open(path, 'pt', device=self.device) as f:
             return _unpack({k:f.get_tensor(k) for k in f.keys()}, f.metadata())
     try: return read()
-    except (FileNotFoundError, SafetensorError, LookupError, TypeError, ValueError): self._keep(path, make())  # not there, or damaged: made anew
+    # not there, or damaged: made anew
+    except (FileNotFoundError, SafetensorError, LookupError, TypeError, ValueError): self._keep(path, make())
     return read()

@@ -88,7 +88,7 @@ def spatial(a):
     import torch
     from spa3r.model.patch_encoder import VGGT,VGGTConfig
     from spa3r.model.psfm import Spa3R,Spa3RConfig
-    from spa3r.language.spatial_encoder import SpatialEncoder
+    from spa3r.language.vlm import SpatialEncoder
     from spa3r.teachers.teachers import VGGTTeacher
     from spa3r.data.batches import Views
     vggt,student,hw = (VGGTConfig.nano,Spa3RConfig.nano,(28,28)) if a.tiny else (VGGTConfig,Spa3RConfig,(392,518))

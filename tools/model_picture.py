@@ -11,7 +11,7 @@ from pathlib import Path
 from spa3r.model.patch_encoder import VGGTConfig
 from spa3r.model.psfm import Spa3RConfig,n_context
 from spa3r.data.scenes import view_hw
-from spa3r.train.teach_vggt import pupil
+from spa3r.train.teach_vggt import miniature
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/'nbs'/'images'
@@ -46,7 +46,7 @@ def paper():
 
 def nano():
     "The weights `nano` and `vlm` of the package"
-    encoder = pupil()
+    encoder = miniature()
     student = Spa3RConfig.nano(geo_channels=2*encoder.dim, teacher='teacher', grid=0)
     return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 192, 'Qwen2.5-VL, 4 M weights')
 

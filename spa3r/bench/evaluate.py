@@ -440,7 +440,7 @@ def ask_model(
     folder, # Where answers go
     frames:int=32, # Frames it is shown
     batch:int=8, # Questions at a time
-    max_pixels:int=0, # Most pixels of a picture for the model's own eye; 0: as the model says
+    max_pixels:int=0, # Most pixels of a picture for the model's vision tower; 0: as the model says
     device:str='auto', # auto, cpu, cuda, ...
     rank:int=0, # Number of this process
     world:int=1, # How many there are
@@ -497,7 +497,7 @@ def evaluate(
     model:str=None,
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
-    # Most pixels of a picture for the own eye of a Qwen or Spa3-VLM;
+    # Most pixels of a picture for the vision tower of a Qwen or Spa3-VLM;
     # 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     max_pixels:int=0,
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space

@@ -111,7 +111,7 @@ def items(self:Pieces):
 
 @patch
 def fields(self:Pieces):
-    "The names in an object; whoever asks for the next one has read what belongs to this one"
+    "The names in an object; before the next is asked for, what belongs to this one has been read"
     self.skip('{')
     while self.sign()!='}':
         name = self.value()

@@ -25,13 +25,13 @@ SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>',
 
 # %% ../../nbs/language/01_processor.ipynb #1de2d414
 def token_in(
-    *texts:str, # What somebody wrote
+    *texts:str, # What a user wrote
 )->str: # The first one found; empty if there is none
     "A token for pictures or turns that stands in a text as words"
     return next((t for t in (*SPECIAL,'<|vision_pad|>') if any(t in o for o in texts)), '')
 
 def check_words(
-    *texts:str, # What somebody wants to say to a model
+    *texts:str, # What is to be said to a model
 ):
     "Refuse texts that hold a token as words"
     if token := token_in(*texts):
@@ -110,11 +110,11 @@ class Processor:
         tokenizer, # With Qwen's special tokens and chat template
         images, # `Qwen2VLImageProcessorPil`
         # Spatial views as `resize_view` makes them: width, side of a patch,
-        # perhaps how rows are made whole; None: there is no such eye
+        # perhaps how rows are made whole; None: there are none
         view:tuple=(518,14),
         slots:int=0, # Tokens behind a scene's pictures for latents that are appended
         stamps:bool=False, # Do frames of a video have their time written before them (Qwen3-VL)?
-        # Most pixels of a picture for the language model's own eye;
+        # Most pixels of a picture for the language model's vision tower;
         # 0: it sees the spatial view, or without one what `images` says
         pixels:int=0,
     ):
@@ -142,9 +142,9 @@ class Processor:
 def look(self:Processor,
     pics:list, # PIL images
     fps:float=None, # Frames a second, if they are a video
-    views:list=None, # The same as spatial views, if that is what this eye sees
+    views:list=None, # The same as spatial views, if the vision tower sees the same
 )->tuple: # Flat patches as Qwen's vision tower takes them, and the grid of each image (t, h, w)
-    "Pictures for the language model's own eye"
+    "Pictures for the language model's vision tower"
     x = self.images(images=[self.whole(o) for o in views] if views else pics, do_resize=not views, return_tensors='pt')
     x,grid = x['pixel_values'],x['image_grid_thw']
     if fps is None: return x,grid
@@ -160,7 +160,7 @@ def look(self:Processor,
 def chat(self:Processor,
     n:int, # Pictures it is about
     text:str, # What is said to the model
-    system:str='You are a helpful assistant.', # What it is told before
+    system:str='You are a helpful assistant.', # What stands before the conversation
     video:bool=False, # Are the pictures one video?
     reply:str=None, # What it said; None: it has yet to speak
 )->str: # As Qwen writes conversations down

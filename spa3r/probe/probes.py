@@ -115,13 +115,13 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     is_tgt = r.obs.is_tgt
     ctx,true = [select_views(student.standardise(head, r.obs.feats[head]).float(), m) for m in (~is_tgt, is_tgt)]
     cls = select_views(r.hit['cls'], is_tgt).flatten(2)
-    told = select_views(r.obs.depth, is_tgt)
+    z = select_views(r.obs.depth, is_tgt)
     free,seen = baselines(r, ctx, prior)
     fields = fields | free | {'teacher itself':true}
     new = {(where,k,m):x for where,keep in (('all',None),('covered',seen),('uncovered',~seen)) for k,f in fields.items()
            for m,x in measure(f, true, cls, prior, keep).items()}
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
-    off = lambda d: ((d-told).abs()/told).mean((1,2))
+    off = lambda d: ((d-z).abs()/z).mean((1,2))
     return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
                   'seen':seen.float().mean((1,2)),
                   'far':camera_distance(r.cams, is_tgt).amin(-1)}
@@ -270,17 +270,17 @@ def format_table(
 
 def _about_cameras(e, same):
     "What is known of the teacher's cameras"
-    if e['given']: return ['cameras are told, not predicted']
+    if e['given']: return ['cameras are given, not predicted']
     say = (lambda d: f"median error {_num(d['rotation'])} degrees, "
                      f"{_num(d['identity'])} for saying nothing turned ({d['n']} pairs)")
     o = e['overlapping']
-    told = [f"relative rotation of predicted cameras: {say(e)}: "
+    lines = [f"relative rotation of predicted cameras: {say(e)}: "
             f"{'unposed' if unposed(e) else 'not to be called unposed'}",
             f"of views that see {o['share']:.0%} or more of each other: {say(o)}"]
     if same:
-        told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
+        lines.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
                     f"{_num(same['shift'])} m apart (median of {same['n']} rooms)")
-    return told
+    return lines
 
 # %% ../../nbs/probe/02_probes.ipynb #43cdc64c
 def format_parts(

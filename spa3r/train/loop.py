@@ -600,6 +600,23 @@ def wanted(
     "Has any of the processes been asked to stop?"
     return bool(told) if acc.num_processes==1 else acc.gather(torch.tensor([len(told)], device=acc.device)).any().item()
 
+# %% ../../nbs/train/01_loop.ipynb #c1a1b0a1
+def _claim(stack, acc, out, model, settings):
+    "The main process takes the folder until `stack` ends"
+    if acc.is_main_process:
+        room = 7*sum(p.nbytes for p in model.parameters())  # two checkpoints and a bit
+        check_outputs(out, folder=True, room=room)
+        stack.enter_context(locked(out))
+        same_run(out, settings)
+    acc.wait_for_everyone()
+
+def _agree(run, acc):
+    "All processes go on from the same step"
+    steps = acc.gather(torch.tensor([run.step], device=acc.device)).tolist()
+    if len(set(steps))>1:
+        raise UserError(f"processes see checkpoints of different steps in {run.out}: "
+                        f"{steps}; all machines must share that folder")
+
 # %% ../../nbs/train/01_loop.ipynb #fc99c633
 def fit(
     model:nn.Module, # What learns; has `save_pretrained`
@@ -616,17 +633,9 @@ def fit(
     "Train `model`, or go on training it, up to `cfg.steps`"
     out,acc = Path(out),accelerator(device)
     with ExitStack() as stack:
-        if acc.is_main_process:
-            # two checkpoints and a bit
-            check_outputs(out, folder=True, room=7*sum(p.nbytes for p in model.parameters()))
-            stack.enter_context(locked(out))
-            same_run(out, asdict(cfg)|settings)
-        acc.wait_for_everyone()
+        _claim(stack, acc, out, model, asdict(cfg)|settings)
         run = Run(model, loss_fn, cfg, out, acc)
-        steps = acc.gather(torch.tensor([run.step], device=acc.device)).tolist()
-        if len(set(steps))>1:
-            raise UserError(f"processes see checkpoints of different steps in {out}: "
-                            f"{steps}; all machines must share that folder")
+        _agree(run, acc)
         feed = Feed(batch_fn, run.step, cfg, acc)
         for o in (run,feed): stack.callback(o.close)
         stack.enter_context(multiplying(acc.device.type=='cpu' and cfg.precision=='bf16_cpu'))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'SHAPES', 'WEIGHTS_OF', 'LESSONS', 'Stage', 'lesson_views', 'taken', 'Lesson', 'pose_loss', 'match_loss',
-           'teach_loss', 'looks', 'pupil', 'teach']
+           'teach_loss', 'looks', 'miniature', 'teach']
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #7ea032d9
 import math
@@ -91,7 +91,7 @@ def taken(
 class Lesson(nn.Module):
     "A patch encoder, and two linear layers that ask its patches questions while it learns"
     def __init__(self,
-        vggt:VGGT, # The pupil
+        vggt:VGGT, # The network that learns
         n_classes:int, # Classes of things in a room
         n_code:int=32, # Width of the code by which patches recognise each other
     ):
@@ -207,7 +207,7 @@ def looks(
 LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32,
                            v_min=2, v_max=6, lr=1e-3, muon=2., eval_every=1000)
 
-def pupil(
+def miniature(
     dim:int=128, # Width of the blocks, a multiple of 32
     depth:int=6, # Pairs of blocks
 )->VGGTConfig: # For patches of 7 pixels
@@ -236,7 +236,7 @@ def teach(
     if init and not (Path(init)/'model.safetensors').is_file():
         raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
     check_outputs(out, folder=True, sources=(init,))
-    sizes,acc = pupil(dim, depth),accelerator(pick_device(device, numbered=False))
+    sizes,acc = miniature(dim, depth),accelerator(pick_device(device, numbered=False))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(sizes), len(CLASSES))
     if init:

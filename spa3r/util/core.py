@@ -215,7 +215,7 @@ def _is_script(frame):
 
 # %% ../../nbs/util/01_core.ipynb #4ef4a61e
 class Stopped(UserError):
-    "Somebody wanted it to end: Ctrl-C, or the signal TERM"
+    "Asked to end: Ctrl-C, or the signal TERM"
     def __init__(self, why:str, sig:int=signal.SIGINT):
         super().__init__(why)
         self.code = 128+sig
@@ -607,7 +607,7 @@ def spare_torchvision():
     if 'torchvision' in sys.modules or importlib.util.find_spec('torchvision') is None: return
     try: importlib.import_module('torchvision')
     except Exception as e:
-        sys.modules['torchvision'] = None  # for everybody who asks, it is not installed
+        sys.modules['torchvision'] = None  # for all who ask it is not installed
         print(f"torchvision does not work with torch {torch.__version__} and is passed "
               f"over ({one_line(e, 120)}). Nothing here needs it; to have both, install "
               "them from one place: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu",

@@ -123,7 +123,7 @@ def read(self:Listener,
         return kept,self.words_at,()
     n,b = seen.shape[1],len(seen)
     if self.vlm.config.fusion!='none':
-        seen = torch.stack(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b))
+        seen = torch.cat(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b)).view(b, -1, seen.shape[-1])
     image = self.scene[0]==self.vlm.config.image_token_id
     x = lm.embed_tokens(self.scene).repeat(b, 1, 1)
     x[:,image] = seen.to(x.dtype)

@@ -93,7 +93,7 @@ def test_title_cell_is_only_a_title(p):
     assert md[0].startswith('# ') and any(l.startswith('> ') for l in md), f'{p.name} needs "# title" and "> what it is about"'
     assert all(not l.strip() or re.match(r'(# |> |- \w+:)', l) for l in md), f'{p.name}: other text in the title cell is dropped from the docs'
 
-@pytest.mark.parametrize('p', [p for p in nbs if p.parent.name!='train' or p.name<'04'], ids=place)
+@pytest.mark.parametrize('p', nbs, ids=place)
 def test_lines_of_code_are_short(p):
     code = [source(c).splitlines() for c in cells(p) if c['cell_type']=='code']
     long = [l for o in code for l in o if len(l)>120 and not l.startswith('#|')]  # a directive cannot be broken

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from ..util.core import Stopped,UserError,check_fields,check_finite,check_outputs,command,from_json,hub_model,hub_part
+from ..util.core import (Stopped,UserError,check_fields,
+                             check_finite,check_outputs,command,from_json,hub_model,hub_part)
 from ..util.core import pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder
 from ..util.core import with_cfg,within
 spare_torchvision()

@@ -28,7 +28,7 @@ from ..data.batches import Views
 from ..data.scenes import stack_views
 from ..teachers.teachers import ExactTeacher,load_student
 from ..language.processor import Processor,make_tokenizer,pictures
-from ..language.spatial_encoder import SpatialEncoder
+from ..language.vlm import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
 from ..language.chat import END,behind,sharing,through
 from ..bench.scoring import prompt

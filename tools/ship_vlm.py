@@ -1,6 +1,6 @@
 """Make a tuned nano VLM part of the package: weights as float16, judged on unseen rooms, with a card.
 
-    python tools/ship_vlm.py runs/vlm --before runs/base --hours 1.2 --hardware "1 CPU core" --command "spa3r_finetune --nano ..."
+    python tools/ship_vlm.py runs/vlm --before runs/eye runs/roll --hours 1.2 --hardware "1 CPU core" --command "spa3r_listen ..."
 
 Writes spa3r/weights/vlm/: what `load_chat` reads, card.json (everything measured) and README.md. Its spatial encoder is the shipped `nano`.
 """
@@ -21,12 +21,12 @@ from spa3r.rooms.visibility import room_frames
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('run', type=Path, help='folder that spa3r_finetune made')
+    p.add_argument('run', type=Path, help='folder of the last stage of spa3r_listen')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
     p.add_argument('--command', required=True, help='the command(s) that made it')
     p.add_argument('--hours', type=float, required=True)
     p.add_argument('--hardware', required=True)
-    p.add_argument('--rooms', type=int, default=40, help='unseen rooms to judge it on')
+    p.add_argument('--rooms', type=int, default=120, help='unseen rooms to judge it on')
     a = p.parse_args()
     out = ROOT/'vlm'
     shutil.rmtree(out, ignore_errors=True)
@@ -39,14 +39,13 @@ def main():
         result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
     chat = load_chat(str(out), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
-    loud = [json.loads(l)['adapter'] for l in open(a.run/'log.jsonl')]
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from '
-                      'questions about procedural rooms, and was then told of the latents of the nano student.',
+    runs = (*a.before, a.run)
+    card = dict(about='A Qwen2.5-VL of a few million weights that learnt to see, to place, to reason and to answer from '
+                      'procedural rooms, with the latents of the nano student behind its pictures.',
                 command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
-                commit=commit, hardware=a.hardware, hours=a.hours,
-                parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (
-                    *a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
+                commit=commit, hardware=a.hardware, hours=a.hours, parameters=sum(o.numel() for o in model.parameters()),
+                stages=[r.name for r in runs], curves=[curve([r/'log.jsonl']) for r in runs],
                 # `said`: of the first of these rooms, for a test to have again
                 result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)
     atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))

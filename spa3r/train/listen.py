@@ -387,7 +387,7 @@ def judge(
     return out|dict(score=-out['loss'])
 
 # %% ../../nbs/train/07_listen.ipynb #4f7b8494
-STEPS = dict(eye=1200, roll=600, reckon=1500, ask=1500) # Of each stage, when there is time
+STEPS = dict(eye=700, roll=1400, reckon=1000, ask=700) # Of each stage, when there is time
 RATES = dict(eye=2e-3, roll=2e-3, reckon=2e-3, ask=1.5e-3)
 
 def begin(

@@ -14,7 +14,7 @@ from spa3r.bench.baselines import compare, format_table, summarise
 from spa3r.bench.evaluate import SIMPLE, commit
 from spa3r.bench.scoring import grade
 from spa3r.rooms.questions import room_questions
-from spa3r.rooms.rooms import HELD_OUT
+from spa3r.rooms.rooms import CLASSES, HELD_OUT
 from spa3r.train.lessons import NAMES, film
 from spa3r.train.listen import answers, load_listener, placement, prepare, source
 from spa3r.util.core import atomic_write
@@ -33,6 +33,12 @@ def seen(model, x):
     "Where a model believes the things of a room to be, where they are, and what they are called"
     pairs, names = placement(model, [x]), [n for n, f in zip(NAMES, x['facts']) if not f[1].isnan()]
     return dict(names=names, said=pairs[:,0].tolist(), true=pairs[:,1].tolist())
+
+def plan(x):
+    "What the patches of a room show, seen from above: right and ahead of the first camera, metres; is it furniture?"
+    at, cls = x['places'].float().flatten(0, 1)[:,:2], x['cls'].flatten()
+    shown = ~torch.isin(cls, torch.tensor([CLASSES.index(c) for c in ('floor', 'ceiling')]))
+    return dict(at=at[shown].mul(100).round().div(100).tolist(), furniture=(cls[shown]!=CLASSES.index('wall')).tolist())
 
 def judged(folders, rooms, qs):
     "What the seeds of a variant answer and believe"
@@ -85,6 +91,8 @@ def main():
     runs = {k:summarise(r) for k, r in rows.items()}
     print(format_table(runs))
     for k, m in minus.items(): print(f"{k}: {100*m['difference']:+.1f} [{100*m['low']:.1f}, {100*m['high']:.1f}]")
-    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(dict(rooms=a.rooms, questions=len(qs), commit=commit(), models=models, runs=runs, minus=minus, asked=mine, said=said), indent=1)))
+    result = dict(rooms=a.rooms, questions=len(qs), commit=commit(), models=models, runs=runs, minus=minus, asked=mine, said=said,
+                  plan=plan(rooms[0]))
+    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(result)))
 
 if __name__ == '__main__': main()

@@ -49,7 +49,7 @@ def nano():
     "The weights `nano` and `vlm` of the package"
     encoder = miniature()
     student = Spa3RConfig.nano(geo_channels=2*encoder.dim, teacher='teacher', grid=0)
-    return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 192, 'Qwen2.5-VL, 4 M weights')
+    return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 128, 'Qwen2.5-VL, 3 M weights')
 
 STYLE = """<style>
 text { font: 12px system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif; fill: #1b1f24; }

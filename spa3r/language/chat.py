@@ -52,9 +52,10 @@ class Chat:
     def inputs(self,
         texts:list, # Conversations, or how they begin
         pics:list, # Pictures of each
+        **kwargs, # As for the processor
     )->dict: # On the model's device
         "What the model takes"
-        return self.move(self.processor(texts, pics))
+        return self.move(self.processor(texts, pics, **kwargs))
 
     def move(self, x:dict)->dict:
         "Tensors, also in lists, brought to the model"
@@ -86,10 +87,12 @@ def answer(self:Chat,
 @torch.inference_mode()
 def watch(self:Chat,
     images_or_video, # What `pictures` takes
+    latents:Tensor=None, # Of a scene, (m, c), in place of those that a Spa3-VLM makes of the pictures
 )->Watched: # To be asked
     "Read the pictures of a scene, once"
-    pics = pictures(images_or_video, self.frames)
-    x,inner = self.inputs([self.around(len(pics), '?')[0]], [pics]),getattr(self.model, 'model', None)
+    pics,inner = pictures(images_or_video, self.frames),getattr(self.model, 'model', None)
+    given = {} if latents is None else dict(latents=[latents])
+    x = self.inputs([self.around(len(pics), '?')[0]], [pics], **given)
     if hasattr(inner, 'get_rope_index'):  # a model that counts places in three dimensions
         x['position_ids'] = inner.get_rope_index(**{k:x[k] for k in ('input_ids','mm_token_type_ids','image_grid_thw','attention_mask')})[0]
     return Watched(x['input_ids'], x.get('position_ids'), self.model(**x, use_cache=True, logits_to_keep=1).past_key_values, len(pics))

@@ -81,7 +81,7 @@ class VGGTConfig:
 
     @classmethod
     def nano(cls, depth=6, **kw):
-        "The miniature that ships: four million parameters, for 112-pixel views on a laptop; `kw` overrides fields"
+        "The miniature that ships: under four million parameters, for 112-pixel views on a laptop; `kw` overrides fields"
         d = dict(patch=7, dim=128, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, relative=True,
                  img_size=112, dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)), dpt_dim=16,
                  dpt_channels=(16,16,24,24), dpt_down=2)

@@ -28,7 +28,7 @@ from ..data.batches import Views
 from ..data.scenes import stack_views
 from ..teachers.teachers import load_student
 from ..language.processor import Processor,make_tokenizer,pictures
-from ..language.spatial_encoder import SpatialEncoder
+from ..language.vlm import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
 from ..language.chat import END,behind,sharing,through
 from ..bench.scoring import prompt
@@ -123,7 +123,7 @@ def read(self:Listener,
         return kept,self.words_at,()
     n,b = seen.shape[1],len(seen)
     if self.vlm.config.fusion!='none':
-        seen = torch.stack(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b))
+        seen = torch.cat(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b)).view(b, -1, seen.shape[-1])
     image = self.scene[0]==self.vlm.config.image_token_id
     x = lm.embed_tokens(self.scene).repeat(b, 1, 1)
     x[:,image] = seen.to(x.dtype)

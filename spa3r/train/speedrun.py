@@ -12,7 +12,8 @@ from dataclasses import dataclass,field
 from html import escape
 from pathlib import Path
 import torch
-from ..util.core import UserError,atomic_write,check_outputs,command,from_json,one_line,pick_device,read_json,read_text
+from ..util.core import (UserError,atomic_write,check_outputs,
+                             command,from_json,one_line,pick_device,read_json,read_text)
 from ..rooms.rooms import HELD_OUT
 from ..model.psfm import select_views
 from ..view.plots import FeaturePCA,show_fields

@@ -212,13 +212,12 @@ LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32,
 def miniature(
     dim:int=128, # Width of the blocks, a multiple of 32
     depth:int=6, # Pairs of blocks
-)->VGGTConfig: # For patches of 7 pixels
+)->VGGTConfig: # `nano`, or another size of it
     "Sizes of the patch encoder that learns"
     if dim<32 or dim%32 or depth<1:
         raise UserError(f"--dim {dim} --depth {depth}: "
                         "a width that is a multiple of 32, and at least one pair of blocks")
-    return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32,
-                           dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
+    return VGGTConfig.nano(dim=dim, depth=depth, nh=dim//32)
 
 @command(dim='[32, 4096]', depth='[1, 100]')
 @with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on')  # the stages say how many views, and how many are hidden

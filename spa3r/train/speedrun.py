@@ -75,7 +75,7 @@ PARTS = (
     Part('eye', listen, 1, 700, SEEN|TRUE|dict(stage='eye'), FEW),  # a language model that sees,
     Part('places', listen, 1, 400, SEEN|TRUE|dict(stage='roll', init='{out}/eye'), FEW),  # that places what it sees,
     Part('reckon', listen, 2, 1000, SEEN|TRUE|dict(stage='reckon', init='{out}/places'), FEW),  # that reasons,
-    Part('roll', listen, 2, 1400, SEEN|HEARS|dict(stage='roll', init='{out}/reckon'), FEW),  # that reads latents of pictures,
+    Part('roll', listen, 2, 1400, SEEN|HEARS|dict(stage='roll', init='{out}/reckon'), FEW),  # in pictures,
     Part('vlm', listen, 2, 700, SEEN|HEARS|dict(stage='ask', init='{out}/roll'), FEW),  # and that answers
 )
 JUDGED = ('nano','exact')  # what ships, and is probed

@@ -277,7 +277,8 @@ class ResidualConv(nn.Module):
         dim:int, # Channels
     ):
         super().__init__()
-        self.conv1,self.conv2 = nn.Conv2d(dim, dim, 3, padding=1),nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self,
         x:Tensor, # Maps, (k, dim, h, w)

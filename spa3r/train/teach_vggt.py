@@ -59,13 +59,15 @@ def lesson_views(
     "What there is to see in a step: the same for the same seed and step on any machine"
     stage,g = next(s for s in stages if step<s.until*cfg.steps),seeded(cfg.seed, step, m)
     draw = lambda n: torch.randint(n, (1,), generator=g).item()
-    v,hw = cfg.v_min+draw(stage.v_max-cfg.v_min+1),[int(stage.size*s) for s in SHAPES[draw(3)]]
+    v = cfg.v_min+draw(stage.v_max-cfg.v_min+1)
+    hw = [int(stage.size*s) for s in SHAPES[draw(3)]]
     seeds = torch.randint(HELD_OUT, (cfg.images_device//v,), generator=g).tolist()
     rooms,cams = sample_scenes(seeds, v, hw,
                                spread=LAYOUTS[torch.multinomial(torch.tensor(stage.shares(v)), 1, generator=g).item()])
     cams = handheld(cams, g)[:,torch.tensor(_order(v, draw))]
     is_tgt = draw_targets(len(seeds), v, .5, g) if draw(2) else torch.zeros(len(seeds), v, dtype=bool)
-    views,seed = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms),draw(2**31)
+    views = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms)
+    seed = draw(2**31)
     return taken(views, seed) if pictures else views,is_tgt,draw(v),seed
 
 def _order(v, draw):

@@ -20,7 +20,7 @@ from spa3r.util.core import atomic_write
 
 def told(folder):
     "Where the latents of a model come from; empty if it has none"
-    d = json.loads((Path(folder)/'train.json').read_text())
+    d = json.loads((Path(folder)/'train.json').read_text(encoding='utf8'))
     return '' if d['fusion']=='none' else d['spatial']
 
 def asked(model, rooms, swap):
@@ -63,7 +63,7 @@ def main():
         prepare(rooms, model, source(told(folder)) if told(folder) else None)
         result[folder] = dict(spatial=told(folder), fusion=model.vlm.config.fusion, place=placed(placement(model, rooms)))
         maps.append((folder, model, rooms[0]))
-        if json.loads((Path(folder)/'train.json').read_text())['stage']!='ask': continue
+        if json.loads((Path(folder)/'train.json').read_text(encoding='utf8'))['stage']!='ask': continue
         own = asked(model, rooms, False)
         rows[folder] = grade(qs, own)
         if told(folder):
@@ -76,7 +76,7 @@ def main():
     print(format_table(runs))
     for k, m in minus.items(): print(f"{k}: {100*m['difference']:+.1f} [{100*m['low']:.1f}, {100*m['high']:.1f}]")
     for k, r in result.items(): print(k, r)
-    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(dict(rooms=a.rooms, commit=commit(), models=result, runs=runs, minus=minus), indent=1)))
+    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(dict(rooms=a.rooms, commit=commit(), models=result, runs=runs, minus=minus), indent=1), encoding='utf8'))
     if a.picture:
         fig, axs = plt.subplots(1, len(maps), figsize=(3.2*len(maps), 3.2), squeeze=False)
         for ax, (k, model, x) in zip(axs[0], maps): draw(ax, model, x, k)

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
-from ..util.core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,from_json,hold,no_room,one_line,read_json,stop_between,within
+from ..util.core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,check_regular,from_json,hold,no_room,one_line,read_json,stop_between,within
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
@@ -428,6 +428,7 @@ class Log:
         path:Path, # File
         value:str='loss', # What to compare when a step comes again
     ):
+        check_regular(path)
         try: self.f = open(path, 'ab+', buffering=0)
         except OSError as e: raise UserError(f"{path} cannot be written ({one_line(e)}): remove it") from e
         self.f.seek(0)
@@ -465,7 +466,7 @@ def same_run(
     old = read_json(path, 'delete it, if you know that the run had these very settings, or use another folder') if path.exists() else new
     if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
         raise UserError(f"{out} holds a run with other settings, (there, here): {diff}; use the same ones or another folder")
-    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
+    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
 
 # %% ../../nbs/train/01_loop.ipynb #91aa6957
 def what_happened(
@@ -507,6 +508,7 @@ class Notes:
         feed:Feed, # Knows how long it was waited for
         progress:bool=True, # Show a progress bar, and a line at the end
     ):
+        check_regular(run.out/'runs.jsonl')  # written at the very end
         self.run,self.feed,self.progress,self.first,self.start = run,feed,progress,run.step,time.perf_counter()
         self.log,self.scores = Log(run.out/'log.jsonl'),Log(run.out/'eval.jsonl', 'score')
         self.board = _board(run) if run.cfg.tensorboard else None
@@ -555,7 +557,7 @@ def end(self:Notes):
     apart,acc = self.log.apart,self.run.acc
     if any(apart): print(f"{len(apart)} steps were computed again and differ from the log by up to {max(apart):.1e}: another machine?")
     line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=acc.num_processes, device=str(acc.device))
-    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
+    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
 def wanted(

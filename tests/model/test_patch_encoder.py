@@ -188,7 +188,7 @@ def test_track_head(tmp_path):
 
 def test_foreign_config(tmp_path):
     "A config.json of the published VGGT (img_size, patch_size, embed_dim) means our default sizes"
-    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}')
+    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}', encoding='utf8')
     save_file({'aggregator.camera_token':torch.zeros(1)}, tmp_path/'model.safetensors')
     with torch.device('meta'), pytest.raises(UserError, match=r"\[1, 2, 1, 1024\]"): VGGT.from_pretrained(tmp_path)
 

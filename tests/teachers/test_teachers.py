@@ -204,7 +204,7 @@ def test_mask_token_may_be_missing(tmp_path):
     DINOv3.from_pretrained(str(tmp_path))
 
 def test_not_a_dino(tmp_path):
-    (tmp_path/'config.json').write_text(json.dumps(dict(model_type='bert')))
+    (tmp_path/'config.json').write_text(json.dumps(dict(model_type='bert')), encoding='utf8')
     with pytest.raises(UserError, match='it is a bert'): DINOv3.from_pretrained(str(tmp_path))
     (tmp_path/'config.json').unlink()
     with pytest.raises(UserError, match='cannot be a semantic teacher') as e: DINOv3.from_pretrained(str(tmp_path))

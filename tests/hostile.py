@@ -82,7 +82,7 @@ def just_outside(limit, whole):
     values = [low if limit[0]=='(' else low-step, high if limit[-1]==')' else high*(1+1e-6)+step]
     return [str(int(v)) for v in values]+['1'+25*'0'] if whole else [f'{v:.12g}' for v in values]+['nan','inf','-inf']
 
-NO_WORDS = 'out export device tasks split'.split() # Texts that are outputs, or tried elsewhere
+NO_WORDS = 'out export cache rooms device tasks split media'.split() # Texts that are outputs, made, or tried elsewhere
 NEEDED = dict(check_data=['.'], convert=['nowhere.ckpt']) # Arguments without a default
 
 def numbers():
@@ -583,7 +583,7 @@ def words(d):
     os.mkfifo(d/'pipe')
     for name,cmd in COMMANDS.items():
         f = cmd.__wrapped__
-        texts = {k for k,p in inspect.signature(f).parameters.items() if p.annotation in (str,'str')}-{'media','cache',*NO_WORDS}
+        texts = {k for k,p in inspect.signature(f).parameters.items() if p.annotation in (str,'str')}-{*NO_WORDS}
         for k in sorted(texts-{k for k,o in getattr(f, 'limits', {}).items() if isinstance(o, tuple)}):
             for b in ('a\0b', 'x'*5000, '~nobody at home/x', f'{d}/pipe/x'): yield Case('12 words',name,[*NEEDED.get(name, [])[:k!='data'],*([b] if name=='check_data' and k=='data' or k=='ckpt' else [f'--{k}={b}'])])
     for args in (['--weights='], ['--teacher='], ['--images='], ['--video=']): yield Case('12 words','demo',['--rooms=0','--views=2',*args])

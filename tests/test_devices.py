@@ -132,7 +132,7 @@ def main():
         s = Spa3R(Spa3RConfig.nano(geo_channels=t.channels['geo'])).to('far')
         count(name, lambda: psfm_loss(s, observe(t, *to_device(batch, there)))['loss'].backward())
     batch = next(b for b in (lesson_views(LESSONS, i) for i in range(2000, 2100)) if b[1].any())
-    lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), 21).to('far')
+    lesson = Lesson(VGGT(VGGTConfig.nano()), 21).to('far')
     count('lesson', lambda: teach_loss(lesson, to_device(batch, there))['loss'].backward())
 '''.replace('TEACHER', repr(str(HERE.parent/'spa3r/weights/nano/teacher'))), encoding='utf8')
     p = subprocess.run([sys.executable, HERE/'second_device.py', 'steps:main'], capture_output=True, encoding='utf8', env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}'))

@@ -180,7 +180,7 @@ def of_the_locale(tree):
 def test_texts_have_their_encoding(p): assert not list(of_the_locale(ast.parse(code_of(p))))
 
 def test_an_encoding_left_out_is_found():
-    bad = "open(p)", "open(p, 'w')", "p.read_text(encoding='utf8')", "p.write_text('x', encoding='utf8')", "subprocess.run(a, encoding='utf8')"
+    bad = "open(p)", "open(p, 'w')", "p.read_text()", "p.write_text('x')", "subprocess.run(a, text=True)"
     good = "open(p, 'rb')", "open(p, mode='ab')", "open(p, encoding='utf8')", "p.read_text(encoding='utf8')", "read_text(p)", "subprocess.run(a, encoding='utf8')", "Image.open(p)"
     assert all(list(of_the_locale(ast.parse(o))) for o in bad) and not any(list(of_the_locale(ast.parse(o))) for o in good)
 

@@ -161,7 +161,7 @@ def official(tmp_path_factory):
     "A small student as the converted official one, and a VGGT for it whose norms have biases"
     root = tmp_path_factory.mktemp('official')
     torch.manual_seed(0)
-    net = VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, dpt_layers=(0,0,1,1), dpt_dim=8, dpt_channels=(8,8,8,8), camera_nh=2, dpt_down=4))
+    net = VGGT(VGGTConfig.nano(patch=14, dim=32, depth=2, nh=2, dpt_dim=8, dpt_channels=(8,8,8,8), camera_nh=2, dpt_down=4))
     for k,p in net.named_parameters():
         if 'norm' in k and 'global' in k: p.data += torch.randn_like(p)
     net.save_pretrained(root/'vggt')

@@ -520,14 +520,19 @@ def evaluate(
     check_outputs(picture, sources=() if out.exists() else sources)
     check_outputs(answers, folder=True, sources=sources)
     say(f'reading the questions of {data}')
-    model,name,runs,rank,asked = find_model(model, data),'',{},int(os.environ.get('RANK', 0)),0
+    model = find_model(model, data)
+    name = ''
+    runs = {}
+    rank = int(os.environ.get('RANK', 0))
+    asked = 0
     with one_thread(model in ('',str(SHIPPED))):
         questions,films = (room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split)
                            if data=='rooms' else open_data(data, split))
         questions = choose(questions, tasks, limit)
         other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
-            name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
+            name = model_name(model)
+            frames = frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
             world = int(os.environ.get('WORLD_SIZE', 1))
             runs[name],asked = ask_model(model, questions, films, answers,
                                          frames, batch, max_pixels, device, rank, world)
@@ -634,7 +639,8 @@ def _model():
         def __init__(self, pretrained, frames=32, batch_size=8, device='auto', **kwargs):
             super().__init__()
             self.device = process_device(device or 'auto')  # lmms-eval asks for it where there are several processes
-            self.vlm,self.batch = VLM.from_pretrained(pretrained, self.device, frames=int(frames)),int(batch_size)
+            self.vlm = VLM.from_pretrained(pretrained, self.device, frames=int(frames))
+            self.batch = int(batch_size)
         def generate_until(self, requests):
             rows = []
             for text,_,doc_to_visual,doc_id,task,split in (r.args for r in requests):

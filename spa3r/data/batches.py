@@ -127,7 +127,11 @@ class Batches:
                             f"more than images")
         if images<images_device or images%images_device:
             raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
-        self.source,self.seed,self.v_min,self.v_max,self.images_device = source,seed,v_min,v_max,images_device
+        self.source = source
+        self.seed = seed
+        self.v_min = v_min
+        self.v_max = v_max
+        self.images_device = images_device
         self.micros = images//images_device
 
     def _thousand(self, block): return _thousand(self.seed, self.v_min, self.v_max, self.images_device, block)

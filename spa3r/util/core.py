@@ -474,7 +474,8 @@ class TensorFiles:
 
     def _files(self):
         "Files, and the names of the tensors that each must hold; None: whatever is in it"
-        whole,pieces = self.folder/'model.safetensors',sorted(self.folder.glob('model-*.safetensors'))
+        whole = self.folder/'model.safetensors'
+        pieces = sorted(self.folder.glob('model-*.safetensors'))
         index,files = whole.with_name('model.safetensors.index.json'),{}
         if whole.is_file() and (index.is_file() or pieces):
             raise UserError(f"{self.folder} has {whole.name} and {index.name if index.is_file() else pieces[0].name}: "

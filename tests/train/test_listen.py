@@ -8,7 +8,8 @@ from spa3r.language.chat import sharing
 from spa3r.language.processor import pictures
 from spa3r.rooms.questions import answer_text
 from spa3r.train.lessons import NAMES,film
-from spa3r.train.listen import KINDS,STAGES,Listener,draw,listen,near,new_vlm,placement,prepare,reordered,roll_loss
+from spa3r.teachers.teachers import WEIGHTS
+from spa3r.train.listen import KINDS,STAGES,Listener,draw,listen,near,new_vlm,placement,prepare,reordered,roll_loss,source
 from spa3r.train.loop import TrainConfig,param_groups
 from spa3r.util.core import UserError
 
@@ -122,6 +123,12 @@ def test_all_stages_end_in_a_plain_model_that_goes_on_where_it_stopped(rooms, tm
     assert moved('model.visual.blocks.0.attn.qkv.weight')==[]  # each stage leaves what the one before has taught
     assert moved('model.language_model.layers.0.mlp.up_proj.weight')==['roll']
     assert moved('model.language_model.layers.5.mlp.up_proj.weight')==['reckon','ask']
+
+def test_latents_of_a_student_in_a_folder(lessons):
+    "A student of true fields is asked about every second frame, one of pictures about all"
+    mine,ours = source(str(WEIGHTS/'exact')),source('exact')
+    with torch.no_grad(): assert torch.equal(mine(lessons[0]), ours(lessons[0])) and mine.fields==ours.fields
+    assert source(str(WEIGHTS/'nano')).fields['spatial']==str(WEIGHTS/'nano')
 
 def test_a_folder_that_holds_no_stage_is_named(rooms, tmp_path):
     with pytest.raises(UserError, match='holds no stage of spa3r_listen'):

@@ -405,7 +405,7 @@ def vggt(tmp_path_factory):
     "Folder of a patch encoder"
     d = tmp_path_factory.mktemp('vggt')
     set_seed(0)
-    VGGT(VGGTConfig.nano()).save_pretrained(d)
+    VGGT(VGGTConfig.nano(patch=14)).save_pretrained(d)
     return str(d)
 
 @pytest.fixture
@@ -502,7 +502,7 @@ def test_blocks_are_compiled_once_for_any_number_of_views(monkeypatch):
     count,real,made = CompileCounter(),torch.compile,[]
     monkeypatch.setattr(torch, 'compile', lambda f, **kw: real(f, backend=count, **kw))
     torch._dynamo.reset()
-    teacher = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, dpt_layers=(0,0,1,1), heads=('camera','depth'))))
+    teacher = VGGTTeacher(VGGT(VGGTConfig.nano(patch=14, dim=32, depth=2, nh=2, heads=('camera','depth'))))
     student = Spa3R(Spa3RConfig.nano(dim=32, nh=2, enc_depth=1, dec_depth=1, n_latents=4, geo_channels=64))
     for m in (teacher,student): compile_blocks(m)
     for v in (4,5,6,8,11,12,4):

@@ -42,7 +42,7 @@ def exact(tmp_path_factory):
 def nano(tmp_path_factory):
     torch.manual_seed(0)
     d = tmp_path_factory.mktemp('weights')/'nano'
-    vggt = VGGT(VGGTConfig.nano(dim=48))
+    vggt = VGGT(VGGTConfig.nano(patch=14, dim=48))
     with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias.add_(torch.tensor([0,0,0,0,0,0,.25,.3,.3]))  # an untrained head has no field of view
     vggt.save_pretrained(d/'teacher')
     Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=96, teacher='teacher')).save_pretrained(d)
@@ -311,7 +311,7 @@ def test_walk_keeps_the_views():
 def test_no_hidden_view_changes_a_prediction(exact):
     torch.manual_seed(0)
     student = Spa3R.from_pretrained(exact).eval()
-    vggt = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32)))
+    vggt = VGGTTeacher(VGGT(VGGTConfig.nano(patch=14, dim=32)))
     rooms,cams = sample_scenes([HELD_OUT], 6)
     is_ctx = torch.tensor([True,False,True,False,True,False])
     imgs = torch.rand(1,6,3,28,28)

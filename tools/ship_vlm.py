@@ -39,16 +39,16 @@ def main():
         result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
     chat = load_chat(str(out), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, encoding='utf8').stdout.strip()
     runs = (*a.before, a.run)
     card = dict(about='A Qwen2.5-VL of a few million weights that learnt to see, to place, to reason and to answer from '
                       'procedural rooms, with the latents of the nano student behind its pictures.',
-                command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
+                command=a.command, seed=json.loads((a.run/'train.json').read_text(encoding='utf8'))['seed'],
                 commit=commit, hardware=a.hardware, hours=a.hours, parameters=sum(o.numel() for o in model.parameters()),
                 stages=[r.name for r in runs], curves=[curve([r/'log.jsonl']) for r in runs],
                 # `said`: of the first of these rooms, for a test to have again
                 result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)
-    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
+    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1), encoding='utf8'))
     atomic_write(out/'README.md', lambda f: f.write_text(f"""---
 license: apache-2.0
 library_name: spa3r
@@ -78,6 +78,6 @@ Learnt on procedurally generated rooms and nothing else: about real places it kn
 ```
 {result_text(result)}
 ```
-"""))
+""", encoding='utf8'))
 
 if __name__ == '__main__': main()

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file,save_file
 from torch import Tensor,nn
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json,read_tensors
-from ..util.core import set_seed,spare_torchvision,with_cfg
+from ..util.core import set_seed,spare_torchvision,weights_folder,with_cfg
 spare_torchvision()
 from ..model.adapter import fuse
 from ..model.cameras import Cameras
@@ -439,6 +439,8 @@ def listen(
     "Teach a language model to see, to reckon, to place, and to answer"
     device = str(pick_device(device, numbered=False))
     check_outputs(out, rooms, folder=True, sources=(init,))
+    if init: read_json(Path(init)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
+    if spatial not in ('direct','exact','nano'): weights_folder(spatial)  # before hours are spent on what comes first
     if stage=='all':
         for s in STAGES:
             model = listen(f'{out}/{s}', s, fusion, spatial, init, rooms, n, device, quiet, **kwargs)

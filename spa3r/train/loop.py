@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
 from ..util.core import (Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,
-                             from_json,hold,no_room,one_line,read_json,stop_between,within)
+                             check_regular,from_json,hold,no_room,one_line,read_json,stop_between,within)
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
@@ -456,6 +456,7 @@ class Log:
         path:Path, # File
         value:str='loss', # What to compare when a step comes again
     ):
+        check_regular(path)
         try: self.f = open(path, 'ab+', buffering=0)
         except OSError as e: raise UserError(f"{path} cannot be written ({one_line(e)}): remove it") from e
         self.f.seek(0)
@@ -496,7 +497,7 @@ def same_run(
     if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
         raise UserError(f"{out} holds a run with other settings, (there, here): "
                         f"{diff}; use the same ones or another folder")
-    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
+    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
 
 # %% ../../nbs/train/01_loop.ipynb #91aa6957
 def what_happened(
@@ -541,6 +542,7 @@ class Notes:
         feed:Feed, # Knows how long it was waited for
         progress:bool=True, # Show a progress bar, and a line at the end
     ):
+        check_regular(run.out/'runs.jsonl')  # written at the very end
         self.run = run
         self.feed = feed
         self.progress = progress
@@ -596,7 +598,7 @@ def end(self:Notes):
               f"from the log by up to {max(apart):.1e}: another machine?")
     line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs,
                 processes=acc.num_processes, device=str(acc.device))
-    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
+    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
 def wanted(

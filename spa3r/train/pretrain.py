@@ -231,8 +231,7 @@ def pretrain(
     "Train a student to predict feature fields (PSFM)"
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
-    for folder in (out, cache or None):
-        check_outputs(folder, folder=True, sources=(data, teacher, semantic, init, eval_data))
+    check_outputs(out, cache or None, folder=True, sources=(data, teacher, semantic, init, eval_data))
     cfg.batches(None)  # do views and images fit together?
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano,
                     grid=grid, width=width, init=init, cache_samples=cache and cache_samples)

@@ -190,7 +190,7 @@ def test_track_head(tmp_path):
 
 def test_foreign_config(tmp_path):
     "A config.json of the published VGGT (img_size, patch_size, embed_dim) means our default sizes"
-    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}')
+    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}', encoding='utf8')
     save_file({'aggregator.camera_token':torch.zeros(1)}, tmp_path/'model.safetensors')
     with torch.device('meta'), pytest.raises(UserError, match=r"\[1, 2, 1, 1024\]"): VGGT.from_pretrained(tmp_path)
 
@@ -225,7 +225,7 @@ def test_depth_a_few_views_at_a_time():
 
 def test_nano_is_the_miniature_that_ships():
     "One meaning of the word: the sizes by that name are those of the weights by that name"
-    there = json.loads((WEIGHTS/'nano'/'teacher'/'config.json').read_text())
+    there = json.loads((WEIGHTS/'nano'/'teacher'/'config.json').read_text(encoding='utf8'))
     assert VGGT.read_config(there)==VGGTConfig.nano()
-    student = Spa3R.read_config(json.loads((WEIGHTS/'nano'/'config.json').read_text()))
+    student = Spa3R.read_config(json.loads((WEIGHTS/'nano'/'config.json').read_text(encoding='utf8')))
     assert replace(student, teacher='exact', grid=8)==Spa3RConfig.nano(geo_channels=2*VGGTConfig.nano().dim)

@@ -114,10 +114,10 @@ def test_all_stages_end_in_a_plain_model_that_goes_on_where_it_stopped(rooms, tm
     assert type(chat.model).__name__=='Spa3Qwen2_5VL' and chat.model.config.fusion==fusion
     x = film(rooms, 1)[0]
     assert len(chat.ask(chat.watch(x['frames'].numpy()), [prompt(q) for q in x['questions'][:2]]))==2
-    line = json.loads((tmp_path/'ask'/'eval.jsonl').read_text().splitlines()[-1])
+    line = json.loads((tmp_path/'ask'/'eval.jsonl').read_text(encoding='utf8').splitlines()[-1])
     assert {'place','answers','steps','options','score'}<=line.keys()
     listen(str(tmp_path), **kw)  # all is there: nothing is learnt again
-    assert all(len((tmp_path/s/'log.jsonl').read_text().splitlines())==2 for s in STAGES)
+    assert all(len((tmp_path/s/'log.jsonl').read_text(encoding='utf8').splitlines())==2 for s in STAGES)
     assert all(torch.equal(v, first[k]) for k,v in load_file(tmp_path/'ask'/'model.safetensors').items())
     def moved(key): return [s for a,s in zip(STAGES, list(STAGES)[1:]) if not torch.equal(*(load_file(tmp_path/o/'model.safetensors')[key] for o in (a,s)))]
     assert moved('model.visual.blocks.0.attn.qkv.weight')==[]  # each stage leaves what the one before has taught

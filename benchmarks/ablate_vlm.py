@@ -22,7 +22,7 @@ from spa3r.language.processor import Processor, pictures
 from spa3r.teachers.teachers import load_student
 from spa3r.rooms.rooms import HELD_OUT, make_rooms
 from spa3r.data.scenes import resize_view, stack_views
-from spa3r.language.spatial_encoder import SpatialEncoder
+from spa3r.language.vlm import SpatialEncoder
 from spa3r.data.batches import BrokenReport, Views
 from spa3r.bench.scoring import grade, totals
 from spa3r.language.vlm import Spa3Qwen2_5VL, Spa3Qwen2_5VLConfig, processor_fields

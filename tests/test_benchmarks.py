@@ -92,6 +92,22 @@ def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
     run('ablate_vlm', *args)
     assert len(asked)==1 and json.loads((tmp_path/'language.json').read_text())['runs']==first['runs']
 
+def test_listeners_side_by_side(run, tmp_path):
+    from spa3r.train.listen import listen
+    for fusion in ('none','append'):
+        listen(str(tmp_path/fusion), 'ask', fusion, 'exact', rooms=str(tmp_path/'rooms'), n=2, steps=1, images=8,
+               images_device=8, eval_every=0, quiet=True)
+    folder = str(tmp_path/'append')
+    out = run('listeners', f"none={tmp_path/'none'}", f'append={folder},{folder}', '--rooms', '5',
+              '--lessons', str(tmp_path/'rooms'), '--out', str(tmp_path/'r.json'))
+    r = json.loads((tmp_path/'r.json').read_text())
+    assert set(r['runs'])=={'chance','frequency','blind','none','append','append, another room'}
+    assert {'none - blind','append - none','append - append, another room'}<=set(r['minus']) and 'append - none' in out
+    assert r['models']['none']['changed']==[] and len(r['models']['append']['changed'])==2
+    assert len(set(r['models']['append']['overall']))==1  # twice the same folder
+    assert r['runs']['append']['scores']['overall']==pytest.approx(r['models']['append']['overall'][0], abs=1e-3)
+    assert len(r['said']['append'])==len(r['asked']) and len(r['models']['none']['map']['names'])==len(r['models']['none']['map']['true'])
+
 def test_a_gpu_session_in_toys_sizes(tmp_path):
     "All parts work before they cost anything; one that is cut short keeps what it had"
     p = subprocess.run([sys.executable, HERE.parent/'tools/gpu_session.py', tmp_path/'out', '--device', 'cpu', '--tiny', '--minutes', '60'], capture_output=True, text=True)

@@ -13,11 +13,11 @@ from spa3r.language.processor import Processor
 from spa3r.teachers.teachers import load_student
 from spa3r.model.psfm import Spa3R,Spa3RConfig,psfm_loss
 from spa3r.data.scenes import resize_view
-from spa3r.language.spatial_encoder import SpatialEncoder
+from spa3r.language.vlm import SpatialEncoder
 from spa3r.teachers.teachers import VGGTTeacher,load_teacher
 from spa3r.train.pretrain import pretrain,taught_by
 from spa3r.data.batches import Views
-from spa3r.language import spatial_encoder as S
+from spa3r.language import vlm as S
 from tiny_qwen import images,picture,tokenizer
 
 bf16,f32 = torch.bfloat16,torch.float32
@@ -111,7 +111,7 @@ def test_settles_on_a_second_device():
     code = """import os,torch,second_device
 keep = second_device.set_up()
 torch.set_num_threads(1)
-from spa3r.language.spatial_encoder import SpatialEncoder
+from spa3r.language.vlm import SpatialEncoder
 imgs,enc = torch.rand(2, 3, 28, 42),SpatialEncoder.from_pretrained('nano')
 with torch.no_grad(): near,far = enc(imgs),enc(imgs.to('far'))
 print(next(enc.parameters()).device.type, far.device.type, far.dtype, ((far.cpu()-near).norm()/near.norm()).item()<1e-4, flush=True)

@@ -32,7 +32,8 @@ def heading(
     others:list=(), # Names without a heading that are defined below it
 )->str: # Markdown
     "Heading of a definition, with anchors in small letters as nbdev's links have them"
-    parts = [f'[source]({url}){{ .source }}']*bool(url)+[f'### {name} {{ #{name.lower()} }}']*bool(name)+[f'<a id="{o.lower()}"></a>' for o in others]
+    parts = [f'[source]({url}){{ .source }}']*bool(url)+[
+        f'### {name} {{ #{name.lower()} }}']*bool(name)+[f'<a id="{o.lower()}"></a>' for o in others]
     return '\n\n'.join(['---']*bool(name)+parts)
 
 def names(
@@ -41,7 +42,8 @@ def names(
     "All that is defined in a cell"
     from nbdev.showdoc import showdoc_nm
     defs = [o for o in ast.parse(src).body if isinstance(o, (ast.FunctionDef,ast.ClassDef))]
-    return [showdoc_nm(o) for o in defs]+[f'{c.name}.{o.name}' for c in defs if isinstance(c, ast.ClassDef) for o in c.body if isinstance(o, ast.FunctionDef)]
+    return [showdoc_nm(o) for o in defs]+[f'{c.name}.{o.name}' for c in defs if isinstance(c, ast.ClassDef)
+                                          for o in c.body if isinstance(o, ast.FunctionDef)]
 
 class show_source:
     "Processor: each definition is shown as it's written, under a heading with its name"
@@ -57,7 +59,9 @@ class show_source:
             if 'export' in flags:
                 if all(isinstance(o, (ast.Import,ast.ImportFrom)) for o in ast.parse(c.source).body): continue
                 found = [(showdoc_nm(o),code) for o,code in definitions(c.source)]
-                for nm,code in found: out += [mk_cell(heading(nm, find.code(nm), [o for o in names(code) if o!=nm]), 'markdown'), mk_cell(code)]
+                for nm,code in found:
+                    out += [mk_cell(heading(nm, find.code(nm), [o for o in names(code) if o!=nm]), 'markdown'),
+                            mk_cell(code)]
                 if found: continue
                 out.append(mk_cell(heading('', others=names(c.source)), 'markdown'))
             out.append(c)
@@ -86,7 +90,8 @@ def plotly_div(
         if assets.exists() and not (assets/'plotly.min.js').exists(): plotly_js(assets)
         data = html.escape(json.dumps({k:fig[k] for k in ('data','layout')}))
         height = fig['layout'].get('height') or 450
-        o['data'] = {'text/markdown':[f'<div class="plotly-figure" style="height:{height}px" data-figure="{data}"></div>\n']}
+        o['data'] = {'text/markdown':[
+            f'<div class="plotly-figure" style="height:{height}px" data-figure="{data}"></div>\n']}
 
 def _rewrite(nb, f):
     "Apply `f` to all Markdown of a notebook"
@@ -115,7 +120,8 @@ class figure_alts:
         for c in self.nb.cells:
             if not any(k.startswith('image/') for o in c.get('outputs', []) for k in o.get('data', {})): continue
             n += 1
-            if '#| fig-alt:' not in c.source: c.source = f'#| fig-alt: "Figure {n} of {title}: what this code draws"\n{c.source}'
+            if '#| fig-alt:' not in c.source:
+                c.source = f'#| fig-alt: "Figure {n} of {title}: what this code draws"\n{c.source}'
 
 def _fence(s, kind):
     f = '~'*max(3, 1+max(map(len, re.findall('~+', s)), default=0))  # longer than what is inside
@@ -127,7 +133,8 @@ def output_markdown(
     alt:str, # What a picture shows, for those who cannot see it
 )->tuple: # Markdown, and the picture as {file name: bytes}
     "One output of a cell as Markdown"
-    if o['output_type']=='stream': return ('' if o['name']=='stderr' else _fence(_text(o['text']), '{ .text .output }')),{}
+    if o['output_type']=='stream':
+        return ('' if o['name']=='stderr' else _fence(_text(o['text']), '{ .text .output }')),{}
     d = o['data']
     for mime,ext in (('image/png','png'), ('image/jpeg','jpg'), ('image/svg+xml','svg')):
         if mime not in d: continue
@@ -144,7 +151,8 @@ def page_markdown(
     "A processed notebook as a page of Markdown"
     import yaml
     meta = yaml.safe_load(_text(nb['cells'][0]['source']).strip().strip('-'))
-    parts,pics = [f"---\ntitle: {json.dumps(meta['title'])}\n---", f"# {meta['title']}", f"{meta.get('description','')}\n{{ .subtitle }}"],{}
+    parts,pics = [f"---\ntitle: {json.dumps(meta['title'])}\n---",
+                  f"# {meta['title']}", f"{meta.get('description','')}\n{{ .subtitle }}"],{}
     for c in nb['cells'][1:]:
         src = _text(c['source'])
         if c['cell_type']=='markdown': parts.append(src.strip())
@@ -157,7 +165,9 @@ def page_markdown(
             md,files = output_markdown(o, f'pictures/{stem}-{len(pics)+1}', alt)
             block.append(md)
             pics |= files
-        if flags.get('code-fold')=='true': block = ['??? example "'+flags.get('code-summary', 'Show the code').strip('"')+'"', indent('\n\n'.join(block), '    ')]
+        if flags.get('code-fold')=='true':
+            block = ['??? example "'+flags.get('code-summary', 'Show the code').strip('"')+'"',
+                     indent('\n\n'.join(block), '    ')]
         parts += block
     return '\n\n'.join(p for p in parts if p)+'\n',pics
 
@@ -181,12 +191,16 @@ def mkdocs_settings(
     day,night = ({'media':f'(prefers-color-scheme: {m})', 'scheme':s, 'primary':'blue grey', 'accent':'deep orange',
         'toggle':{'icon':f'material/weather-{i}', 'name':f'Change to the {o} theme'}} for m,s,i,o in
         (('light','default','sunny','dark'), ('dark','slate','night','light')))
-    return dict(site_name=cfg.title, site_description=cfg.description, copyright=f'<a href="{cfg.git_url}">{cfg.git_url}</a>',
+    return dict(site_name=cfg.title, site_description=cfg.description,
+                copyright=f'<a href="{cfg.git_url}">{cfg.git_url}</a>',
         docs_dir='pages', site_dir='site', use_directory_urls=False, nav=nav,
-        theme=dict(name='material', font=False, palette=[day,night], features=['navigation.sections','navigation.footer','navigation.top','content.code.copy','toc.follow']),
+        theme=dict(name='material', font=False, palette=[day,night], features=[
+            'navigation.sections','navigation.footer','navigation.top','content.code.copy','toc.follow']),
         plugins=['search','offline'], extra=dict(generator=False, polyfills=['assets/iframe-worker.js']),
-        extra_css=['assets/katex/katex.min.css','styles.css'], extra_javascript=['assets/katex/katex.min.js','assets/site.js'],
-        markdown_extensions=['attr_list','tables','admonition','pymdownx.details','pymdownx.superfences','pymdownx.highlight','pymdownx.betterem',
+        extra_css=['assets/katex/katex.min.css','styles.css'],
+        extra_javascript=['assets/katex/katex.min.js','assets/site.js'],
+        markdown_extensions=['attr_list','tables','admonition','pymdownx.details',
+                             'pymdownx.superfences','pymdownx.highlight','pymdownx.betterem',
             {'pymdownx.arithmatex':dict(generic=True)}, {'toc':dict(permalink=True, toc_depth=3)}],
         validation=dict(anchors='warn', unrecognized_links='warn'))
 
@@ -202,7 +216,8 @@ def docs(
         from nbdev.serve import proc_nbs
     except ImportError as e: raise UserError(f"{e.name} is missing: pip install -e '.[docs]'") from None
     cfg = get_config()
-    if not (cfg.nbs_path/'_quarto.yml').exists(): raise UserError('There are no notebooks here: run it in a checkout of spa3r')
+    if not (cfg.nbs_path/'_quarto.yml').exists():
+        raise UserError('There are no notebooks here: run it in a checkout of spa3r')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         proc = proc_nbs(n_workers=0, force=True)
@@ -213,7 +228,8 @@ def docs(
     shutil.copytree(proc/'images', pages/'images')
     shutil.copy(proc/'styles.css', pages)
     plotly_js(pages/'assets')
-    nbs = {p.relative_to(proc).with_suffix('').as_posix():json.loads(p.read_text(encoding='utf8')) for p in proc.rglob('*.ipynb')}
+    nbs = {p.relative_to(proc).with_suffix('').as_posix():json.loads(p.read_text(encoding='utf8'))
+           for p in proc.rglob('*.ipynb')}
     name = lambda nb: re.search(r'output-file: (\w+)\.html', _text(nb['cells'][0]['source']))
     stems = {k:join(dirname(k), m[1]) if (m := name(nb)) else k for k,nb in nbs.items()}
     for k,nb in nbs.items():
@@ -226,7 +242,8 @@ def docs(
     side = yaml.safe_load((cfg.nbs_path/'_quarto.yml').read_text())['website']['sidebar']['contents']
     nav = [page(o) if isinstance(o, str) else {o['section']:[page(p) for p in o['contents']]} for o in side]
     (work/'mkdocs.yml').write_text(yaml.safe_dump(mkdocs_settings(cfg, nav), sort_keys=False))
-    cmd = [sys.executable, '-m', 'mkdocs', 'build', '-f', work/'mkdocs.yml', '-d', Path(out).resolve(), *(['--strict'] if strict else [])]
+    cmd = [sys.executable, '-m', 'mkdocs', 'build', '-f', work/'mkdocs.yml',
+           '-d', Path(out).resolve(), *(['--strict'] if strict else [])]
     r = subprocess.run(cmd, env=os.environ|{'NO_MKDOCS_2_WARNING':'1'}, capture_output=True, text=True)
     said = '\n'.join(l for l in r.stderr.splitlines() if not l.startswith('INFO'))
     if r.returncode: raise UserError(f'MkDocs could not make the site: {said}')

@@ -40,7 +40,8 @@ def film(page_file, out):
             frames.append(frame(p))
     pal = frames[-1].quantize(96)
     small = [f.quantize(palette=pal, dither=Image.Dither.NONE) for f in frames]
-    small[0].save(out, save_all=True, append_images=small[1:], duration=[600]+[280]*(len(small)-2)+[1500], loop=0, optimize=True)
+    small[0].save(out, save_all=True, append_images=small[1:],
+                  duration=[600]+[280]*(len(small)-2)+[1500], loop=0, optimize=True)
     print(f'{out}: {len(small)} frames, {Path(out).stat().st_size/1e6:.2f} MB')
 
 if __name__=='__main__':

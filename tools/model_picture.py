@@ -11,7 +11,7 @@ from pathlib import Path
 from spa3r.model.patch_encoder import VGGTConfig
 from spa3r.model.psfm import Spa3RConfig,n_context
 from spa3r.data.scenes import view_hw
-from spa3r.train.teach_vggt import pupil
+from spa3r.train.teach_vggt import miniature
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/'nbs'/'images'
@@ -34,7 +34,8 @@ class Sizes:
         h,w = self.hw
         n,vc = h*w//self.encoder.patch**2,n_context(self.views)
         vt,c = self.views-vc,2*self.encoder.dim
-        return dict(context=(vc,3,h,w), hidden=(vt,3,h,w), tokens=(self.views,1+self.encoder.n_registers+n,c), features=(vc,n,c),
+        return dict(context=(vc,3,h,w), hidden=(vt,3,h,w),
+                    tokens=(self.views,1+self.encoder.n_registers+n,c), features=(vc,n,c),
                     rays=(vt,n,3), latents=(self.student.n_latents,self.student.dim), visual=('n',self.width),
                     **{k:(vt,n,o) for k,o in self.student.channels.items()})
 
@@ -46,7 +47,7 @@ def paper():
 
 def nano():
     "The weights `nano` and `vlm` of the package"
-    encoder = pupil()
+    encoder = miniature()
     student = Spa3RConfig.nano(geo_channels=2*encoder.dim, teacher='teacher', grid=0)
     return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 192, 'Qwen2.5-VL, 4 M weights')
 
@@ -75,7 +76,8 @@ DEFS = """<defs>
 
 def svg(w, h, title, parts):
     "The file: a card of its own, so that it can be read on any page"
-    return '\n'.join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img">',
+    return '\n'.join(
+        [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img">',
                       f'<title>{title}</title>', STYLE, DEFS,
                       f'<rect class="card" x=".5" y=".5" width="{w-1}" height="{h-1}" rx="8"/>', *parts, '</svg>', ''])
 
@@ -110,7 +112,8 @@ def learning(s, t):
         *stack(14, 34), text(66, 44, 'context views'), text(66, 59, shape(t['context']), 'mono'),
         *stack(224, 34), text(276, 44, 'hidden views'), text(276, 59, shape(t['hidden']), 'mono'),
         arrow((30,68), (30,84)), arrow((240,68), (240,84)),
-        *box(12, 86, 256 if sem else 396, 44, ['patch encoder (VGGT)', 'frozen · context never sees hidden views'], 'frozen'),
+        *box(12, 86, 256 if sem else 396, 44,
+             ['patch encoder (VGGT)', 'frozen · context never sees hidden views'], 'frozen'),
         *([arrow((350,68), (350,84)), *box(280, 86, 128, 44, ['DINOv3', 'frozen, then dropped'], 'frozen dropped'),
            line((256,132), (256,142), (390,142))] if sem else []),
         text(12, 148, f"tokens {shape(t['tokens'])}", 'mono'),
@@ -135,7 +138,8 @@ def language(s, t):
         arrow((366,382), (366,392)),
         *box(290, 394, 118, 42, ['vision tower', 'frozen'], 'frozen'),
         *box(12, 394, 144, 42, ['adapter', 'trained'], 'trained'),
-        arrow((288,415), (158,415)), text(222, 408, 'visual tokens', 'mid'), text(222, 430, shape(t['visual']), 'mono mid'),
+        arrow((288,415), (158,415)), text(222, 408, 'visual tokens', 'mid'),
+        text(222, 430, shape(t['visual']), 'mono mid'),
         arrow((84,438), (84,460)), text(92, 453, f"as many tokens, {s.width} wide", 'small'),
         *box(12, 462, 276, 42, ['language model', f'trained · {s.language}'], 'trained'),
         arrow((352,483), (290,483)), text(356, 487, 'question'),
@@ -144,26 +148,32 @@ def language(s, t):
 def legend(y):
     "Outlines and what they mean"
     return [f'<path class="line" d="M12 {y}H408" stroke-dasharray="2 4"/>',
-        *(o for x,kind,name in ((12,'trained','trained'), (112,'frozen','frozen'), (206,'dropped dropped','needed for training only'))
+        *(o for x,kind,name in ((12,'trained','trained'), (112,'frozen','frozen'),
+                                (206,'dropped dropped','needed for training only'))
           for o in (*box(x, y+10, 26, 16, [], kind), text(x+33, y+22, name)))]
 
 def whole(s):
     "The model from pictures to answer"
-    title = (f'The whole model, {s.name}: views become tokens in a frozen patch encoder, features of context views become '
-             f'{s.student.n_latents} latents in a trained bottleneck, a decoder predicts the features of hidden views from latents and rays; '
+    title = (f'The whole model, {s.name}: '
+             'views become tokens in a frozen patch encoder, features of context views become '
+             f'{s.student.n_latents} latents in a trained bottleneck, '
+             'a decoder predicts the features of hidden views from latents and rays; '
              'afterwards latents reach a language model through an adapter')
     return svg(W, 570, title, learning(s, s.shapes)+language(s, s.shapes)+legend(534))
 
 def training(s):
     "The upper half alone"
-    title = ('One pass of the frozen patch encoder over all views gives features and cameras; the bottleneck makes latents of the context '
+    title = ('One pass of the frozen patch encoder over all views gives features and cameras; '
+             'the bottleneck makes latents of the context '
              'views, the decoder predicts the features of hidden views from latents and rays, and the loss compares')
     return svg(W, 358, title, learning(s, s.shapes)+legend(322))
 
-PARTS = {'photos':(0,0,['photos']), 'patch-encoder':(1,0,['patch','encoder']), 'latent-bottleneck':(2,0,['latent','bottleneck']),
+PARTS = {'photos':(0,0,['photos']), 'patch-encoder':(1,0,['patch','encoder']),
+         'latent-bottleneck':(2,0,['latent','bottleneck']),
          'field-decoder':(3,0,['field','decoder']), 'psfm':(4,0,['PSFM','loss']), 'prope':(3,1,['rays and','PRoPE']),
          'adapter':(2,1,['adapter']), 'language':(1,1,['language','model'])}
-HERE = {'tour':tuple(PARTS), **{k:(k,) for k in PARTS if k not in ('photos','language')}, 'attention':tuple(k for k in PARTS if k not in ('photos','psfm'))}
+HERE = {'tour':tuple(PARTS), **{k:(k,) for k in PARTS if k not in ('photos','language')},
+        'attention':tuple(k for k in PARTS if k not in ('photos','psfm'))}
 
 def where(marked):
     "A small map with the parts `marked` filled"
@@ -172,15 +182,18 @@ def where(marked):
     for k,(col,row,lines) in PARTS.items():
         x,y,here = 11+80*col,12+58*row,k in marked
         out += [f'<rect class="{"here" if here else "data"}" x="{x}" y="{y}" width="66" height="38" rx="6"/>']
-        out += [text(x+33, y+23.5-7*(len(lines)-1)+14*i, s, f'mid small{" here-text" if here else ""}') for i,s in enumerate(lines)]
+        out += [text(x+33, y+23.5-7*(len(lines)-1)+14*i, s, f'mid small{" here-text" if here else ""}')
+                for i,s in enumerate(lines)]
     here = 'all of it' if len(marked)==len(PARTS) else ', '.join(' '.join(PARTS[k][2]) for k in marked)
     return svg(408, 120, f'Where you are in the model: {here}', out)
 
 def badge(left, right):
     "Two words on a plate; drawn here, so that no page asks another machine for it"
     a,b = 7*len(left)+14,7*len(right)+14
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{a+b}" height="20" role="img"><title>{left}: {right}</title>'
-            f'<rect width="{a+b}" height="20" rx="3" fill="#1f6aa5"/><rect width="{a}" height="20" rx="3" fill="#444c56"/>'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{a+b}" '
+            f'height="20" role="img"><title>{left}: {right}</title>'
+            f'<rect width="{a+b}" height="20" rx="3" fill="#1f6aa5"/><rect '
+            f'width="{a}" height="20" rx="3" fill="#444c56"/>'
             '<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">'
             f'<text x="{a/2}" y="14">{left}</text><text x="{a+b/2}" y="14">{right}</text></g></svg>\n')
 

@@ -35,15 +35,20 @@ def main():
     model.save_pretrained(out)
     Processor.from_pretrained(str(a.run)).save_pretrained(out)
     for f in out.iterdir(): f.chmod(0o644)  # transformers writes what nobody else can read
-    with tempfile.TemporaryDirectory() as d: result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
+    with tempfile.TemporaryDirectory() as d:
+        result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
     chat = load_chat(str(out), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
     loud = [json.loads(l)['adapter'] for l in open(a.run/'log.jsonl')]
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from questions about procedural rooms, and was then told of the latents of the nano student.',
-                command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
-                parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (*a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
-                result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)  # `said`: of the first of these rooms, for a test to have again
+    card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from '
+                      'questions about procedural rooms, and was then told of the latents of the nano student.',
+                command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
+                commit=commit, hardware=a.hardware, hours=a.hours,
+                parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (
+                    *a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
+                # `said`: of the first of these rooms, for a test to have again
+                result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)
     atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
     atomic_write(out/'README.md', lambda f: f.write_text(f"""---
 license: apache-2.0

@@ -35,7 +35,8 @@ def write_card(name, card):
 
 def card_text(name, c):
     "The card as Markdown"
-    tables = '\n\n'.join(f"### {spread} cameras\n\n```\n{format_table(r)}\n\n{format_parts(r)}\n```" for spread, r in c['measures'].items())
+    tables = '\n\n'.join(f"### {spread} cameras\n\n```\n{format_table(r)}\n\n{format_parts(r)}\n```"
+                         for spread, r in c['measures'].items())
     aims = '\n'.join(f"- {a} ({spread} cameras)" for spread, r in c['measures'].items() for a in r['aims'])
     return f"""---
 license: apache-2.0
@@ -80,7 +81,8 @@ def main():
     p.add_argument('--hardware', required=True)
     p.add_argument('--about', default='A student of the feature field.')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='runs that it started from')
-    p.add_argument('--teacher-run', type=Path, nargs='*', default=[], help='runs that made the patch encoder, one after another')
+    p.add_argument('--teacher-run', type=Path, nargs='*', default=[],
+                   help='runs that made the patch encoder, one after another')
     p.add_argument('--scenes', type=int, default=48, help='rooms in a set')
     p.add_argument('--seeds', type=int, default=3, help='disjoint sets of rooms')
     a = p.parse_args()
@@ -90,8 +92,10 @@ def main():
     if student.cfg.teacher == 'teacher': VGGT.from_pretrained(a.run/'teacher').half().save_pretrained(out/'teacher')
     export_decoder(Spa3R.from_pretrained(out), out/'decoder.onnx')
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'], commit=commit, hardware=a.hardware, hours=a.hours,
-             parameters=sum(o.numel() for o in student.parameters()), curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
+    c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
+             commit=commit, hardware=a.hardware, hours=a.hours,
+             parameters=sum(o.numel() for o in student.parameters()),
+             curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))
     if a.teacher_run: c['teacher_curve'] = curve([r/'log.jsonl' for r in a.teacher_run])
     write_card(a.name, measure_card(a.name, c, a.scenes, a.seeds))
 

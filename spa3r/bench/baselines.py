@@ -14,7 +14,8 @@ from functools import lru_cache
 from sys import intern
 import numpy as np
 import torch
-from .scoring import CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,TYPES,averages,counted,letters,mra,read,scene_of,score
+from .scoring import (CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,
+                                 TYPES,averages,counted,letters,mra,read,scene_of,score)
 
 # %% ../../nbs/bench/02_baselines.ipynb #a3132059
 def chance_answers(
@@ -24,10 +25,12 @@ def chance_answers(
     "Random guesses: any option, or the answer to any question of the same type"
     r,pool = random.Random(f'chance {seed}'),defaultdict(list)
     for q in counted(questions, 'answers to draw from'): pool[q['question_type']].append(intern(str(q['ground_truth'])))
-    return [r.choice(letters(q) if q['question_type'] in CHOICE else pool[q['question_type']]) for q in counted(questions, 'random guesses')]
+    return [r.choice(letters(q) if q['question_type'] in CHOICE else pool[q['question_type']])
+            for q in counted(questions, 'random guesses')]
 
 # %% ../../nbs/bench/02_baselines.ipynb #25259d1b
-MOST = 1000 # Answers of a type that are weighed against one another: the work grows with the questions, not with their square
+# Answers of a type that are weighed against one another: the work grows with the questions, not with their square
+MOST = 1000
 
 def tenths(
     answers:list, # Texts
@@ -35,7 +38,8 @@ def tenths(
     parser:str='lmms_eval', # How numbers are read
 )->np.ndarray: # Whole numbers from 0 to 10, (answers, truths)
     "`mra` of each answer where each truth is right, in tenths"
-    p = np.array([np.nan if (x := read(dict(question_type=NUMERIC[0]), a, parser)) is None else x for a in answers], float)[:,None]
+    p = np.array([np.nan if (x := read(dict(question_type=NUMERIC[0]), a, parser)) is None else x for a in answers],
+                 float)[:,None]
     t = np.array(truths, float)
     with np.errstate(all='ignore'): off = np.where(t==0, np.where(p==0, 0, np.inf), abs(p-t)/t)
     return sum((off<=1-x).astype(np.int8) for x in THRESHOLDS)
@@ -53,7 +57,8 @@ def frequency_answers(
         some = [k for k,_ in truths.most_common(MOST)]
         right = lambda a,t: score(dict(question_type=kind, ground_truth=t), a, parser)
         all_,n = list(truths),np.array(list(truths.values()))
-        if kind in NUMERIC: worth = sum(tenths(some, all_[i:i+MOST], parser)@n[i:i+MOST] for i in range(0, len(all_), MOST))
+        if kind in NUMERIC:
+            worth = sum(tenths(some, all_[i:i+MOST], parser)@n[i:i+MOST] for i in range(0, len(all_), MOST))
         else: worth = [sum(k*right(a, t) for t,k in truths.items()) for a in some]
         worth = dict(zip(some, worth))
         return max(sorted(some), key=lambda a: (worth[a], truths[a]))
@@ -138,8 +143,11 @@ def blind_answers(
     return [answer(q, t, f) for q,t,f in zip(counted(questions, 'blind guesses'), types.tolist(), fold.tolist())]
 
 # %% ../../nbs/bench/02_baselines.ipynb #012368c7
-_TINS,_GEOVR,_CAMP = 'Thinking in Space, arXiv 2412.14171','GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1'
-def _as_reported(source, overall, *scores): return dict(source=source, scores={'overall':overall, **dict(zip(TASKS, scores))} if scores else {'overall':overall})
+_TINS,_GEOVR,_CAMP = ('Thinking in Space, arXiv 2412.14171',
+                      'GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1')
+def _as_reported(source, overall, *scores):
+    return dict(source=source, scores={'overall':overall, **dict(zip(TASKS, scores))}
+                if scores else {'overall':overall})
 
 REPORTED = {
     'chance (random)': _as_reported(_TINS, None, None, None, None, None, 25.0, 36.1, 28.3, 25.0),
@@ -165,7 +173,8 @@ def _candidates(questions):
     numbers = defaultdict(list)
     for q in questions:
         if not q['options']: numbers[q['question_type']].append(float(q['ground_truth']))
-    bins = {t:sorted(set(np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist())) for t,x in numbers.items()}
+    bins = {t:sorted(set(np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist()))
+            for t,x in numbers.items()}
     for q in questions:
         if q['options']:
             options = [o.split('.', 1) for o in q['options']]
@@ -176,11 +185,13 @@ def _candidates(questions):
 
 # %% ../../nbs/bench/02_baselines.ipynb #aaee6721
 def _features(q, texts, size=2**18):
-    "Features of each candidate, hashed: it, its words in their places, it with each word, and with each three words, of the question"
+    "Hashed features of each candidate: itself, its words in place, and itself with words and triples of the question"
     words = _tokens(q['question'])
     said = sorted({*words, *(' '.join(words[i-2:i+1]) for i in range(2, len(words)))})  # 'sofa', and 'facing the sofa'
-    number = lambda *xs: zlib.crc32(' '.join((q['question_type'],*map(str, xs))).encode())%(size-1)+1  # 0 is for nothing
-    return [[number('letter', i), number('says', t), *(number('at', j, w) for j,w in enumerate(_tokens(t))), *(number('asked', w, t) for w in said)]
+    # 0 is for nothing
+    number = lambda *xs: zlib.crc32(' '.join((q['question_type'],*map(str, xs))).encode())%(size-1)+1
+    return [[number('letter', i), number('says', t),
+             *(number('at', j, w) for j,w in enumerate(_tokens(t))), *(number('asked', w, t) for w in said)]
             for i,t in enumerate(texts)]
 
 # %% ../../nbs/bench/02_baselines.ipynb #32673796
@@ -223,7 +234,7 @@ def _read(questions):
 
 # %% ../../nbs/bench/02_baselines.ipynb #724f4be1
 def _judge(read, use, folds, seed):
-    "Scores of the questions `use`, each answered by a model that has learnt the other parts of them; and of a draw from the candidates"
+    "Scores of the questions `use`, each answered by a model that learnt from the other parts; and of a random draw"
     feats,cand,ok,score = read[0],*(x[use] for x in read[1:])
     part,out = [i%folds for i in range(len(use))],torch.zeros(len(use))
     random.Random(f'folds {seed}').shuffle(part)
@@ -238,7 +249,9 @@ def blind_scores(
     questions:list, # Questions of rooms or of VSI-Bench
     folds:int=5, # Parts; each is answered by a model that has learnt the others
     seed:int=0, # How they are cut
-)->tuple: # What each is expected to score if answered from its text alone, and if drawn from the candidates, 0 to 1, two Tensors (n,)
+# What each is expected to score if answered from its text alone,
+# and if drawn from the candidates, 0 to 1, two Tensors (n,)
+)->tuple:
     "Learn the answers of some questions from their words, and guess those of the others"
     return _judge(_read(questions), torch.arange(len(questions)), folds, seed)
 
@@ -279,7 +292,8 @@ class _Sums:
         def added(w): return np.bincount(at, w, len(scenes)*len(TYPES)).reshape(-1, len(TYPES))
         self.scenes,self.n,self.score,self.micro = scenes,added(None),added(scores),sum(scores)/max(len(scores), 1)
 
-    def averages(self): return averages({t:s/n for t,n,s in zip(TYPES, self.n.sum(0).tolist(), self.score.sum(0).tolist()) if n})
+    def averages(self):
+        return averages({t:s/n for t,n,s in zip(TYPES, self.n.sum(0).tolist(), self.score.sum(0).tolist()) if n})
 
 # %% ../../nbs/bench/02_baselines.ipynb #0d31bebc
 def _random(seed):
@@ -292,7 +306,8 @@ def _random(seed):
 def _draws(*runs, n, seed):
     "`averages` of each of some `_Sums` for `n` draws of as many scenes as there are, the same scenes for all"
     scenes,r = list(runs[0].scenes),_random(f'bootstrap {seed}')
-    k,tenths = len(scenes),[np.round(10*o.score[[o.scenes[s] for s in scenes]], 6) for o in runs]  # whole numbers add up without rounding
+    # whole numbers add up without rounding
+    k,tenths = len(scenes),[np.round(10*o.score[[o.scenes[s] for s in scenes]], 6) for o in runs]
     x = np.stack([runs[0].n, *tenths], -1)
     for _ in range(n):
         sums = np.tensordot(np.bincount((r.random_sample(k)*k).astype(int), minlength=k).astype(float), x, 1)
@@ -326,7 +341,9 @@ def compare(
 )->dict: # For everything that `totals` gives: difference, low, high, p
     "How much better `a` is than `b`: the same scenes are drawn for both"
     ids = [{(r['scene'],r['id']) for r in o} for o in (a,b)]
-    if ids[0]!=ids[1]: raise ValueError(f"{len(ids[0]-ids[1])} questions only in the first run and {len(ids[1]-ids[0])} only in the second: compare runs over the same questions")
+    if ids[0]!=ids[1]:
+        raise ValueError(f"{len(ids[0]-ids[1])} questions only in the first run and "
+                         f"{len(ids[1]-ids[0])} only in the second: compare runs over the same questions")
     sums = [_Sums(o) for o in (a,b)]
     (ta,tb),draws = [o.averages() for o in sums],list(_draws(*sums, n=n, seed=seed))
     def one(k):
@@ -340,7 +357,9 @@ def compare(
 def summarise(
     rows:list, # From `grade`
     n:int=1000, # Draws for the intervals
-)->dict: # scores and intervals in percent, questions of each type, unread: answers that could not be read, micro: the plain mean
+# scores and intervals in percent, questions of each type, unread:
+# answers that could not be read, micro: the plain mean
+)->dict:
     "Everything a table shows of one run, ready for JSON"
     sums,pct = _Sums(rows),lambda x: round(100*x, 4)
     return dict(scores={k:pct(v) for k,v in sums.averages().items()},
@@ -359,10 +378,12 @@ def format_table(
         return '-' if s is None else f'{s:.1f}'+(f' [{i[0]:.1f}, {i[1]:.1f}]' if i else '')
     keys = [k for k in TITLES if any(k in v['scores'] for v in runs.values())]
     rows = [['',*runs]]+[[TITLES[k],*(cell(v, k) for v in runs.values())] for k in keys]
-    if any('unread' in v for v in runs.values()): rows.append(['answers not readable',*(str(v.get('unread', '-')) for v in runs.values())])
+    if any('unread' in v for v in runs.values()):
+        rows.append(['answers not readable',*(str(v.get('unread', '-')) for v in runs.values())])
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = [('  '.join([r[0].ljust(wide[0]), *(c.rjust(w) for c,w in zip(r[1:], wide[1:]))])).rstrip() for r in rows]
-    missing = [TITLES[t].strip() for t in TASKS if any('intervals' in v and t not in v['scores'] for v in runs.values())]
+    missing = [TITLES[t].strip() for t in TASKS
+               if any('intervals' in v and t not in v['scores'] for v in runs.values())]
     if missing: lines.append(f"not asked, and not in the overall mean: {', '.join(missing)}")
     if note: lines.append(note)
     return '\n'.join(lines)

@@ -72,7 +72,8 @@ def choose(
 )->OnDisk: # Those to ask, scene by scene
     "The questions of some tasks, or the first few"
     want = [t.strip() for t in tasks.split(',') if t.strip()]
-    if odd := [t for t in want if t not in TASKS and t not in TYPES]: raise UserError(f"no task {', '.join(odd)}: there are {', '.join(dict.fromkeys([*TASKS,*TYPES]))}")
+    if odd := [t for t in want if t not in TASKS and t not in TYPES]:
+        raise UserError(f"no task {', '.join(odd)}: there are {', '.join(dict.fromkeys([*TASKS,*TYPES]))}")
     types = {p for t in want for p in TASKS.get(t, (t,))} or set(TYPES)
     scenes = [intern(scene_of(q)) if q['question_type'] in types else None for q in counted(questions, 'scenes')]
     kept = sorted((i for i,s in enumerate(scenes) if s), key=scenes.__getitem__)
@@ -82,10 +83,12 @@ def choose(
 # %% ../../nbs/bench/04_evaluate.ipynb #d96d139c
 def ask_id(q:dict)->str:
     "Fingerprint of a question: scene, id and wording, and of its film where that is a file"
-    return hashlib.sha1(json.dumps([scene_of(q), q['id'], prompt(q), *([q['film']] if 'film' in q else [])]).encode()).hexdigest()[:16]
+    return hashlib.sha1(json.dumps([scene_of(q), q['id'], prompt(q),
+                                    *([q['film']] if 'film' in q else [])]).encode()).hexdigest()[:16]
 
 SIMPLE = dict(chance=chance_answers, frequency=frequency_answers, blind=blind_answers,
-              oracle=lambda questions: [intern(str(q['ground_truth'])) for q in counted(questions, 'ground truth')]) # Answerers that need no model: all questions -> a text for each
+              # Answerers that need no model: all questions -> a text for each
+              oracle=lambda questions: [intern(str(q['ground_truth'])) for q in counted(questions, 'ground truth')])
 
 def decided(
     questions:list, # All questions
@@ -123,7 +126,8 @@ class AnswerFile:
         path, # .jsonl; goes on where it was left
     ):
         self.stack = ExitStack()
-        self.stack.enter_context(hold(f'{path}.lock', f"{path} is being written by another process: wait for it, or write elsewhere with --out"))
+        self.stack.enter_context(hold(
+            f'{path}.lock', f"{path} is being written by another process: wait for it, or write elsewhere with --out"))
         self.file = self.stack.enter_context(open(path, 'ab', buffering=0))
         self.file.truncate(Path(path).read_bytes().rfind(b'\n')+1)  # a line without an end was torn
 
@@ -132,7 +136,8 @@ class AnswerFile:
         texts:list, # Answered
     ):
         "Add a line for each answer"
-        lines = [dict(ask=ask_id(q), id=q['id'], scene=scene_of(q), question_type=q['question_type'], answer=a) for q,a in zip(questions, texts)]
+        lines = [dict(ask=ask_id(q), id=q['id'], scene=scene_of(q), question_type=q['question_type'], answer=a)
+                 for q,a in zip(questions, texts)]
         self.file.write(b''.join(json.dumps(o).encode()+b'\n' for o in lines))
 
     def sync(self):
@@ -153,7 +158,8 @@ def read_answers(
             try:
                 a = from_json(line)
                 got.setdefault(a['ask'], a['answer'])
-            except (ValueError, KeyError, TypeError) as e: raise UserError(f"{p}, line {i} is no answer: delete that line, and the question is asked again") from e
+            except (ValueError, KeyError, TypeError) as e:
+                raise UserError(f"{p}, line {i} is no answer: delete that line, and the question is asked again") from e
     return got
 
 # %% ../../nbs/bench/04_evaluate.ipynb #7b7385d2
@@ -171,12 +177,15 @@ def ask(
     todo = {s.name:[q for q in s.questions if ask_id(q) not in known] for s in mine}
     n,left = sum(len(s.questions) for s in mine),sum(map(len, todo.values()))
     with AnswerFile(Path(folder)/f'rank{rank}.jsonl') if folder else open(os.devnull) as file, \
-         tqdm(total=n, initial=n-left, unit=' questions', desc=f'rank {rank}' if world>1 else None, disable=None) as bar:
+         tqdm(total=n, initial=n-left, unit=' questions',
+              desc=f'rank {rank}' if world>1 else None, disable=None) as bar:
         for scene in mine:
             qs,size = todo[scene.name],batch or len(scene.questions)
             for some in (qs[i:i+size] for i in range(0, len(qs), size)):
                 texts = list(answer(scene, some))
-                if len(texts)!=len(some): raise ValueError(f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one to each")
+                if len(texts)!=len(some):
+                    raise ValueError(
+                        f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one to each")
                 if folder: file.add(some, texts)
                 known |= dict(zip(map(ask_id, some), texts))
                 asked += len(some)
@@ -192,11 +201,14 @@ def same_run(
 ):
     "Write down what a run is, or make sure that it is the one that was begun"
     card = Path(folder)/'run.json'
-    if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):  # nothing has been answered yet
+    # nothing has been answered yet
+    if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):
         atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1)))
     elif (old := read_json(card, f'remove the folder {folder}, and all is asked again'))!=about:
-        off = [f"{k} {old.get(k)!r}, not {about.get(k)!r}" for k in dict.fromkeys([*old,*about]) if old.get(k)!=about.get(k)]
-        raise UserError(f"{folder} holds answers of another run, with {'; '.join(off)}: write elsewhere with --out, or remove that folder")
+        off = [f"{k} {old.get(k)!r}, not {about.get(k)!r}"
+               for k in dict.fromkeys([*old,*about]) if old.get(k)!=about.get(k)]
+        raise UserError(f"{folder} holds answers of another run, with {'; '.join(off)}: "
+                        "write elsewhere with --out, or remove that folder")
 
 # %% ../../nbs/bench/04_evaluate.ipynb #937d286c
 def commit()->str:
@@ -217,28 +229,36 @@ def judge(
     **about, # What else belongs into the result
 )->dict: # about, runs, minus: comparisons, rows (`OnDisk`)
     "Scores of several answerers over the same questions"
-    def graded(k, texts): return OnDisk(r for i in counted(range(0, len(questions), 1000), f'judging {k}', unit='thousands')
-                                        for r in grade(questions[i:i+1000], texts[i:i+1000], parser))
+    def graded(k, texts):
+        return OnDisk(r for i in counted(range(0, len(questions), 1000), f'judging {k}', unit='thousands')
+                      for r in grade(questions[i:i+1000], texts[i:i+1000], parser))
     rows = {k:graded(k, texts) for k,texts in runs.items()}
     minus = {k:{t:{n:x if n=='p' else 100*x for n,x in d.items()} for t,d in compare(rows[model], r, draws).items()}
              for k,r in rows.items() if k!=model} if model else {}
-    return dict(about=dict(about, parser=parser, model=model, questions=len(questions), scenes=len({scene_of(q) for q in questions})),
+    return dict(about=dict(about, parser=parser, model=model, questions=len(questions),
+                           scenes=len({scene_of(q) for q in questions})),
                 runs={k:summarise(r, draws) for k,r in rows.items()}, minus=minus, rows=rows)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #4f16d70e
-BESIDE = ('chance (random)','chance (frequency)','human (400 questions)','Spa3-VLM-4B') # Of `REPORTED`, what stands below every table
+# Of `REPORTED`, what stands below every table
+BESIDE = ('chance (random)','chance (frequency)','human (400 questions)','Spa3-VLM-4B')
 
 def result_text(
     result:dict, # From `judge`
 )->str: # Lines
     "The table, the differences and what they were made with"
     a = result['about']
-    out = [f"{a['questions']} questions about {a['scenes']} scenes; percent, [95 % interval over scenes]", '', format_table(result['runs'])]
+    out = [f"{a['questions']} questions about {a['scenes']} scenes; percent, [95 % interval over scenes]",
+           '', format_table(result['runs'])]
     beside = {k:REPORTED[k] for k in BESIDE}
-    out += ['', 'as reported by others on the 5130 questions of VSI-Bench, not run here:', format_table(beside, '; '.join(f"{k}: {o['source']}" for k,o in beside.items()))]
-    if result['minus']: out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, {d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
-                                     for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
-    with_ = [f"numbers read as {a['parser']} does"]+[f"{k} {a[k]}" for k in ('model','weights','frames','max_pixels','data','split','code') if a.get(k)]
+    out += ['', 'as reported by others on the 5130 questions of VSI-Bench, not run here:',
+            format_table(beside, '; '.join(f"{k}: {o['source']}" for k,o in beside.items()))]
+    if result['minus']:
+        out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, "
+                     f"{d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
+                     for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
+    with_ = [f"numbers read as {a['parser']} does"]+[
+        f"{k} {a[k]}" for k in ('model','weights','frames','max_pixels','data','split','code') if a.get(k)]
     return '\n'.join([*out, '', '; '.join(with_)])
 
 # %% ../../nbs/bench/04_evaluate.ipynb #168d0370
@@ -252,9 +272,12 @@ def plot_result(
     fig,ax = plt.subplots(figsize=(max(5., 1.2+.75*len(keys)),2.6), layout='constrained')
     for i,(nm,v) in enumerate(runs.items()):
         x = np.arange(len(keys))+(i-(len(runs)-1)/2)*.8/len(runs)
-        y,ci = [np.array([v[part].get(k, 0*np.array(empty)) for k in keys]) for part,empty in (('scores',0.),('intervals',[0.,0.]))]
-        ax.bar(x, y, .8/len(runs), yerr=np.maximum(0, np.stack([y-ci[:,0], ci[:,1]-y])), error_kw=dict(lw=.7), label=nm.replace('$', r'\$'))
-    ax.set(xticks=range(len(keys)), xticklabels=[TITLES[k].replace(' ', '\n') for k in keys], ylabel='score, percent', ylim=(0,105))
+        y,ci = [np.array([v[part].get(k, 0*np.array(empty)) for k in keys])
+                for part,empty in (('scores',0.),('intervals',[0.,0.]))]
+        ax.bar(x, y, .8/len(runs), yerr=np.maximum(0, np.stack([y-ci[:,0], ci[:,1]-y])),
+               error_kw=dict(lw=.7), label=nm.replace('$', r'\$'))
+    ax.set(xticks=range(len(keys)), xticklabels=[TITLES[k].replace(' ', '\n') for k in keys],
+           ylabel='score, percent', ylim=(0,105))
     fig.legend(loc='outside upper center', ncols=3 if len(''.join(runs))>60 else len(runs), frameon=False)
     return fig
 
@@ -277,7 +300,8 @@ def save_result(
             f.write(json.dumps({k:v for k,v in result.items() if k!='rows'}, indent=1)[:-2]+',\n "rows": {')
             for i,(name,rows) in enumerate(result['rows'].items()):
                 f.write(f"{','*(i>0)}\n  {json.dumps(name)}: [")
-                f.writelines(f"{','*(j>0)}\n   {rows.line(j)}" for j in counted(range(len(rows)), f'writing {name}', unit='rows'))
+                f.writelines(f"{','*(j>0)}\n   {rows.line(j)}"
+                             for j in counted(range(len(rows)), f'writing {name}', unit='rows'))
                 f.write('\n  ]')
             f.write('\n }\n}')
     atomic_write(out, write)
@@ -308,13 +332,18 @@ def against_run(
         for r in rows:
             keys.append(known_by(r['scene'], r['id']))
             yield r['answer']
-    try: name,got = next(rows := _first_run(path)),OnDisk(answers(counted(rows, f'reading {Path(path).name}', unit='rows')))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, StopIteration) as e: raise UserError(f"--against {path} is not the result of a run") from e
+    try:
+        rows = _first_run(path)
+        name = next(rows)
+        got = OnDisk(answers(counted(rows, f'reading {Path(path).name}', unit='rows')))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, StopIteration) as e:
+        raise UserError(f"--against {path} is not the result of a run") from e
     known,at = np.unique(keys, return_index=True)
     if len(known)<len(keys): raise UserError(f"--against {path} has two answers to one question: delete one of them")
     want = np.array([known_by(scene_of(q), q['id']) for q in questions])
     if missing := len(want)-np.isin(want, known).sum():
-        raise UserError(f"--against {path} has no answer to {missing} of these {len(questions)} questions: compare runs over the same ones")
+        raise UserError(f"--against {path} has no answer to {missing} of these "
+                        f"{len(questions)} questions: compare runs over the same ones")
     return f'{name} ({Path(path).name})',got[at[np.searchsorted(known, want)].tolist()]
 
 # %% ../../nbs/bench/04_evaluate.ipynb #38fe110f
@@ -322,7 +351,8 @@ SHIPPED = WEIGHTS/'vlm' # The nano Spa3-VLM that comes with the package
 SHIPPED_FRAMES = 8 # Frames it was tuned with
 
 def find_model(
-    model, # nano, a folder, a hub id, or an answerer; '' or none: no model; None: nano if `data` are rooms, else no model
+    # nano, a folder, a hub id, or an answerer; '' or none: no model; None: nano if `data` are rooms, else no model
+    model,
     data:str, # As in `evaluate`
 ): # What to load, or ''
     "The model to be judged"
@@ -330,7 +360,8 @@ def find_model(
     if model not in (None,'nano'): return model
     if (SHIPPED/'config.json').is_file(): return str(SHIPPED)
     if model: raise UserError(f"the nano VLM is not here ({SHIPPED}): give another with --model, a folder or a hub id")
-    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; --model takes a folder or a hub id")
+    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; "
+          "--model takes a folder or a hub id")
     return ''
 
 # %% ../../nbs/bench/04_evaluate.ipynb #9b58b435
@@ -351,9 +382,12 @@ def weights_id(
     if not Path(model).is_dir():
         from transformers import PretrainedConfig
         try: return (PretrainedConfig.get_config_dict(model)[0].get('_commit_hash') or '')[:12]
-        except OSError as e: raise UserError(f"{model!r} is no folder here, and cannot be had from the hub either: {' '.join(str(e).split())[:160]}") from e
+        except OSError as e:
+            raise UserError(f"{model!r} is no folder here, and cannot be had from the hub either: "
+                            f"{' '.join(str(e).split())[:160]}") from e
     h = hashlib.sha1()
-    for p in sorted(o for o in Path(model).rglob('*') if o.is_file() and o.suffix in ('.json','.jinja','.safetensors','.bin')):
+    for p in sorted(o for o in Path(model).rglob('*') if o.is_file()
+                    and o.suffix in ('.json','.jinja','.safetensors','.bin')):
         h.update(str(p.relative_to(model)).encode())
         _sample(h, p, 1000)
     return h.hexdigest()[:12]
@@ -406,22 +440,26 @@ def ask_model(
     folder, # Where answers go
     frames:int=32, # Frames it is shown
     batch:int=8, # Questions at a time
-    max_pixels:int=0, # Most pixels of a picture for the model's own eye; 0: as the model says
+    max_pixels:int=0, # Most pixels of a picture for the model's vision tower; 0: as the model says
     device:str='auto', # auto, cpu, cuda, ...
     rank:int=0, # Number of this process
     world:int=1, # How many there are
 )->tuple: # A text for each question, or None while other processes have some to answer; and how many were asked here
     "Put the questions to a model, as far as they have not been answered"
     if missing := sorted({scene_of(q) for q in questions if films.find(q) is None}):
-        raise UserError(f"{len(missing)} scenes have no video: {', '.join(missing[:5])}{', ...'*(len(missing)>5)}; looked in {films.root}")
+        raise UserError(f"{len(missing)} scenes have no video: "
+                        f"{', '.join(missing[:5])}{', ...'*(len(missing)>5)}; looked in {films.root}")
     questions = with_film(questions, films)
     same_run(folder, dict(model=model_name(model), weights=weights_id(model), frames=frames, max_pixels=max_pixels))
-    answer = model if callable(model) else VLM.from_pretrained(model, process_device(device), frames=frames, max_pixels=max_pixels).answer
+    answer = (model if callable(model)
+              else VLM.from_pretrained(model, process_device(device), frames=frames, max_pixels=max_pixels).answer)
     start = time.perf_counter()
     got,asked = ask(answer, make_scenes(questions, films.film), folder, batch, rank, world)
     took = time.perf_counter()-start
-    print(f"{asked} questions asked in {took:.0f} s, {asked/took:.2f} questions/s; {len(questions)-asked} were answered before or elsewhere")
-    if missing := sum(ask_id(q) not in got for q in questions): print(f"process {rank} of {world} is done; {missing} questions are with the others")
+    print(f"{asked} questions asked in {took:.0f} s, {asked/took:.2f} questions/s; "
+          f"{len(questions)-asked} were answered before or elsewhere")
+    if missing := sum(ask_id(q) not in got for q in questions):
+        print(f"process {rank} of {world} is done; {missing} questions are with the others")
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
 # %% ../../nbs/bench/04_evaluate.ipynb #5772bbe6
@@ -444,17 +482,24 @@ def conclude(
     return result
 
 # %% ../../nbs/bench/04_evaluate.ipynb #214ebcef
-@command(split=('full','debiased','pruned'), limit='[0, 1e9]', frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]',
+@command(split=('full','debiased','pruned'), limit='[0, 1e9]',
+         frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]',
          parser=tuple(PARSERS), rooms='[1, 1e6]', seed='[0, 1e9]')
 def evaluate(
-    data:str='rooms', # `rooms`, a folder with test.jsonl and videos (or zips of them), a file of questions, or a hub id such as nyu-visionx/VSI-Bench
+    # `rooms`, a folder with test.jsonl and videos (or zips of them),
+    # a file of questions, or a hub id such as nyu-visionx/VSI-Bench
+    data:str='rooms',
     split:str='full', # full, debiased or pruned
     tasks:str='', # Tasks or question types, with commas between them; all if empty
     limit:int=0, # At most so many questions, whole scenes one after another; 0: all
-    model:str=None, # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none: only ways of guessing; if not given: nano for rooms, else none
+    # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none:
+    # only ways of guessing; if not given: nano for rooms, else none
+    model:str=None,
     frames:int=0, # Frames a model is shown; 0: 32 as in the benchmark, 8 for nano
     batch:int=8, # Questions it answers at a time
-    max_pixels:int=0, # Most pixels of a picture for the own eye of a Qwen or Spa3-VLM; 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
+    # Most pixels of a picture for the vision tower of a Qwen or Spa3-VLM;
+    # 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
+    max_pixels:int=0,
     parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
@@ -462,25 +507,29 @@ def evaluate(
     out:str='vsibench.json', # Where the result goes; a picture and the answers go beside it
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
-    "Judge a model by VSI-Bench, or by such questions about rooms, beside ways of guessing; goes on where it was stopped"
+    "Judge a model by VSI-Bench, or by its questions about rooms, beside ways of guessing; resumes if stopped"
     sources = (data, model, against)
     check_outputs(out, sources=sources)  # as it was typed: a slash at its end says folder
     out,answers = Path(out),beside(out, '.answers')
-    check_outputs(beside(out, '.png'), sources=() if out.exists() else sources)  # beside a result of ours it is ours, too
+    # beside a result of ours it is ours, too
+    check_outputs(beside(out, '.png'), sources=() if out.exists() else sources)
     check_outputs(answers, folder=True, sources=sources)
     say(f'reading the questions of {data}')
     model,name,runs,rank,asked = find_model(model, data),'',{},int(os.environ.get('RANK', 0)),0
     with one_thread(model in ('',str(SHIPPED))):
-        questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split) if data=='rooms' else open_data(data, split)
+        questions,films = (room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split)
+                           if data=='rooms' else open_data(data, split))
         questions = choose(questions, tasks, limit)
         other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
             name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
             world = int(os.environ.get('WORLD_SIZE', 1))
-            runs[name],asked = ask_model(model, questions, films, answers, frames, batch, max_pixels, device, rank, world)
+            runs[name],asked = ask_model(model, questions, films, answers,
+                                         frames, batch, max_pixels, device, rank, world)
             if runs[name] is None: return {}
     if rank and not asked: return {}
-    about = dict(data=data, split=split, frames=frames if model else None, max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
+    about = dict(data=data, split=split, frames=frames if model else None,
+                 max_pixels=max_pixels, weights=weights_id(model) if model else '', code=commit())
     return conclude(questions, runs|dict(other), out, parser, name, **about)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #856575e8
@@ -526,7 +575,8 @@ metadata:
 _METRIC = '''  - metric: {0}
     aggregation: !function utils.vsibench_aggregate_{1}
     higher_is_better: true'''
-_METRICS = ('obj_appearance_order_accuracy','object_abs_distance_mra','object_counting_mra','object_rel_distance_accuracy','object_size_estimation_mra',
+_METRICS = ('obj_appearance_order_accuracy','object_abs_distance_mra',
+            'object_counting_mra','object_rel_distance_accuracy','object_size_estimation_mra',
             'room_size_estimation_mra','route_planning_accuracy','object_rel_direction_accuracy')
 _UTILS = '''"Questions about generated rooms, asked and scored as lmms-eval asks and scores VSI-Bench"
 from pathlib import Path
@@ -550,7 +600,8 @@ def rooms_task(
         path = folder/q['dataset']/f"{q['scene_name']}.mp4"
         if not path.is_file(): write_video(path, films.film(q, frames))
     metrics = [('vsibench_overall','overall')]+[(m,m) for m in _METRICS]
-    atomic_write(folder/'test.jsonl', lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions), encoding='utf8'))
+    atomic_write(folder/'test.jsonl',
+                 lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions), encoding='utf8'))
     atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS, encoding='utf8'))
     task = _TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics))
     atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(task, encoding='utf8'))
@@ -584,7 +635,8 @@ def _model():
             for text,_,doc_to_visual,doc_id,task,split in (r.args for r in requests):
                 q = self.task_dict[task][split][doc_id]
                 if 'question_type' not in q or text!=prompt(q):
-                    raise ValueError(f"task {task} does not ask as VSI-Bench does: this model answers vsibench, its debiased and pruned parts, and spa3r_rooms")
+                    raise ValueError(f"task {task} does not ask as VSI-Bench does: "
+                                     "this model answers vsibench, its debiased and pruned parts, and spa3r_rooms")
                 rows.append((q, doc_to_visual(q)[0]))
             return answer_requests(self.vlm, rows, self.batch)
         def loglikelihood(self, requests): raise NotImplementedError('answers are generated, not ranked')

@@ -37,10 +37,12 @@ def fault(
     "Why this is not a question of VSI-Bench"
     if not isinstance(q, dict): return f'not a question but {type(q).__name__}'
     if missing := [k for k in FIELDS if k not in q and k!='options']: return f"no {', '.join(missing)}"
-    if not isinstance(q['id'], (int,str)) or isinstance(q['id'], bool): return f"id {q['id']!r} is neither a number nor a name"
+    if not isinstance(q['id'], (int,str)) or isinstance(q['id'], bool):
+        return f"id {q['id']!r} is neither a number nor a name"
     if odd := _odd_name(q): return odd
     if not isinstance(q['question'], str): return f"question {q['question']!r} is no text"
-    if token := token_in(q['question'], *map(str, q['options'] if isinstance(q.get('options'), list) else ())): return f"{token} in words, which a model takes for the token"
+    if token := token_in(q['question'], *map(str, q['options'] if isinstance(q.get('options'), list) else ())):
+        return f"{token} in words, which a model takes for the token"
     if q['question_type'] not in TYPES: return f"question_type {q['question_type']!r} is none of {', '.join(TYPES)}"
     truth = q['ground_truth']
     if q['question_type'] in NUMERIC:
@@ -49,10 +51,12 @@ def fault(
         if not ok: return f"ground_truth {truth!r} is no number"
         return '' if float(truth)>=0 else f"ground_truth {truth!r} is less than 0: any answer would be right"
     options = q.get('options')
-    if not isinstance(options, list) or len(options)<2 or not all(isinstance(o, str) and re.match(r'[A-Z]\.', o) for o in options):
+    if (not isinstance(options, list) or len(options)<2
+            or not all(isinstance(o, str) and re.match(r'[A-Z]\.', o) for o in options)):
         return f"options {options!r} are not a list like ['A. left', 'B. right']"
     if len(set(letters(q)))<len(options): return f"options {options!r} have a letter twice"
-    return '' if truth in letters(q) else f"ground_truth {truth!r} is none of the options' letters {', '.join(letters(q))}"
+    return ('' if truth in letters(q)
+            else f"ground_truth {truth!r} is none of the options' letters {', '.join(letters(q))}")
 
 # %% ../../nbs/bench/03_questions_data.ipynb #b88e4ee2
 class Pieces:
@@ -107,7 +111,7 @@ def items(self:Pieces):
 
 @patch
 def fields(self:Pieces):
-    "The names in an object; whoever asks for the next one has read what belongs to this one"
+    "The names in an object; before the next is asked for, what belongs to this one has been read"
     self.skip('{')
     while self.sign()!='}':
         name = self.value()
@@ -130,14 +134,16 @@ def _table(path):
     "Rows of a parquet or arrow file, a batch at a time"
     try: import pyarrow as pa,pyarrow.parquet as pq
     except ImportError as e: raise UserError(f"{path} needs pyarrow to be read: pip install pyarrow") from e
-    if path.suffix.lower()=='.parquet': yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
+    if path.suffix.lower()=='.parquet':
+        yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
     else:
         with pa.memory_map(str(path)) as f:  # `save_to_disk` writes streams, others files
             try: table = pa.ipc.open_file(f)
             except pa.ArrowInvalid:
                 f.seek(0)
                 table = pa.ipc.open_stream(f)
-            batches = (table.get_batch(i) for i in range(table.num_record_batches)) if hasattr(table, 'get_batch') else table
+            batches = ((table.get_batch(i) for i in range(table.num_record_batches))
+                       if hasattr(table, 'get_batch') else table)
             yield from (o for b in batches for o in b.to_pylist())
 
 def _rows(path):
@@ -151,7 +157,8 @@ def _rows(path):
             yield from ((f'entry {i}',q) for i,q in enumerate(pieces.items()))
             pieces.end()
     else:
-        with open(path, encoding='utf-8-sig') as f: yield from ((f'line {i}',_json(l)) for i,l in enumerate(f, 1) if l.strip())
+        with open(path, encoding='utf-8-sig') as f:
+            yield from ((f'line {i}',_json(l)) for i,l in enumerate(f, 1) if l.strip())
 
 # %% ../../nbs/bench/03_questions_data.ipynb #a2a53b34
 class OnDisk(Sequence):
@@ -188,7 +195,9 @@ def _checked(path, keys):
     if bad: raise _malformed(path, bad, n)
     if not n: raise UserError(f"{path} has no questions in it")
 
-def _malformed(path, bad, n): return UserError(f"{path} has {len(bad)} malformed questions of {n}: {'; '.join(bad[:5])}"+f"; and {len(bad)-5} more"*(len(bad)>5))
+def _malformed(path, bad, n):
+    return UserError(f"{path} has {len(bad)} malformed questions of {n}: "
+                     f"{'; '.join(bad[:5])}"+f"; and {len(bad)-5} more"*(len(bad)>5))
 
 def known_by(
     scene, # Name of a scene
@@ -211,7 +220,8 @@ def read_questions(
     "Questions of a file; the malformed ones are named"
     path,keys = Path(path),array('q')
     try: questions = OnDisk(counted(_checked(path, keys), f'reading {path.name}'))
-    except (OSError, ValueError, TypeError, RecursionError) as e: raise UserError(f"{path} cannot be read as a list of questions: {e}") from e
+    except (OSError, ValueError, TypeError, RecursionError) as e:
+        raise UserError(f"{path} cannot be read as a list of questions: {e}") from e
     if bad := list(_twice(path, keys)): raise _malformed(path, bad, len(keys))
     return questions
 
@@ -222,7 +232,8 @@ def split_of(
     folder, # Where `pruned_ids.txt` may be
 )->OnDisk: # Those in the split
     "The questions of a split, by the column `pruned` or by the list of pruned ids"
-    if split not in ('full','debiased','pruned'): raise UserError(f"no split {split!r}: there are full, debiased (what is left) and pruned (what was taken out)")
+    if split not in ('full','debiased','pruned'):
+        raise UserError(f"no split {split!r}: there are full, debiased (what is left) and pruned (what was taken out)")
     if split=='full': return questions
     ids = Path(folder)/'pruned_ids.txt'
     pruned = set(read_text(ids).split()) if ids.is_file() else ()
@@ -257,12 +268,15 @@ def _by_scene(paths):
     by = defaultdict(list)
     for p in paths:
         at = PurePosixPath(str(p).replace('\\', '/'))
-        if at.suffix.lower() in VIDEOS and not at.name.startswith('.') and '__MACOSX' not in at.parts: by[_name(at.stem)].append(p)
+        if at.suffix.lower() in VIDEOS and not at.name.startswith('.') and '__MACOSX' not in at.parts:
+            by[_name(at.stem)].append(p)
     return by
 
 def _only(found, what):
     "The one thing that was found, None if there is nothing; more than one are refused"
-    if len(found)>1: raise UserError(f"{len(found)} videos answer to {what}: {', '.join(_plain(getattr(o, 'filename', o)) for o in found[:3])}; leave one")
+    if len(found)>1:
+        raise UserError(f"{len(found)} videos answer to {what}: "
+                        f"{', '.join(_plain(getattr(o, 'filename', o)) for o in found[:3])}; leave one")
     return found[0] if found else None
 
 # %% ../../nbs/bench/03_questions_data.ipynb #7916754e
@@ -276,7 +290,9 @@ class Videos:
 
     def _files(self, folder, deep):
         "Videos of a folder by name of scene"
-        if folder not in self.known: self.known[folder] = _by_scene(p for p in (folder.rglob('*') if deep else folder.glob('*')) if p.is_file()) if folder.is_dir() else {}
+        if folder not in self.known:
+            self.known[folder] = (_by_scene(p for p in (folder.rglob('*') if deep else folder.glob('*')) if p.is_file())
+                                  if folder.is_dir() else {})
         return self.known[folder]
 
     def _members(self, dataset):
@@ -285,9 +301,11 @@ class Videos:
             path = self.root/f'{dataset}.zip'
             if not path.is_file() and self.fetch: self.fetch(path.name)
             try: infos = zipfile.ZipFile(path).infolist() if path.is_file() else []
-            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e: raise UserError(f"{path} cannot be read as a zip: {e}; get it again") from e
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+                raise UserError(f"{path} cannot be read as a zip: {e}; get it again") from e
             members = {o.filename:o for o in infos if not o.is_dir()}
-            if len(members)<sum(not o.is_dir() for o in infos): raise UserError(f"{path} holds the same name twice: pack it again")
+            if len(members)<sum(not o.is_dir() for o in infos):
+                raise UserError(f"{path} holds the same name twice: pack it again")
             self.known[dataset] = path,{k:[members[o] for o in v] for k,v in _by_scene(members).items()}
         return self.known[dataset]
 
@@ -299,21 +317,28 @@ class Videos:
             if (p := _only(self._files(folder, deep).get(scene, []), scene_of(q))) is not None: return p
         path,members = self._members(dataset)
         if (m := _only(members.get(scene, []), f'{scene_of(q)} in {path}')) is None: return
-        if m.flag_bits&1: raise UserError(f"{m.filename} in {path} is encrypted: unpack the zip with its password beside it")
+        if m.flag_bits&1:
+            raise UserError(f"{m.filename} in {path} is encrypted: unpack the zip with its password beside it")
         if m.compress_type not in (zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED,zipfile.ZIP_BZIP2,zipfile.ZIP_LZMA):
-            raise UserError(f"{m.filename} in {path} is packed by method {m.compress_type}, which Python does not know: unpack the zip beside it")
-        if m.file_size>self.biggest: raise UserError(f"{m.filename} in {path} takes {m.file_size/1e9:.1f} GB: unpack the zip beside it, files are read piece by piece")
+            raise UserError(f"{m.filename} in {path} is packed by method {m.compress_type}, "
+                            "which Python does not know: unpack the zip beside it")
+        if m.file_size>self.biggest:
+            raise UserError(f"{m.filename} in {path} takes {m.file_size/1e9:.1f} GB: "
+                            "unpack the zip beside it, files are read piece by piece")
         return path,m
 
     def open(self, q:dict):
         "The video as something that PyAV can open"
         found = self.find(q)
-        if found is None: raise UserError(f"no video of {scene_of(q)}: looked for {q['dataset']}/{q['scene_name']}.mp4 and {q['dataset']}.zip in {self.root}")
+        if found is None:
+            raise UserError(f"no video of {scene_of(q)}: "
+                            f"looked for {q['dataset']}/{q['scene_name']}.mp4 and {q['dataset']}.zip in {self.root}")
         if isinstance(found, Path): return str(found)
         path,m = found
         try:
             with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e: raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e:
+            raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
 # %% ../../nbs/bench/03_questions_data.ipynb #0dfa6432
 @patch
@@ -333,10 +358,12 @@ def hub_folder(
     except Exception as e:
         try: return Path(snapshot_download(local_files_only=True, **kw))
         except Exception: pass
-        raise UserError(f"{name} is no file or folder here, and cannot be had from the hub either: {' '.join(str(e).split())[:160]}") from e
+        raise UserError(f"{name} is no file or folder here, and cannot be had from the hub either: "
+                        f"{' '.join(str(e).split())[:160]}") from e
 
 # %% ../../nbs/bench/03_questions_data.ipynb #ff5570d8
-_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet','test-*-of-*.parquet','test/data-*.arrow','data-*.arrow')
+_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet',
+          'test-*-of-*.parquet','test/data-*.arrow','data-*.arrow')
 
 def _files(folder, split):
     "The files with the questions of a folder: the first of `_NAMES` that is there, or that of the split"
@@ -356,7 +383,9 @@ def open_data(
     "Questions from a file and where their videos are"
     path,fetch = Path(data).expanduser(),None
     if not path.exists():
-        if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', data): raise UserError(f"no data {data!r}: give `rooms`, a folder or file that exists, or a hub id such as nyu-visionx/VSI-Bench")
+        if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', data):
+            raise UserError(f"no data {data!r}: give `rooms`, a folder or file that exists, "
+                            "or a hub id such as nyu-visionx/VSI-Bench")
         path = hub_folder(data, '*.jsonl', '*.parquet', '*.txt')
         fetch = lambda name: hub_folder(data, name)
     root,files = (path,_files(path, split)) if path.is_dir() else (path.parent,[path])

@@ -48,7 +48,8 @@ TASKS = {t.name:t.types for t in ALL_TASKS} # Each of the eight tasks and its qu
 NUMERIC = tuple(o for t in ALL_TASKS if t.number for o in t.types) # Question types that want a number
 CHOICE = tuple(o for t in ALL_TASKS if not t.number for o in t.types) # Question types that want a letter
 TYPES = NUMERIC+CHOICE # The ten question types
-TITLES = {'overall':'overall'} | {k:v for t in ALL_TASKS for k,v in t.titles.items()} # What a table calls them, in its order
+# What a table calls them, in its order
+TITLES = {'overall':'overall'} | {k:v for t in ALL_TASKS for k,v in t.titles.items()}
 
 # %% ../../nbs/bench/01_scoring.ipynb #3ff82268
 PRE = 'These are frames of a video.'
@@ -78,7 +79,8 @@ def first_word(
     return str('' if text is None else text).split(' ')[0].rstrip('.').strip()
 
 # %% ../../nbs/bench/01_scoring.ipynb #f1151a32
-THOUGHTS = (('<think>','</think>'), ('<analysis>','</analysis>')) # What lmms-eval takes out of answers unless it is told otherwise
+# What lmms-eval takes out of answers unless it is told otherwise
+THOUGHTS = (('<think>','</think>'), ('<analysis>','</analysis>'))
 
 def without_thoughts(
     text, # What a model wrote
@@ -99,8 +101,10 @@ def first_word_number(
     except ValueError: return None
 
 # %% ../../nbs/bench/01_scoring.ipynb #20979a5f
-_UNITS = dict(zip('''zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
-    nineteen'''.split(), range(20))) | {w:10*i for i,w in enumerate('twenty thirty forty fifty sixty seventy eighty ninety'.split(), 2)}
+_TEENS = '''zero one two three four five six seven eight nine ten eleven twelve thirteen
+    fourteen fifteen sixteen seventeen eighteen nineteen'''.split()
+_TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
+_UNITS = {w:i for i,w in enumerate(_TEENS)} | {w:10*i for i,w in enumerate(_TENS, 2)}
 _WORDS = {*_UNITS,'hundred','thousand'}
 
 def words_value(
@@ -133,7 +137,8 @@ def extracted_number(
 def _as_written(text): return '' if text is None else str(text)
 
 PARSERS = dict(lmms_eval=(without_thoughts,extracted_number), lmms_eval_0_7_2=(without_thoughts,first_word_number),
-    thinking_in_space=(_as_written,first_word_number)) # By name: what is done to an answer, and how a number is read from it
+    # By name: what is done to an answer, and how a number is read from it
+    thinking_in_space=(_as_written,first_word_number))
 
 def read(
     q:dict, # A question
@@ -147,7 +152,8 @@ def read(
     return word if word.lower() in [o.lower() for o in letters(q)] else None
 
 # %% ../../nbs/bench/01_scoring.ipynb #452c3665
-THRESHOLDS = tuple(.5+i*((.95-.5)/9) for i in range(9))+(.95,) # Ten, with the very rounding errors that the public scorers have
+# Ten, with the very rounding errors that the public scorers have
+THRESHOLDS = tuple(.5+i*((.95-.5)/9) for i in range(9))+(.95,)
 
 # %% ../../nbs/bench/01_scoring.ipynb #fc993b60
 def mra(
@@ -169,7 +175,8 @@ def score(
     if parser not in PARSERS: raise ValueError(f"no parser {parser!r}: there are {', '.join(PARSERS)}")
     clean,_ = PARSERS[parser]
     if q['question_type'] in CHOICE: return float(first_word(clean(text)).lower()==str(q['ground_truth']).lower())
-    if q['question_type'] not in NUMERIC: raise ValueError(f"question {q.get('id')} is of type {q['question_type']!r}: known are {', '.join(TYPES)}")
+    if q['question_type'] not in NUMERIC:
+        raise ValueError(f"question {q.get('id')} is of type {q['question_type']!r}: known are {', '.join(TYPES)}")
     pred = read(q, text, parser)
     try: return 0. if pred is None else mra(pred, float(q['ground_truth']))
     except (TypeError,ValueError): return 0.  # a ground truth that is no number: the public scorers give 0 as well
@@ -204,8 +211,10 @@ def grade(
     parser:str='lmms_eval', # How numbers are read
 )->list: # A row for each: id, scene, question_type, answer, score, readable
     "Score every answer"
-    if len(questions)!=len(answers): raise ValueError(f"{len(answers)} answers to {len(questions)} questions: give one to each")
-    return [dict(id=q['id'], scene=scene_of(q), question_type=q['question_type'], answer=a, score=score(q, a, parser), readable=read(q, a, parser) is not None)
+    if len(questions)!=len(answers):
+        raise ValueError(f"{len(answers)} answers to {len(questions)} questions: give one to each")
+    return [dict(id=q['id'], scene=scene_of(q), question_type=q['question_type'],
+                 answer=a, score=score(q, a, parser), readable=read(q, a, parser) is not None)
             for q,a in zip(questions, answers)]
 
 # %% ../../nbs/bench/01_scoring.ipynb #9e3f611a

@@ -26,7 +26,8 @@ from tqdm import tqdm
 from ..model.cameras import Cameras,axis_angle,compose,intrinsics,rigid
 from ..util.core import UserError,atomic_write,command,say
 from ..rooms.rooms import BALL,BOX,CLASSES,CYLINDER,HELD_OUT,Rooms,columns,make_rooms,render,scene_cameras
-from .scenes import Scene,Scenes,natural,open_scenes,resize_view,stack_bytes,upright_size,view_hw,_some,_spread_out,reason
+from .scenes import (Scene,Scenes,natural,open_scenes,resize_view,
+                               stack_bytes,upright_size,view_hw,_some,_spread_out,reason)
 
 # %% ../../nbs/data/02_batches.ipynb #2e4ed098
 def moved(o, device, **kwargs):
@@ -62,7 +63,7 @@ def sample_frames(
     interval:tuple, # Fewest and most frames from one view to the next
     generator:torch.Generator, # Where chance comes from
 )->list: # v frame numbers, ascending
-    "A walk through the frames with random steps; a short scene is walked with shorter steps, or its frames are drawn at random"
+    "A walk through the frames with random steps; a short scene is walked in shorter steps, or drawn at random"
     lo,hi = interval
     if not (n>0 and v>0 and 0<lo<=hi):
         raise ValueError(f"{v} views of {n} frames, {lo} to {hi} apart: give positive numbers, the fewest first")
@@ -84,7 +85,8 @@ def seeded(
     return torch.Generator().manual_seed(int(np.random.SeedSequence(words.tolist()).generate_state(1)[0]))
 
 # %% ../../nbs/data/02_batches.ipynb #28d09653
-VIEWS,ORDER,FRAMES = range(3)  # what is drawn: numbers of views, orders of scenes, frames; so that no two share a generator
+# what is drawn: numbers of views, orders of scenes, frames; so that no two share a generator
+VIEWS,ORDER,FRAMES = range(3)
 
 @lru_cache(maxsize=4)
 def _order(n, seed, epoch):
@@ -403,7 +405,8 @@ def redecorate(
     t = columns(table)  # views into it
     b,p = table.shape[:2]
     for w in (t.f1,t.f2): w.mul_(2**_draw(g, b, p, 1, lo=-.7, hi=1))
-    order = torch.stack([torch.randperm(3, generator=g) if torch.rand(1, generator=g)<.5 else torch.arange(3) for _ in range(b)])
+    order = torch.stack([torch.randperm(3, generator=g) if torch.rand(1, generator=g)<.5
+                         else torch.arange(3) for _ in range(b)])
     for c in (t.c0,t.c1):
         c.copy_(c.gather(2, order[:,None].expand(-1,p,-1))).mul_(_draw(g, b, p, 3, lo=.6, hi=1.3)).clamp_(0, 1)
     lamp = rooms.size*torch.cat([_draw(g, b, 2, lo=-.45, hi=.45), _draw(g, b, 1, lo=.5, hi=.95)], -1)
@@ -498,7 +501,7 @@ def inspect_scenes(
 
 # %% ../../nbs/data/02_batches.ipynb #8d41e3af
 def _operations(gh, gw, v):
-    "Operations for one image of `v`: both teachers' forward pass, the student forward and backward, at the paper's size"
+    "Operations for one image of `v` at the paper's size: both teachers forward, the student forward and backward"
     def blocks(k, d, tokens, keys): return k*tokens*(24*d*d+4*d*keys)
     p = gh*gw
     s = gh*gw+5  # patches; with camera token and registers
@@ -521,15 +524,18 @@ def _about_scenes(source, look, v_max):
     "What there is, line by line"
     n = [len(o) for o in source.scenes]
     few = [o.name for o in source.scenes if len(o)<v_max]
-    yield f"{source.name}: {_of(len(n), 'scene')}, {_of(sum(n), 'frame')} ({min(n)} to {max(n)} in a scene, {int(np.median(n))} in the middle)"
+    yield (f"{source.name}: {_of(len(n), 'scene')}, {_of(sum(n), 'frame')} "
+           f"({min(n)} to {max(n)} in a scene, {int(np.median(n))} in the middle)")
     for why in source.left: yield f"  left out: {why}"
     if few: yield f"  fewer than {v_max} frames, so some are shown twice: {_some(few)}"
     for wh,k in look.sizes.most_common(8):
         h,keep = view_hw(wh, source.width, source.patch)
-        yield f"  {wh[0]}x{wh[1]}: {_of(k, 'image')}, a view is {source.width}x{keep}"+f", the middle of {h} rows"*(h>source.width)
+        middle = f", the middle of {h} rows" if h>source.width else ''
+        yield f"  {wh[0]}x{wh[1]}: {_of(k, 'image')}, a view is {source.width}x{keep}{middle}"
     if len(look.sizes)>8: yield f"  and {len(look.sizes)-8} other sizes"
     if look.mixed: yield f"  views of several heights, cropped to the lowest in a batch: {_some(look.mixed)}"
-    yield f"{len(look.broken)} of {_of(look.read, 'image')} broken" + (f" ({look.read} of {sum(n)} frames were looked at)" if look.read<sum(n) else '')
+    yield (f"{len(look.broken)} of {_of(look.read, 'image')} broken"
+           + (f" ({look.read} of {sum(n)} frames were looked at)" if look.read<sum(n) else ''))
     for path,why in look.broken.items(): yield f"  {path}: {why}"
 
 # %% ../../nbs/data/02_batches.ipynb #1480a180
@@ -540,13 +546,19 @@ def _about_run(source, look, batches, steps, rate, workers):
     per_step = [batches.micros*batches.scenes_in(i)*batches.views_in(i) for i in range(1000)]
     n = np.mean(per_step)
     speed = look.read/look.seconds
-    yield f"a step: {batches.micros} micro-batches of up to {batches.images_device} images, {n:.0f} images on average; an epoch: {_of(batches.steps_in_epoch(0), 'step')}"
-    yield f"reading: {speed:.0f} images a second here with {_of(workers, 'thread')}, so {_hours(steps*n/speed)} for {steps} steps if nothing else took time"
+    yield (f"a step: {batches.micros} micro-batches of up to {batches.images_device} images, "
+           f"{n:.0f} images on average; an epoch: {_of(batches.steps_in_epoch(0), 'step')}")
+    yield (f"reading: {speed:.0f} images a second here with {_of(workers, 'thread')}, "
+           f"so {_hours(steps*n/speed)} for {steps} steps if nothing else took time")
     flops = _operations(h//source.patch, source.width//source.patch, round(v))
-    yield f"computing, at the paper's size: {flops/1e12:.1f}e12 operations an image; at {rate:g}e12 a second {_hours(steps*n*flops/rate/1e12)} on one device, {_hours(steps*n*flops/rate/8e12)} on eight"
+    yield (f"computing, at the paper's size: {flops/1e12:.1f}e12 operations an image; at {rate:g}e12 a "
+           f"second {_hours(steps*n*flops/rate/1e12)} on one device, {_hours(steps*n*flops/rate/8e12)} on eight")
     patches = batches.images_device*h*source.width/source.patch**2
     mb = batches.images_device*3*h*source.width*4/1e6
-    yield f"memory of a device, at the paper's size: at least {2.9+1.7+3.4e-4*patches:.0f} GB (teachers 2.9, student and optimiser 1.7, the student's activations {3.4e-4*patches:.1f}); of the machine: {mb:.0f} MB a micro-batch, two of them for each worker"
+    acts = 3.4e-4*patches
+    yield (f"memory of a device, at the paper's size: at least {2.9+1.7+acts:.0f} GB "
+           f"(teachers 2.9, student and optimiser 1.7, the student's activations {acts:.1f}); "
+           f"of the machine: {mb:.0f} MB a micro-batch, two of them for each worker")
 
 # %% ../../nbs/data/02_batches.ipynb #4a52dd6c
 @command(split=('train','val'), sample='[0, 1e9]', max_broken='[0, 1]', width='[14, 4096]', patch='[1, 256]',
@@ -568,7 +580,7 @@ def check_data(
     rate:float=300., # What the device does, in 10^12 operations a second
     workers:int=4, # Threads that read
 )->Look:
-    "Say what is in a folder of data and what is wrong with it. Ends in 0 when training would run on it, in 1 when it would not"
+    "Say what is in a folder of data and what is wrong with it. Ends in 0 if training would run on it, else in 1"
     if width<patch: raise UserError(f"width {width} is less than one patch of {patch} pixels: give a wider view")
     say(f'looking for scenes in {data}')
     try:

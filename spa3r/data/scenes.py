@@ -38,7 +38,7 @@ def _kind(entry):
     except OSError: return 2
 
 def _listed(folder):
-    "Names of the folders, of the regular files and of everything else in a folder, each in natural order; hidden ones do not count"
+    "Names of the folders, the regular files and all else in a folder, each in natural order; hidden ones do not count"
     with os.scandir(folder) as it: kinds = {e.name:_kind(e) for e in it if not e.name.startswith('.')}
     names = sorted(kinds, key=lambda o: (natural(o), o))
     return tuple([o for o in names if kinds[o]==k] for k in range(3))
@@ -68,7 +68,8 @@ def upright_size(
     return stored[::-1] if img.getexif().get(0x112) in (5,6,7,8) else stored
 
 # %% ../../nbs/data/01_scenes.ipynb #98fc9649
-ROWS = ('floor','round') # How a height becomes whole patches: cut (official pre-training), or stretched (official Spa3-VLM)
+# How a height becomes whole patches: cut (official pre-training), or stretched (official Spa3-VLM)
+ROWS = ('floor','round')
 
 def view_hw(
     wh:tuple, # Width and height of an upright picture, pixels
@@ -102,7 +103,8 @@ def resize_view(
     img = _rgb(ImageOps.exif_transpose(img))
     h,keep = view_hw(img.size, width, patch, rows)
     if h>width:
-        warnings.warn(f"a picture is higher than wide: of its {h} rows at a width of {width} the middle {keep} are seen", stacklevel=2)
+        warnings.warn("a picture is higher than wide: "
+                      f"of its {h} rows at a width of {width} the middle {keep} are seen", stacklevel=2)
     top = (h-keep)//2
     scale = img.height/h
     # cut first: the rest is never made
@@ -228,7 +230,7 @@ def open_picture(
         raise ValueError(f"{f.seek(0, 2)} bytes that are no image, or one of an unknown kind") from e
 
 def _more_in(img):
-    "What is not seen of a picture that moves or has pages, in words; the previews that phones put behind a photo do not count"
+    "What is not seen of a picture that moves or has pages, in words; a phone's preview behind the photo does not count"
     n = 1 if img.format=='MPO' else getattr(img, 'n_frames', 1)
     return f'the first of {n} pictures in it' if n>1 else ''
 
@@ -253,7 +255,7 @@ def read_photos(
     width:int=112, # Width to bring them to, pixels
     patch:int=14, # Their height becomes a whole number of these, pixels
 )->tuple: # Pictures (v, 3, h, w), their names, and a line for each thing in the folder that was left out
-    "Photos of one place, ready for a patch encoder; those that cannot be read or have an odd shape are left out and named"
+    "Photos of one place, ready for a patch encoder; unreadable ones and odd shapes are left out and named"
     folder = photo_folder(folder)
     dirs,files,odd = _listed(folder)
     names = _are(files, PICTURES)
@@ -284,7 +286,7 @@ _NO_FILM = ('attached_pic','still_image','timed_thumbnails',
             'dependent') # What a stream of pictures can be besides a film
 
 def _packets(box):
-    "Of each stream's pictures: times, durations, hidden or not, key frames or not, (n, 4); is no packet damaged; seconds missing"
+    "Of each stream's pictures: time, duration, hidden, key frame, (n, 4); is no packet damaged; seconds missing"
     out = defaultdict(list)
     end = 0.
     whole = True
@@ -304,10 +306,11 @@ def _best(streams, packets):
                                      s.codec_context.width*s.codec_context.height), default=None)
 
 # %% ../../nbs/data/01_scenes.ipynb #399f7069
-BOXES = 'mov,matroska,avi,mpegts,flv' # What FFmpeg may take a video for: no playlist, which would send it to other files
+# What FFmpeg may take a video for: no playlist, which would send it to other files
+BOXES = 'mov,matroska,avi,mpegts,flv'
 
 class Video:
-    "The pictures of a video as they are meant to be seen: turned, mirrored, with square pixels and of one size; needs PyAV"
+    "The pictures of a video as meant to be seen: turned, mirrored, with square pixels, of one size; needs PyAV"
     def __init__(self,
         file, # Path, or a file that is opened for reading bytes
         name:str='', # What to call it in a message; default: its path
@@ -318,12 +321,14 @@ class Video:
         with self._opened() as box:
             packets,whole,lost = _packets(box)
             s = _best(box.streams.video, packets)
-            if s is None and whole and lost<.49: raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
+            if s is None and whole and lost<.49:
+                raise UserError(f"{self.name} has no film in it, only sound, data or a cover")
             p = packets[s.index] if s else []
             self.counted = box.format.name=='avi'  # it says in which order pictures are stored, not when they are shown
             few = s.frames-len(p) if self.counted else 0
             if not whole or lost>.49 or few>0:
-                gone = f'{lost:.1f} of {box.duration/1e6:.1f} s are' if lost>.49 else f'{few} pictures are' if few>0 else 'a part is'
+                gone = (f'{lost:.1f} of {box.duration/1e6:.1f} s are'
+                        if lost>.49 else f'{few} pictures are' if few>0 else 'a part is')
                 raise UserError(f"{self.name} is cut: {gone} missing; get it again, or convert what is left of it")
             self._times(s, p, lost)
             self._measure(s.sample_aspect_ratio, next(f for _,f in self._decoded(box, s, self.times[0])))
@@ -402,8 +407,8 @@ def _upright(self:Video, f):
     from PIL import Image
     img = f.to_image()
     if img.size!=self.stored: img = img.resize(self.stored, Image.BICUBIC)
-    todo = (self.swap,Image.Transpose.TRANSPOSE),(self.flip[0],
-                                                  Image.Transpose.FLIP_LEFT_RIGHT),(self.flip[1],Image.Transpose.FLIP_TOP_BOTTOM)
+    T = Image.Transpose
+    todo = (self.swap,T.TRANSPOSE),(self.flip[0],T.FLIP_LEFT_RIGHT),(self.flip[1],T.FLIP_TOP_BOTTOM)
     for yes,how in todo: img = img.transpose(how) if yes else img
     return img
 
@@ -530,7 +535,7 @@ class PhotoScene(Scene):
         with open(self.where(i), 'rb') as f: return upright_size(open_picture(f))
 
     def without_odd(self):
-        "The same scene, and a line for each photo of another shape than the rest; those whose size cannot be read stay, to be found broken"
+        "The same scene, and a line for each photo of an odd shape; those of unreadable size stay, to be found broken"
         sizes,left = {},[]
         for i in range(len(self)):
             with suppress(Exception), open(self.where(i), 'rb') as f:
@@ -539,7 +544,8 @@ class PhotoScene(Scene):
                 if more := _more_in(img): left.append(f'{self.name}/{_plain(self.names[i])}: {more}')
         at = list(sizes)
         odd = [at[k] for k in odd_shapes(list(sizes.values()), [self.names[i] for i in at])] if at else []
-        left += [f"{self.name}/{_plain(self.names[i])}: {'x'.join(map(str, sizes[i]))} is of another shape than the rest" for i in odd]
+        left += [f"{self.name}/{_plain(self.names[i])}: "
+                 f"{'x'.join(map(str, sizes[i]))} is of another shape than the rest" for i in odd]
         self.names = np.delete(self.names, odd)
         return self,left
 
@@ -621,12 +627,13 @@ def _not_read(path, taken, left):
         left.append(f"{_some(rest)}: not part of it")
 
 def _other_intrinsics(file, scene):
-    "A line if a file of intrinsics was made for pictures of another size; nothing here reads it, but other programs will"
+    "A line if a file of intrinsics is for pictures of another size; other programs than this will read it"
     K = _or_none(np.loadtxt, file) if file.is_file() and len(scene) else None
     if K is None or K.ndim!=2 or not scene.usual: return []
     centre,size = 2*K[:2,2],np.array(scene.usual)
     if (abs(centre/size-1)<.25).all(): return []
-    return [f"{scene.name}/{file.parent.name}/{file.name} is for pictures of about {centre[0]:.0f}x{centre[1]:.0f}, the frames are {size[0]}x{size[1]}: not read here, cameras come from the pictures"]
+    return [f"{scene.name}/{file.parent.name}/{file.name} is for pictures of about {centre[0]:.0f}x{centre[1]:.0f}, "
+            f"the frames are {size[0]}x{size[1]}: not read here, cameras come from the pictures"]
 
 def _scannet_scene(folder):
     "Extracted frames where there are some, else the recording"
@@ -674,7 +681,8 @@ def _scannetpp(path, split, left):
     file = path/'splits'/f'nvs_sem_{split}.txt'
     if not (data.is_dir() and (file.parent.is_dir() or any((o/'dslr').is_dir() for o in _folders(data)))): return
     if not file.is_file():
-        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong into `splits`")
+        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: "
+                        "its lists of scenes belong into `splits`")
     names = [o for l in read_text(file).splitlines() if (o := l.partition('#')[0].strip())]
     if odd := [o for o in names if Path(o).name!=o]:
         raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")
@@ -689,7 +697,7 @@ def _photo_scene(folder, name):
     return scene
 
 def _media(root, folder, left, other, depth=5):
-    "Functions that make the scenes in and below a folder; lines for what is left out, and the names of files of other kinds by suffix"
+    "Functions that make the scenes in and below a folder; lines for what is left out; names of other files by suffix"
     at = lambda n: (folder/n).relative_to(root).as_posix()
     dirs,files,odd = _listed(folder)
     pics = _are(files, PICTURES)
@@ -725,9 +733,11 @@ def _photos_and_videos(path, split, left):
     other = defaultdict(list)
     makes = _media(path, path, left, other)
     if not makes: return
-    left += [f"{_some(v, 3)}: {k or 'a file without a suffix'} is neither a photo nor a video that is read here" for k,v in other.items()]
+    left += [f"{_some(v, 3)}: {k or 'a file without a suffix'} is neither a photo nor a video that is read here"
+             for k,v in other.items()]
     kinds = {m.func for m in makes}
-    name = 'folder of photos' if len(makes)==1 and makes[0].args[0]==path else 'folder of videos' if kinds=={_video_scene} else 'folder of scenes'
+    name = ('folder of photos' if len(makes)==1 and makes[0].args[0]==path
+            else 'folder of videos' if kinds=={_video_scene} else 'folder of scenes')
     return name,makes
 
 # %% ../../nbs/data/01_scenes.ipynb #0cabdeeb
@@ -746,8 +756,9 @@ class Scenes:
         return sum(map(len, self.scenes))
 
 # %% ../../nbs/data/01_scenes.ipynb #bc8c016c
-_LOOKED_FOR = """ScanNet (scene*/color/*.jpg or scene*/*.sens, also under scans/), ScanNet++ (data/*/dslr/undistorted_images and splits/nvs_sem_train.txt), \
-photos, folders of photos, videos"""
+_LOOKED_FOR = ('ScanNet (scene*/color/*.jpg or scene*/*.sens, also under scans/), '
+               'ScanNet++ (data/*/dslr/undistorted_images and splits/nvs_sem_train.txt), '
+               'photos, folders of photos, videos')
 
 def _made(make, left):
     "The scene, or None and a line in `left`"
@@ -781,7 +792,8 @@ def _of_like_shape(scenes, left):
     sizes = {i:wh for i,s in enumerate(scenes) if (wh := _first_size(s))}
     odd = {list(sizes)[k] for k in odd_shapes(list(sizes.values()), [scenes[i].name for i in sizes],
                                               least=.5)} if sizes else ()
-    left += [f"{_plain(scenes[i].name)}: {'x'.join(map(str, sizes[i]))} is of another shape than the other scenes" for i in odd]
+    left += [f"{_plain(scenes[i].name)}: "
+             f"{'x'.join(map(str, sizes[i]))} is of another shape than the other scenes" for i in odd]
     return [s for i,s in enumerate(scenes) if i not in odd]
 
 # %% ../../nbs/data/01_scenes.ipynb #69f47a13

@@ -15,31 +15,38 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
 from ..util.core import UserError,one_line,spare_torchvision
-from ..data.scenes import PICTURES,VIDEOS,Video,odd_shapes,resize_view,stack_views,_are,_listed,_picture,_rgb,_spread_out,reason
+from ..data.scenes import (PICTURES,VIDEOS,Video,odd_shapes,resize_view,
+                               stack_views,_are,_listed,_picture,_rgb,_spread_out,reason)
 
 # %% ../../nbs/language/01_processor.ipynb #5e66717a
-SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>','<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>'] # Qwen's tokens for what is no text
+# Qwen's tokens for what is no text
+SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>',
+           '<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>']
 
 # %% ../../nbs/language/01_processor.ipynb #1de2d414
 def token_in(
-    *texts:str, # What somebody wrote
+    *texts:str, # What a user wrote
 )->str: # The first one found; empty if there is none
     "A token for pictures or turns that stands in a text as words"
     return next((t for t in (*SPECIAL,'<|vision_pad|>') if any(t in o for o in texts)), '')
 
 def check_words(
-    *texts:str, # What somebody wants to say to a model
+    *texts:str, # What is to be said to a model
 ):
     "Refuse texts that hold a token as words"
-    if token := token_in(*texts): raise UserError(f"{token} in words, which a model takes for the token: write it in another way")
+    if token := token_in(*texts):
+        raise UserError(f"{token} in words, which a model takes for the token: write it in another way")
 
 # %% ../../nbs/language/01_processor.ipynb #b84778fd
-CHAT = """{%- if messages[0]['role']!='system' %}<|im_start|>system
-You are a helpful assistant.<|im_end|>
-{% endif %}{%- for m in messages %}<|im_start|>{{ m['role'] }}
-{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] in ('image','video') %}<|vision_start|><|{{ c['type'] }}_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}""" # Qwen's way of writing a conversation down
+# Qwen's way of writing a conversation down
+CHAT = ("{%- if messages[0]['role']!='system' %}<|im_start|>system\n"
+        "You are a helpful assistant.<|im_end|>\n"
+        "{% endif %}{%- for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+        "{% if c['type'] in ('image','video') %}<|vision_start|><|{{ c['type'] }}_pad|><|vision_end|>"
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% endif %}")
 
 # %% ../../nbs/language/01_processor.ipynb #77a5529e
 def make_tokenizer(
@@ -50,16 +57,22 @@ def make_tokenizer(
     from tokenizers import Regex,Tokenizer,decoders,models,pre_tokenizers,trainers
     spare_torchvision()
     from transformers import Qwen2TokenizerFast
-    words = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    words = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+                  r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tk = Tokenizer(models.BPE())
-    tk.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, 'isolated'), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tk.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, 'isolated'), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tk.decoder = decoders.ByteLevel()
-    tk.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size-len(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return Qwen2TokenizerFast(tokenizer_object=tk, eos_token='<|im_end|>', pad_token='<|endoftext|>', additional_special_tokens=SPECIAL, chat_template=CHAT)
+    tk.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=size-len(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return Qwen2TokenizerFast(tokenizer_object=tk, eos_token='<|im_end|>', pad_token='<|endoftext|>',
+                              additional_special_tokens=SPECIAL, chat_template=CHAT)
 
 # %% ../../nbs/language/01_processor.ipynb #f79a39e5
 def pictures(
-    x, # A folder of photos, a video or a picture (paths); frames (n, h, w, 3) of 0..255 or a tensor (n, 3, h, w) of 0..1; or a list of pictures
+    # A folder of photos, a video or a picture (paths);
+    # frames (n, h, w, 3) of 0..255 or a tensor (n, 3, h, w) of 0..1; or a list of pictures
+    x,
     n:int=32, # At most so many, spread evenly
 )->list: # PIL images, upright RGB
     "Whatever shows a scene, as a list of pictures"
@@ -87,7 +100,8 @@ def _from_path(path, n):
         film = Video(path)
         return list(film.frames(film.evenly(n)))
     try: return [_one(_picture(path))]
-    except (OSError, ValueError) as e: raise UserError(f"{path} is neither a picture nor a video: {reason(e, path)}") from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is neither a picture nor a video: {reason(e, path)}") from e
 
 # %% ../../nbs/language/01_processor.ipynb #cedd1ce3
 class Processor:
@@ -95,12 +109,17 @@ class Processor:
     def __init__(self,
         tokenizer, # With Qwen's special tokens and chat template
         images, # `Qwen2VLImageProcessorPil`
-        view:tuple=(518,14), # Spatial views as `resize_view` makes them: width, side of a patch, perhaps how rows are made whole; None: there is no such eye
+        # Spatial views as `resize_view` makes them: width, side of a patch,
+        # perhaps how rows are made whole; None: there are none
+        view:tuple=(518,14),
         slots:int=0, # Tokens behind a scene's pictures for latents that are appended
         stamps:bool=False, # Do frames of a video have their time written before them (Qwen3-VL)?
-        pixels:int=0, # Most pixels of a picture for the language model's own eye; 0: it sees the spatial view, or without one what `images` says
+        # Most pixels of a picture for the language model's vision tower;
+        # 0: it sees the spatial view, or without one what `images` says
+        pixels:int=0,
     ):
-        self.tokenizer,self.images,self.view,self.slots,self.stamps,self.pixels = tokenizer,images,view,slots,stamps,pixels
+        self.tokenizer,self.images,self.view,self.slots,self.stamps,self.pixels = (
+            tokenizer,images,view,slots,stamps,pixels)
         if pixels: images.size['longest_edge'] = pixels
 
     def as_view(self,
@@ -123,14 +142,15 @@ class Processor:
 def look(self:Processor,
     pics:list, # PIL images
     fps:float=None, # Frames a second, if they are a video
-    views:list=None, # The same as spatial views, if that is what this eye sees
+    views:list=None, # The same as spatial views, if the vision tower sees the same
 )->tuple: # Flat patches as Qwen's vision tower takes them, and the grid of each image (t, h, w)
-    "Pictures for the language model's own eye"
+    "Pictures for the language model's vision tower"
     x = self.images(images=[self.whole(o) for o in views] if views else pics, do_resize=not views, return_tensors='pt')
     x,grid = x['pixel_values'],x['image_grid_thw']
     if fps is None: return x,grid
     k = self.images.temporal_patch_size
-    if len(set(map(tuple, grid.tolist())))>1: raise ValueError(f"frames of one video must have one size, not {sorted(set(o.size for o in pics))}")
+    if len(set(map(tuple, grid.tolist())))>1:
+        raise ValueError(f"frames of one video must have one size, not {sorted(set(o.size for o in pics))}")
     x = rearrange(x, '(t n) (c k p) -> t n c k p', t=len(pics), c=3, k=k)[:,:,:,0]  # a picture is its own next frame
     x = torch.cat([x, x[-1:].expand(-len(x)%k, -1, -1, -1)])
     return rearrange(x, '(t k) n c p -> (t n) (c k p)', k=k),torch.tensor([[len(x)//k,*grid[0,1:].tolist()]])
@@ -140,7 +160,7 @@ def look(self:Processor,
 def chat(self:Processor,
     n:int, # Pictures it is about
     text:str, # What is said to the model
-    system:str='You are a helpful assistant.', # What it is told before
+    system:str='You are a helpful assistant.', # What stands before the conversation
     video:bool=False, # Are the pictures one video?
     reply:str=None, # What it said; None: it has yet to speak
 )->str: # As Qwen writes conversations down
@@ -172,7 +192,8 @@ def expand(self:Processor,
 )->str: # With as many pads as there will be visual tokens
     "Make room for visual tokens, and for latents behind the last of them"
     places,rest = list(VISION.finditer(text)),iter(grids)
-    if len(places)!=len(grids): raise ValueError(f"the text speaks of {len(places)} pictures, the scene has {len(grids)}: {text[:80]!r}")
+    if len(places)!=len(grids):
+        raise ValueError(f"the text speaks of {len(places)} pictures, the scene has {len(grids)}: {text[:80]!r}")
     def wrap(kind, n): return '<|vision_start|>' + f'<|{kind}_pad|>'*n + '<|vision_end|>'
     def put(m):
         t,h,w = next(rest)
@@ -201,7 +222,9 @@ def views(self:Processor,
 )->Tensor: # (v, 3, h, w) in 0..1
     "Pictures for the spatial encoder; a warning names those of an odd shape, which it does not see"
     odd = odd_shapes([p.size for p in pics], [f'picture {i+1}' for i in range(len(pics))])
-    if odd: warnings.warn(f"the spatial encoder does not see {', '.join(f'picture {i+1}' for i in odd)} of {len(pics)}: of another shape than the rest", stacklevel=2)
+    if odd:
+        warnings.warn(f"the spatial encoder does not see {', '.join(f'picture {i+1}' for i in odd)} of {len(pics)}: "
+                      "of another shape than the rest", stacklevel=2)
     made = made or [self.as_view(p) for p in pics]
     return stack_views([v for i,v in enumerate(made) if i not in odd])
 
@@ -220,9 +243,12 @@ def __call__(self:Processor,
     grids,kind = [g for _,g in seen],'image' if fps is None else 'video'
     texts = [self.expand(t, g.tolist(), self.times(len(o), fps)) for t,g,o in zip(texts, grids, scenes, strict=True)]
     x = self.tokenizer(texts, padding=True, padding_side=padding, return_tensors='pt')
-    out = dict(input_ids=x['input_ids'], attention_mask=x['attention_mask'], mm_token_type_ids=self.types(x['input_ids']))
-    out |= {'pixel_values'+'_videos'*(kind=='video'):torch.cat([p for p,_ in seen]), f'{kind}_grid_thw':torch.cat(grids)}
-    if kind=='video' and not self.stamps: out['second_per_grid_ts'] = torch.full((len(scenes),), self.images.temporal_patch_size/fps)
+    out = dict(input_ids=x['input_ids'], attention_mask=x['attention_mask'],
+               mm_token_type_ids=self.types(x['input_ids']))
+    out |= {'pixel_values'+'_videos'*(kind=='video'):torch.cat([p for p,_ in seen]),
+            f'{kind}_grid_thw':torch.cat(grids)}
+    if kind=='video' and not self.stamps:
+        out['second_per_grid_ts'] = torch.full((len(scenes),), self.images.temporal_patch_size/fps)
     if not self.view: return out
     out[f'{kind}s_per_scene'] = torch.tensor([len(g) for g in grids])
     if latents is not None: return out|dict(latents=latents)
@@ -234,12 +260,17 @@ def check(self:Processor,
     name, # Where it comes from, for messages
     token:int, # What the model takes for an image
 )->Processor: # Itself
-    "Refuse a chat template that fails or drops something, and a tokenizer with another token for images, before hours of work"
+    "Refuse a chat template that fails or drops something, or another token for images, before hours of work"
     try: text = self.chat(1, 'Where?')
-    except Exception as e: raise UserError(f"the chat template in {str(name)!r} fails ({one_line(e)}): get it again") from e
-    if len(VISION.findall(text))!=1 or 'Where?' not in text: raise UserError(f"the chat template in {str(name)!r} makes {text[:80]!r} of a picture and 'Where?': get it again")
+    except Exception as e:
+        raise UserError(f"the chat template in {str(name)!r} fails ({one_line(e)}): get it again") from e
+    if len(VISION.findall(text))!=1 or 'Where?' not in text:
+        raise UserError(f"the chat template in {str(name)!r} makes "
+                        f"{text[:80]!r} of a picture and 'Where?': get it again")
     got = self.tokenizer.convert_tokens_to_ids('<|image_pad|>')
-    if got!=token: raise UserError(f"{str(name)!r}: an image is token {got} for the tokenizer, {token} for the model: get both again")
+    if got!=token:
+        raise UserError(f"{str(name)!r}: an image is token {got} for the tokenizer, "
+                        f"{token} for the model: get both again")
     return self
 
 @patch

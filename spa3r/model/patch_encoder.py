@@ -40,7 +40,8 @@ def context_first(
     if len(set(n_tgt))>1:
         raise ValueError(f"samples of this batch hide {n_tgt} views: make the number the same for all")
     if is_tgt[:,0].any():
-        raise ValueError(f"view 0 is the frame of reference and cannot be hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
+        raise ValueError("view 0 is the frame of reference and cannot be hidden: "
+                         f"is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #9477d6ed
@@ -61,10 +62,10 @@ class VGGTConfig:
     nh:int=within('[1, 1024]', 16) # Attention heads of those blocks
     n_registers:int=within('[0, 1e4]', 4) # Register tokens per view
     init_values:float|None=within('[0, 100]', 0.01) # LayerScale at the start, None for no LayerScale
-    global_qk_norm:str=within(('layer','rms'),
-                              'layer') # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
-    embed:str=within(('dinov2','conv'),
-                     'dinov2') # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
+    # Norm of q and k in global blocks: 'layer' as VGGT, 'rms' as the official Spa3R runs it
+    global_qk_norm:str=within(('layer','rms'), 'layer')
+    # How patches become tokens: 'dinov2' (a whole ViT) or 'conv' (one convolution)
+    embed:str=within(('dinov2','conv'), 'dinov2')
     embed_depth:int=within('[0, 1000]', 24) # Blocks of the 'dinov2' embedding
     embed_nh:int=within('[1, 1024]', 16) # Its attention heads
     embed_registers:int=within('[0, 1e4]', 4) # Its register tokens
@@ -73,7 +74,9 @@ class VGGTConfig:
     camera_depth:int=within('[0, 1000]', 4) # Blocks in the camera head
     camera_nh:int=within('[1, 1024]', 16) # Its attention heads
     camera_iters:int=within('[1, 100]', 4) # Times it refines its guess
-    relative:bool=False # Are cameras measured from the one predicted for view 0, which is the identity then? VGGT says what its head says
+    # Are cameras measured from the one predicted for view 0,
+    # which is the identity then? VGGT says what its head says
+    relative:bool=False
     dpt_layers:tuple=within('[0, 1000]', (4,11,17,23)) # Pairs whose tokens the depth and point heads read
     dpt_dim:int=within('[1, 16384]', 256) # Channels of those heads
     dpt_channels:tuple=within('[1, 16384]', (256,512,1024,1024)) # Channels of their four resolutions
@@ -497,7 +500,8 @@ def depth(self:VGGT,
     hw:tuple, # Image height and width in pixels
     grid:tuple=None, # Rows and columns of pixels that are wanted, spread evenly from the first on; None: all
     dtype:torch.dtype=torch.float32, # Of convolutions
-)->tuple: # Depth along z and confidence from 1 up, each (b, v, h, w), h and w divided by `cfg.dpt_down`; or (b, v, *grid)
+# Depth along z and confidence from 1 up, each (b, v, h, w), h and w divided by `cfg.dpt_down`; or (b, v, *grid)
+)->tuple:
     "Depth of each pixel, or of some"
     x,conf = self._dense(self.depth_head, by_layer, hw, grid, dtype)
     return x[...,0].exp(),conf
@@ -517,7 +521,8 @@ def points(self:VGGT,
 def forward(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
     is_tgt:Tensor=None, # True = hidden from the encoder, (b, v)
-)->dict: # 'tokens' (b, v, 1+r+n, 2*dim); by head: 'pose' of each round, 'depth' and 'depth_conf', 'points' and 'points_conf'
+# 'tokens' (b, v, 1+r+n, 2*dim); by head: 'pose' of each round, 'depth' and 'depth_conf', 'points' and 'points_conf'
+)->dict:
     "Everything at once, as training needs it"
     hw = imgs.shape[-2:]
     heads = self.cfg.heads

@@ -70,12 +70,13 @@ class Spa3RConfig:
     sem_channels:int=within('[0, 1e5]', 1024) # Channels of the semantic teacher (DINOv3 ViT-L); 0 for none
     more_channels:tuple=() # (name, channels) of each further target
     standardise:bool=False # Scale features per channel by a mean and deviation stored with the weights
-    teacher:str='facebook/VGGT-1B' # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
+    # Patch encoder of these weights: a hub id, 'teacher' (folder beside the weights) or 'exact' (rooms)
+    teacher:str='facebook/VGGT-1B'
     semantic:str='facebook/dinov3-vitl16-pretrain-lvd1689m' # Semantic teacher, or several with commas; '' for none
-    grid:int=within('[0, 1024]',
-                    0) # Patches along a side that the exact teacher gave in training; 0 where images decide
-    teacher_norm:str=within(('','layer','rms'),
-                            '') # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's own config says
+    # Patches along a side that the exact teacher gave in training; 0 where images decide
+    grid:int=within('[0, 1024]', 0)
+    # Norm of q and k in the teacher's global blocks: 'layer', 'rms' (official code); '': as the teacher's config says
+    teacher_norm:str=within(('','layer','rms'), '')
     asymmetric:bool=True # Did the teacher hide targets within one pass? False: in two passes (official code)
     note:str='' # What else there is to know of these weights
 
@@ -141,7 +142,7 @@ def encode(self:Spa3R, feats:Tensor, grid:tuple)->Tensor:
 
 @patch
 def decode(self:Spa3R, latents:Tensor, cams:Cameras, grid:tuple, depth:bool=False)->dict:
-    "Standardised features {name: (b, v, n, c)} of any cameras (b, v) on any `grid`; with `depth` also the probe's z-depth (b, v, n)"
+    "Standardised features {name: (b, v, n, c)} of cameras (b, v) on any `grid`; with `depth` also z-depth (b, v, n)"
     with self.precise(latents): res = self.field(latents, cams, grid, depth=depth)
     return res if self.dtype is None else {k:v.float() for k,v in res.items()}
 

@@ -25,7 +25,9 @@ def held_views(
     v:int=6, # Views of each room
     n_ctx:int=3, # How many of them the student may see
     hw:tuple=(112,112), # Image height and width in pixels
-    spread:str='video', # Cameras: one of `LAYOUTS` of `rooms`, such as 'video' (10-30 degrees from view to view) or 'wide' (from all sides)
+    # Cameras: one of `LAYOUTS` of `rooms`,
+    # such as 'video' (10-30 degrees from view to view) or 'wide' (from all sides)
+    spread:str='video',
     batch:int=8, # Rooms at a time
     device='cpu', # Where to put them
 ): # Yields rooms with cameras as `Views`, and which views are hidden (b, v), for each batch
@@ -150,7 +152,9 @@ def look_up(
     xyz:Tensor, # Points in the world, (b, k, 3)
     depth:Tensor, # True depth at the patch centres, (b, v, gh, gw)
     cams:Cameras, # True cameras, (b, v)
-)->tuple: # For each view: number of the patch into which the point falls, and by what share its depth is off there (inf: not in the picture), (b, v, k) each
+# For each view: number of the patch into which the point falls,
+# and by what share its depth is off there (inf: not in the picture), (b, v, k) each
+)->tuple:
     "Where in each view a point would be, and how far from it what that view sees there is"
     gh,gw = depth.shape[-2:]
     uv,z = project(repeat(xyz, 'b k x -> b v k x', v=depth.shape[1]), cams.K, cams.w2c)
@@ -177,7 +181,7 @@ def camera_errors(
     seeds, # Rooms
     share:float=.25, # Views overlap when each sees at least this share of the other's patches
     **kw, # For `held_views`
-)->dict: # rotation, identity: median degrees over n pairs of views, and again in 'overlapping'; given: the cameras were given, not predicted
+)->dict: # rotation, identity: median degrees over n pairs, again in 'overlapping'; given: cameras were not predicted
     "Error of the relative rotation between views, beside saying 'it did not turn'"
     got = []
     for r in held_rooms(teacher, seeds, **kw):
@@ -212,7 +216,7 @@ def same_picture(
     batch:int=8, # Rooms at a time
     device='cpu', # Where the teacher is
     **kw, # Others of `held_views`, which say nothing about one picture
-)->dict: # Medians over rooms of the largest turn (degrees) and shift (metres) between two of the cameras; None if cameras were given
+)->dict: # Medians over rooms of the cameras' largest turn (degrees) and shift (metres); None if cameras were given
     "How far apart is the same picture put?"
     if isinstance(teacher, ExactTeacher): return None
     got = []
@@ -234,7 +238,7 @@ def depth_errors(
     others=range(HELD_OUT-64, HELD_OUT), # Rooms from which the median comes
     sets:int=1, # The rooms are so many sets of equal size
     **kw, # For `held_views`
-)->dict: # Mean of |error|/depth of the depth head and of the position median, with std over rooms; None if depth was given
+)->dict: # Mean |error|/depth of depth head and position median, with std over rooms; None if depth was given
     "How far off a teacher's depth map is, at each of its pixels"
     if isinstance(teacher, ExactTeacher): return None
     net = teacher.vggt

@@ -19,7 +19,8 @@ from ..model.cameras import Cameras,rotation_angle
 from ..model.psfm import Spa3R,select_views
 from ..rooms.rooms import HELD_OUT,LAYOUTS
 from ..teachers.teachers import load_student,view_side
-from .measures import MEASURES,Held,Prior,camera_errors,depth_errors,fit_prior,held_rooms,look_up,mean_std,measure,same_picture,unposed
+from .measures import (MEASURES,Held,Prior,camera_errors,depth_errors,fit_prior,
+                                  held_rooms,look_up,mean_std,measure,same_picture,unposed)
 
 # %% ../../nbs/probe/02_probes.ipynb #00a7d276
 def camera_distance(
@@ -63,7 +64,7 @@ def baselines(
     ctx:Tensor, # Features of their context views, standardised, (b, vc, n, c)
     prior:Prior, # Fitted on other rooms
 )->tuple: # Name -> features of the target views (b, vt, n, c); and which patches are in some context view (b, vt, n)
-    "What is nearly free: copy the nearest view, say the mean of each position, or carry features over along the true depth"
+    "Trivial baselines: copy the nearest view, the mean of each position, or features carried over along the true depth"
     is_tgt = r.obs.is_tgt
     near = nearest_view(r.cams, is_tgt)
     near = ctx.gather(1, near[...,None,None].expand(-1, -1, *ctx.shape[2:]))
@@ -114,13 +115,13 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     is_tgt = r.obs.is_tgt
     ctx,true = [select_views(student.standardise(head, r.obs.feats[head]).float(), m) for m in (~is_tgt, is_tgt)]
     cls = select_views(r.hit['cls'], is_tgt).flatten(2)
-    told = select_views(r.obs.depth, is_tgt)
+    z = select_views(r.obs.depth, is_tgt)
     free,seen = baselines(r, ctx, prior)
     fields = fields | free | {'teacher itself':true}
     new = {(where,k,m):x for where,keep in (('all',None),('covered',seen),('uncovered',~seen)) for k,f in fields.items()
            for m,x in measure(f, true, cls, prior, keep).items()}
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
-    off = lambda d: ((d-told).abs()/told).mean((1,2))
+    off = lambda d: ((d-z).abs()/z).mean((1,2))
     return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
                   'seen':seen.float().mean((1,2)),
                   'far':camera_distance(r.cams, is_tgt).amin(-1)}
@@ -140,7 +141,8 @@ def evaluate_field(
     sets:int=1, # The rooms are so many sets of equal size, one after another
     prior:Prior=None, # Fitted on other rooms; `fit_prior` if None
     device='cpu', # Where student and teacher are
-)->dict: # Ready for JSON: rows, covered, uncovered {method: {measure: {mean, std, n}}}, distance, seen, gaps, depth, config
+# Ready for JSON: rows, covered, uncovered {method: {measure: {mean, std, n}}}, distance, seen, gaps, depth, config
+)->dict:
     "The prediction of hidden views beside what is nearly free"
     if len(seeds)<2: raise ValueError(f"{len(seeds)} room: the latents cannot be shuffled, give at least 2")
     kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device)
@@ -154,7 +156,8 @@ def evaluate_field(
     names = [k[1] for k in got if k[0]=='view']
     over = lambda x: mean_std(x, sets)
     part = lambda where,ms: {k:{m:over(got[where,k,m]) for m in ms} for k in names}
-    gaps = [(m,k) for k in names if k in ASKED_WRONGLY for m in ('cosine','furniture')] + [('furniture','nearest view'),('cosine','true-depth warp')]
+    gaps = ([(m,k) for k in names if k in ASKED_WRONGLY for m in ('cosine','furniture')]
+            + [('furniture','nearest view'),('cosine','true-depth warp')])
     return dict(rows=part('all', MEASURES), covered=part('covered', PARTS), uncovered=part('uncovered', PARTS),
         distance=by_distance(got['far'].flatten(), {k:got['view',k].flatten() for k in names}), seen=over(got['seen']),
         gaps={f'{m}, {k}':over(got['all','prediction',m]-got['all',k,m]) for m,k in gaps},  # room by room
@@ -181,7 +184,8 @@ class Gate:
         return self.value<self.limit if self.below else self.value>self.limit
 
     def __str__(self):
-        return f"{'met' if self.met else 'missed'}: {self.what} {_num(self.value)}, wanted {'below' if self.below else 'above'} {_num(self.limit)}{self.beside and f' ({self.beside})'}"
+        return (f"{'met' if self.met else 'missed'}: {self.what} {_num(self.value)}, "
+                f"wanted {'below' if self.below else 'above'} {_num(self.limit)}{self.beside and f' ({self.beside})'}")
 
 def _num(x): return 'unknown' if x is None else f'{x:.3g}'
 
@@ -230,12 +234,14 @@ def passes(
 HEADS = dict(cosine='cosine', l1='L1', r2='R2', furniture='furniture', iou='furniture IoU', classes='classes')
 
 def _cell(d):
-    return '-' if d['mean'] is None else f"{d['mean']:.3f} ±{d['std']:.3f}" + (f"/{d['std_sets']:.3f}" if 'std_sets' in d else '')
+    return ('-' if d['mean'] is None else f"{d['mean']:.3f} ±{d['std']:.3f}"
+            + (f"/{d['std_sets']:.3f}" if 'std_sets' in d else ''))
 
 def _grid(head, rows):
     "Lines of a table: names to the left, everything else to the right"
     widths = [max(map(len, col)) for col in zip(head, *rows)]
-    return ['  '.join(o.ljust(w) if i==0 else o.rjust(w) for i,(o,w) in enumerate(zip(r, widths))) for r in (head, *rows)]
+    return ['  '.join(o.ljust(w) if i==0 else o.rjust(w) for i,(o,w) in enumerate(zip(r, widths)))
+            for r in (head, *rows)]
 
 # %% ../../nbs/probe/02_probes.ipynb #2126b73e
 def format_table(
@@ -264,16 +270,17 @@ def format_table(
 
 def _about_cameras(e, same):
     "What is known of the teacher's cameras"
-    if e['given']: return ['cameras are told, not predicted']
-    say = lambda d: f"median error {_num(d['rotation'])} degrees, {_num(d['identity'])} for saying nothing turned ({d['n']} pairs)"
+    if e['given']: return ['cameras are given, not predicted']
+    say = (lambda d: f"median error {_num(d['rotation'])} degrees, "
+                     f"{_num(d['identity'])} for saying nothing turned ({d['n']} pairs)")
     o = e['overlapping']
-    told = [f"relative rotation of predicted cameras: {say(e)}: "
+    lines = [f"relative rotation of predicted cameras: {say(e)}: "
             f"{'unposed' if unposed(e) else 'not to be called unposed'}",
             f"of views that see {o['share']:.0%} or more of each other: {say(o)}"]
     if same:
-        told.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
+        lines.append(f"the same picture {same['views']} times: cameras up to {_num(same['turn'])} degrees and "
                     f"{_num(same['shift'])} m apart (median of {same['n']} rooms)")
-    return told
+    return lines
 
 # %% ../../nbs/probe/02_probes.ipynb #43cdc64c
 def format_parts(

@@ -26,7 +26,9 @@ def without_one(
     ctx:Tensor, # Features of the context views, (b, vc, n, c)
     grid:tuple, # Rows and columns of patches
     most:int=4, # Shares to deal the views out to; with fewer views each is a share of its own
-)->list: # For each share of the context views but the first, the latents without it, (b, m, d); empty if there is no second view
+# For each share of the context views but the first, the latents without it, (b, m, d);
+# empty if there is no second view
+)->list:
     "What the student would know if one picture, or one share of many, were missing"
     v = ctx.shape[1]
     shares = [range(k, v, most) for k in range(1, min(v-1, most)+1)]
@@ -41,7 +43,9 @@ def disagreement(
     cams:Cameras, # Cameras to predict, (b, v)
     grid:tuple, # Rows and columns of patches
     name:str='geo', # Which of the feature maps
-)->tuple: # Prediction (b, v, n, c), and by how much it turns when a context view is taken away: 0 same, 1 right angle, nan unknown, (b, v, n)
+# Prediction (b, v, n, c), and by how much it turns when a context view is taken away:
+# 0 same, 1 right angle, nan unknown, (b, v, n)
+)->tuple:
     "Predict, and say of each patch how much it hangs on single pictures"
     pred,*others = [student.decode(z, cams, grid)[name].float() for z in (latents, *less)]
     if not others: return pred,torch.full(pred.shape[:-1], torch.nan, device=pred.device)
@@ -185,7 +189,8 @@ def judge_uncertainty(
     fit:dict, # `estimates` of rooms to fit on
     test:dict, # `estimates` of other rooms
     sets:int=1, # The test rooms are so many sets of equal size, one after another
-)->dict: # For each of `ESTIMATES`: rank, rooms, gain, ece, ece_scalar, scale, and `curve` (20,) and `bins` (10, 2) to draw
+# For each of `ESTIMATES`: rank, rooms, gain, ece, ece_scalar, scale, and `curve` (20,) and `bins` (10, 2) to draw
+)->dict:
     "Does the uncertainty know where the error is, and how large?"
     head = fit_head(fit['tokens'], fit['error'])
     us = [{k:expect(head, d['tokens']) if k=='head' else d[k] for k in ESTIMATES} for d in (fit,test)]

@@ -13,7 +13,8 @@ from functools import partial
 from itertools import combinations,islice,permutations,product,zip_longest
 import numpy as np
 from .rooms import Rect,Thing,overlap
-from .visibility import APART,BORDERS,CLEAR,FRAMES,MARGIN,Scene,bearing,box_distance,clear_sector,footprint,watch
+from .visibility import (APART,BORDERS,CLEAR,FRAMES,MARGIN,
+                                    Scene,bearing,box_distance,clear_sector,footprint,watch)
 
 # %% ../../nbs/rooms/03_questions.ipynb #58bd0456
 NEAREST = .5 # Metres; from here on one decimal is exact to a tenth

@@ -309,7 +309,8 @@ class Thing:
 
 # %% ../../nbs/rooms/01_rooms.ipynb #75f668e4
 WIDTHS = dict(kind=1, cls=1, inst=1, centre=3, half=3, turn=2,
-              c0=3, c1=3, f1=3, p1=1, f2=3, p2=1, warp=1, mix=1, sharp=1, glow=1)  # of the table; `turn`: cosine and sine of yaw
+              # of the table; `turn`: cosine and sine of yaw
+              c0=3, c1=3, f1=3, p1=1, f2=3, p2=1, warp=1, mix=1, sharp=1, glow=1)
 Columns = namedtuple('Columns', WIDTHS)
 
 def columns(
@@ -321,7 +322,8 @@ def columns(
 
 def _row(kind, cls, inst, centre, half, c, s, m):
     "One row of the table; `m` is a `Paint`"
-    return (kind, cls, inst, *centre, *half, c, s, *m.c0, *m.c1, *m.f1, m.p1, *m.f2, m.p2, m.warp, m.mix, m.sharp, m.glow)
+    return (kind, cls, inst, *centre, *half, c, s, *m.c0, *m.c1,
+            *m.f1, m.p1, *m.f2, m.p2, m.warp, m.mix, m.sharp, m.glow)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #d72cf1a6
 @dataclass
@@ -597,7 +599,8 @@ class Rooms:
         return Rooms(self.size[i], self.lamp[i], self.table[i],
                      self.rooms[i] if isinstance(i, slice) else [self.rooms[j] for j in i])
     def __repr__(self):
-        return f"Rooms({len(self)}, seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})"
+        return (f"Rooms({len(self)}, "
+                f"seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})")
 
 # %% ../../nbs/rooms/01_rooms.ipynb #9321aa03
 def make_rooms(
@@ -620,7 +623,7 @@ def _boxes(rooms):
     return t
 
 def _see(boxes, size, tan, eye, R):
-    "Depth and furniture share over a few rays of each camera, and how far it is from the nearest box: (m, 36), (m,), (m,)"
+    "Depth and furniture share over a few rays of each camera, and distance to the nearest box: (m, 36), (m,), (m,)"
     d = (_G*tan[:,None])@R  # (m, 36, 3), depth 1 along the camera's axis
     d = np.where(np.abs(d)<1e-9, 1e-9, d)
     t = ((np.copysign(size[:,None]/2, d)-(eye-size*(0,0,.5))[:,None])/d).min(-1)
@@ -644,7 +647,9 @@ def _see(boxes, size, tan, eye, R):
 # %% ../../nbs/rooms/01_rooms.ipynb #57b98626
 def _good(depth, seen, away, slack=0.):
     "Which cameras are worth having?"
-    return (away>.2)&((depth<.75).mean(-1)<=.12+.2*slack)&(depth.mean(-1)>1.5-.5*slack)&(.18*(1-slack)<=seen)&(seen<=.8+.2*slack)
+    near,far = (depth<.75).mean(-1),depth.mean(-1)
+    open_ = (away>.2)&(near<=.12+.2*slack)&(far>1.5-.5*slack)
+    return open_&(.18*(1-slack)<=seen)&(seen<=.8+.2*slack)
 
 # %% ../../nbs/rooms/01_rooms.ipynb #4ce949c0
 TURNS = dict(video=(12,27), steps=(3,10))  # degrees of yaw from view to view
@@ -717,7 +722,7 @@ def _walk(room, n, r, spread, restarts=10):
 
 # %% ../../nbs/rooms/01_rooms.ipynb #d3f38418
 def _walk_around(room, n, r):
-    "The same about cameras that look at one thing from near; they need only stand free: all that a slack of 5 leaves of `_good`"
+    "The same about cameras that look at one thing from near; they need only stand free: `_good` with a slack of 5"
     W,L,H = room.size
     edge = .15
     def draw(i):
@@ -766,7 +771,9 @@ def scene_cameras(
     rooms:list, # Where to stand, `Room`s
     n:int, # Number of views of each
     hw:tuple=(112,112), # Image height and width, pixels
-    spread='video', # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around': one thing from near; 'wide': from all sides; or a list with one of them for each room
+    # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around': one thing from near;
+    # 'wide': from all sides; or a list with one of them for each room
+    spread='video',
     seeds=None, # Another number gives another path; default: the rooms' own
 )->Cameras: # (b, n), on the CPU
     "Cameras at eye height that see something: a bad one is drawn again, the room stays"
@@ -811,7 +818,7 @@ _E = [(i,i|1<<k) for i in range(8) for k in range(3) if not i>>k&1]  # the 12 ed
 NEAR = .02  # metres; nothing nearer is seen
 
 def _rects(q, axes, gw, gh):
-    "Cells covered by boxes, from centre and half axes in homogeneous image coordinates: first column, columns, first row, rows"
+    "Cells covered by boxes, from centre and half axes in homogeneous pixels: first column, columns, first row, rows"
     sg = there([[(i>>k&1)*2-1. for k in range(3)] for i in range(8)], q)
     cs = q[:,None] + sum(sg[:,k,None]*axes[k][:,None] for k in range(3))  # (n, 8, 3)
     a,b = there(_E, q, torch.long).T

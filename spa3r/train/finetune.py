@@ -18,9 +18,14 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from ..util.core import Stopped,UserError,check_fields,check_finite,check_outputs,command,from_json,hub_model,hub_part,pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder,with_cfg,within
+from ..util.core import (Stopped,UserError,check_fields,
+                             check_finite,check_outputs,command,from_json,hub_model,hub_part)
+from ..util.core import pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder
+from ..util.core import with_cfg,within
 spare_torchvision()
-from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel,Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration,PrinterCallback,Trainer,TrainerCallback,TrainingArguments
+from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel
+from transformers import Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration
+from transformers import PrinterCallback,Trainer,TrainerCallback,TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
@@ -76,16 +81,19 @@ def _said(row):
     system = [turns.pop(0)[1]] if turns and turns[0][0]=='system' else ['']
     who,texts = [t[0] for t in turns],system+[t[1] for t in turns]
     if not turns or who!=['user','assistant']*(len(turns)//2) or not all(isinstance(o, str) for o in texts):
-        raise ValueError('`conversations` must be a list of human and gpt in turn, each with a text as `value`; a system may speak first')
+        raise ValueError('`conversations` must be a list of human and gpt in turn, each with a text as `value`; '
+                         'a system may speak first')
     return system[0],[(q[1],a[1]) for q,a in zip(turns[::2], turns[1::2])]
 
 def _media(row):
     "Paths of pictures or of a video"
-    there = {k:[row[k]] if isinstance(row[k], str) else list(row[k]) for k in ('images','image','videos','video') if row.get(k)}
+    found = {k:row[k] for k in ('images','image','videos','video') if row.get(k)}
+    there = {k:[o] if isinstance(o, str) else list(o) for k,o in found.items()}
     if not there: raise ValueError('there is no `image`, `images`, `video` or `videos`')
     if len(there)>1: raise ValueError(f"there are {' and '.join(f'`{k}`' for k in there)}: give one of them")
     (key,paths), = there.items()
-    if not all(isinstance(o, str) for o in paths): raise ValueError(f'`{key}` must be a path or a list of paths, not {paths[0]!r:.60}')
+    if not all(isinstance(o, str) for o in paths):
+        raise ValueError(f'`{key}` must be a path or a list of paths, not {paths[0]!r:.60}')
     return paths
 
 def _rows(path):
@@ -105,10 +113,13 @@ def read_talks(
     except (ValueError, RecursionError) as e: raise UserError(f"{path} is no {path.suffix[1:] or 'json'}: {e}") from e
     if not isinstance(rows, list) or not rows: raise UserError(f"{path} holds no list of conversations")
     for i,row in enumerate(rows):
-        try: (system,said),pics,name = _said(row),[str(root/m) for m in _media(row)],f'{path.name}, conversation {row.get("id", i)}'
+        try:
+            (system,said),pics = _said(row),[str(root/m) for m in _media(row)]
+            name = f'{path.name}, conversation {row.get("id", i)}'
         except (ValueError, AttributeError, TypeError) as e: raise UserError(f"{path}, conversation {i}: {e}") from e
         token = token_in(system, *(o for qa in said for o in qa))
-        out.append(Broken(name, f'it says {token} in words, which the model takes for the token') if token else Talk(said, pics, name, system=system))
+        why = f'it says {token} in words, which the model takes for the token'
+        out.append(Broken(name, why) if token else Talk(said, pics, name, system=system))
     return out
 
 # %% ../../nbs/train/05_finetune.ipynb #a92597ca
@@ -119,7 +130,9 @@ class FileTalks(Dataset):
         frames:int=8, # Most pictures of a conversation
     ):
         self.talks,self.frames = talks,frames
-        def length(t): return sum(len(q)+len(a) for q,a in t.said)//4 + 252*min(len(t.pics) if len(t.pics)>1 else frames, frames)
+        def length(t):
+            shown = len(t.pics) if len(t.pics)>1 else frames
+            return sum(len(q)+len(a) for q,a in t.said)//4 + 252*min(shown, frames)
         self.lengths = [0 if isinstance(t, Broken) else length(t) for t in talks]  # roughly; only their order matters
 
     def __len__(self): return len(self.talks)
@@ -148,7 +161,8 @@ class RoomTalks(Dataset):
         eye=None, # Function of a room's number and its frames that makes latents, (m, c)
         hw:tuple=(120,160), # Size of the pictures, pixels
     ):
-        self.rooms,self.turns,self.passes,self.frames,self.seed,self.eye,self.hw,self.kept = rooms,turns,passes,frames,seed,eye,hw,{}
+        self.rooms,self.turns,self.passes,self.frames,self.seed = rooms,turns,passes,frames,seed
+        self.eye,self.hw,self.kept = eye,hw,{}
         self.lengths = [1]*len(self)
 
     def __len__(self): return self.rooms*self.passes
@@ -172,7 +186,8 @@ def __getitem__(self:RoomTalks, i):
     room = self.number(i)
     frames,latents,qs = self.scene(room)
     mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
-    return Talk([(prompt(q),str(q['ground_truth'])) for q in mine], pictures(frames, self.frames), f'room {room}', True, latents=latents)
+    said = [(prompt(q),str(q['ground_truth'])) for q in mine]
+    return Talk(said, pictures(frames, self.frames), f'room {room}', True, latents=latents)
 
 # %% ../../nbs/train/05_finetune.ipynb #fb4b1013
 def segments(
@@ -213,7 +228,8 @@ def layout(
 )->list: # Messages for the chat template
     "A conversation with its pictures where they are marked; all in front if there are not as many marks as pictures"
     n,said = len(talk.pics),talk.said
-    if (marks := sum(len(MARK.findall(q)) for q,_ in said))>n: raise ValueError(f'{marks} pictures are marked, {n} are there')
+    if (marks := sum(len(MARK.findall(q)) for q,_ in said))>n:
+        raise ValueError(f'{marks} pictures are marked, {n} are there')
     if marks!=n:
         said = [(MARK.sub('', q),a) for q,a in said]
         said[0] = ('<image>'*n+said[0][0],said[0][1])
@@ -232,7 +248,8 @@ class Collator:
         talk:Talk, # A conversation
     )->str: # As Qwen writes it down
         "The words of a conversation; questions that stand apart in a row behind the pictures"
-        write = lambda said: self.processor.tokenizer.apply_chat_template(layout(replace(talk, said=said)), tokenize=False)
+        tok = self.processor.tokenizer
+        write = lambda said: tok.apply_chat_template(layout(replace(talk, said=said)), tokenize=False)
         if not talk.apart: return write(talk.said)
         halves = [write([qa]).rpartition(END) for qa in talk.said]
         return halves[0][0]+END+''.join(tail.rstrip('\n') for *_,tail in halves)
@@ -251,24 +268,28 @@ def __call__(self:Collator,
     talks:list, # `Talk` or `Broken`
 )->dict: # Inputs of the model; labels, -100 where no answer is; segments, where questions stand apart; what was met
     "A batch"
-    good,broken,tok = [t for t in talks if isinstance(t, Talk)],[t for t in talks if isinstance(t, Broken)],self.processor.tokenizer
+    good,broken = ([t for t in talks if isinstance(t, kind)] for kind in (Talk, Broken))
+    tok = self.processor.tokenizer
     texts = []
     for t in list(good):
         try:
             text = self.text(t)
-            if self.processor.view and t.latents is None: odd_shapes([p.size for p in t.pics], [f'picture {i+1}' for i in range(len(t.pics))])
+            if self.processor.view and t.latents is None:
+                odd_shapes([p.size for p in t.pics], [f'picture {i+1}' for i in range(len(t.pics))])
             texts.append(text)
         except (ValueError, UserError) as e:
             good.remove(t)
             broken.append(Broken(t.name, str(e)))
     if not good:
         x = Collator(self.processor)([Talk([('?','!')], [Image.new('RGB', (56,56))])])
-        return x|dict(labels=torch.full_like(x['labels'], -100), keep=torch.zeros(1, dtype=torch.long), met=(len(broken),broken))
+        nothing = torch.full_like(x['labels'], -100)
+        return x|dict(labels=nothing, keep=torch.zeros(1, dtype=torch.long), met=(len(broken),broken))
     given = [t.latents for t in good if t.latents is not None]
     x = self.processor(texts, [t.pics for t in good], padding='right', latents=given or None)
     n = x['attention_mask'].sum(1).tolist()
     if max(n)>self.max_tokens:
-        why = f'more than {self.max_tokens} tokens: show fewer frames (--frames) or smaller ones (--max_pixels), or allow more (--max_tokens)'
+        why = (f'more than {self.max_tokens} tokens: show fewer frames (--frames) or smaller ones (--max_pixels), '
+               'or allow more (--max_tokens)')
         return self([Broken(t.name, why) if k>self.max_tokens else t for t,k in zip(good, n)]+broken)
     x['labels'] = x['input_ids'].masked_fill(~in_answers(x['input_ids'], tok)|(x['attention_mask']==0), -100)
     x['keep'] = said_from(x['labels'])
@@ -281,10 +302,13 @@ def nano_qwen(
 )->tuple: # A Qwen2.5-VL of random weights, and its `Processor`
     "A language model with eyes that has learnt nothing yet, and its way of writing"
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    tokenizer = make_tokenizer([f"{prompt(q)} {q['ground_truth']}" for i in range(rooms) for q in room_questions(i, 6)], 1000)
+    words = [f"{prompt(q)} {q['ground_truth']}" for i in range(rooms) for q in room_questions(i, 6)]
+    tokenizer = make_tokenizer(words, 1000)
     fields = nano_config(tokenizer, fusion='none').to_dict()
-    cfg = Qwen2_5_VLConfig(**{k:fields[k] for k in ('text_config','vision_config','tie_word_embeddings','image_token_id','video_token_id','vision_start_token_id','vision_end_token_id')})
-    return Qwen2_5_VLForConditionalGeneration(cfg),Processor(tokenizer, Qwen2VLImageProcessorPil(min_pixels=28*28, max_pixels=112*112), view=None)
+    tokens = [f'{k}_token_id' for k in ('image','video','vision_start','vision_end')]
+    cfg = Qwen2_5_VLConfig(**{k:fields[k] for k in ('text_config','vision_config','tie_word_embeddings',*tokens)})
+    images = Qwen2VLImageProcessorPil(min_pixels=28*28, max_pixels=112*112)
+    return Qwen2_5_VLForConditionalGeneration(cfg),Processor(tokenizer, images, view=None)
 
 # %% ../../nbs/train/05_finetune.ipynb #5ce8f8f8
 def inputs_apart(
@@ -307,16 +331,18 @@ class TuneConfig:
     lr:float=within('(0, 1e9]', 1e-5) # Highest learning rate
     batch:int=within('[1, 1e5]', 1) # Conversations at a time on one device
     accumulate:int=within('[1, 1e6]', 8) # Batches added up to a step
-    epochs:float=within('(0, 1e6]', 1.) # How often each conversation comes up; each room, with other questions every time
+    epochs:float=within('(0, 1e6]', 1.) # How often a conversation comes up; a room, with other questions every time
     steps:int=within('[0, 1e9]', 0) # Optimiser steps, if not as many as the epochs have
     warmup:float=within('[0, 1)', .03) # Share of the steps in which the learning rate rises
     weight_decay:float=within('[0, 10]', .01) # AdamW's decay
     beta2:float=within('[0, 1)', .999) # AdamW's second moment
     clip:float=within('(0, 1e9]', 1.) # Largest norm of the gradient
     frames:int=within('[1, 1024]', 8) # Most pictures of a conversation
-    max_pixels:int=within('[0, 1e8]', 0) # Most pixels of a picture for the language model's own eye; 0: as the model says (a Spa3-VLM sees the spatial view, as officially), at most 576*28*28
+    # Most pixels of a picture for the language model's own vision tower;
+    # 0: as the model says (a Spa3-VLM sees the spatial view, as officially), at most 576*28*28
+    max_pixels:int=within('[0, 1e8]', 0)
     max_tokens:int=within('[1, 1e7]', 16384) # Longest conversation
-    lora:int=within('[0, 4096]', 0) # Rank of LoRA matrices that are tuned in place of the language model; 0: all of it is tuned
+    lora:int=within('[0, 4096]', 0) # Rank of LoRA matrices that are tuned in its place; 0: all of the model is tuned
     eyes:bool=False # Tune the vision tower, too
     rooms:int=within('[1, 1e8]', 2000) # Rooms to ask about, where data are rooms
     turns:int=within('[1, 1000]', 16) # Questions about a room at a time
@@ -333,7 +359,8 @@ class TuneConfig:
     @classmethod
     def nano(cls, **kw):
         "A tuning for a laptop's CPU, of a model that has to learn everything; `kw` overrides fields"
-        return cls(**dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, checkpointing=False, save_every=50, warmup=.05) | kw)
+        usual = dict(lr=1e-3, accumulate=4, weight_decay=.05, beta2=.95, checkpointing=False, save_every=50, warmup=.05)
+        return cls(**usual|kw)
 
 # %% ../../nbs/train/05_finetune.ipynb #8173d644
 def _peft():
@@ -350,7 +377,9 @@ def pupils(
     if cfg.checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False))
     if not cfg.lora: return model
     peft,layers = _peft(),r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'
-    return peft.get_peft_model(model, peft.LoraConfig(r=cfg.lora, lora_alpha=2*cfg.lora, target_modules=layers, modules_to_save=['adapter'] if hasattr(model.model, 'adapter') else None))
+    whole = ['adapter'] if hasattr(model.model, 'adapter') else None
+    lora = peft.LoraConfig(r=cfg.lora, lora_alpha=2*cfg.lora, target_modules=layers, modules_to_save=whole)
+    return peft.get_peft_model(model, lora)
 
 # %% ../../nbs/train/05_finetune.ipynb #797c2589
 class ByLength(Sampler):
@@ -377,15 +406,18 @@ class Tuner(Trainer):
         report:BrokenReport, # Where broken ones are counted
         **kwargs):
         super().__init__(model, args, train_dataset=data, data_collator=collate, **kwargs)
-        self.report,self.model_accepts_loss_kwargs = report,True  # the mean is over the answers of a whole step, not of each of its batches
+        self.report = report
+        self.model_accepts_loss_kwargs = True  # the mean is over the answers of a step, not of each of its batches
 
     def _get_train_sampler(self, dataset=None):
-        return ByLength(self.train_dataset.lengths, self.args.train_batch_size*self.args.gradient_accumulation_steps, self.args.seed)
+        a = self.args
+        return ByLength(self.train_dataset.lengths, a.train_batch_size*a.gradient_accumulation_steps, a.seed)
 
     def _save(self, output_dir=None, state_dict=None):
-        "As Trainer does, under the names that the model has in memory: by others it would not find its weights again, and say nothing"
+        "As Trainer does, but by the names in memory: by others it would not find its weights again, and say nothing"
         if not isinstance(self.model, PreTrainedModel): return super()._save(output_dir, state_dict)
-        if self.args.should_save: self.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+        if not self.args.should_save: return
+        self.model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The mean loss of the answers of a step; nothing, if all of them are broken"
@@ -402,7 +434,7 @@ def loudness(
 )->dict: # adapter: norm of the adapter's last layer; empty where there is none, or only a shard of it
     "How much an adapter has to say"
     last = [m.weight.detach() for m in model.modules() if isinstance(m, ZeroLinear)]
-    if not last or any(hasattr(w, 'full_tensor') for w in last): return {}  # to gather shards, all processes would have to be here
+    if not last or any(hasattr(w, 'full_tensor') for w in last): return {}  # shards need all processes to gather
     return dict(adapter=max(w.float().norm().item() for w in last))  # PEFT keeps the one it replaced, which is silent
 
 # %% ../../nbs/train/05_finetune.ipynb #5e0a39bb
@@ -417,13 +449,16 @@ class Notes(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero: return
         self.log = Log(self.out/'log.jsonl')
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, disable=not self.progress, unit='step', mininterval=1)
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit='step', mininterval=1,
+                        disable=not self.progress)
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if self.log is None or 'loss' not in logs: return
-        if not math.isfinite(logs['loss']): raise UserError(f"the loss of step {state.global_step} is {logs['loss']}: start again with a lower --lr")
-        self.log.write(dict(step=state.global_step, loss=logs['loss'], lr=logs['learning_rate'], norm=logs['grad_norm'], **loudness(model)))
-        self.bar.update(state.global_step-self.bar.n)
+        n,loss = state.global_step,logs['loss']
+        if not math.isfinite(loss): raise UserError(f"the loss of step {n} is {loss}: start again with a lower --lr")
+        now = dict(step=n, loss=loss, lr=logs['learning_rate'], norm=logs['grad_norm'])
+        self.log.write(now|loudness(model))
+        self.bar.update(n-self.bar.n)
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
     def on_epoch_end(self, args, state, control, **kwargs):
@@ -456,13 +491,18 @@ def training_args(
     "What `Trainer` wants to know"
     cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
-    if cfg.deepspeed: shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
+    if cfg.deepspeed:
+        shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
     args = TrainingArguments(output_dir=str(out), seed=cfg.seed, use_cpu=cpu, bf16=device.type=='cuda',
-        per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate, num_train_epochs=cfg.epochs, max_steps=cfg.steps or -1,
-        learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup, weight_decay=cfg.weight_decay, adam_beta2=cfg.beta2,
-        max_grad_norm=cfg.clip, save_steps=cfg.save_every, save_total_limit=2, logging_steps=1, logging_nan_inf_filter=False,
-        dataloader_num_workers=4*(not cpu) if cfg.workers<0 else cfg.workers, remove_unused_columns=False, report_to=[], disable_tqdm=True, **shard)
-    args._n_gpu = min(args.n_gpu, 1)  # one GPU a process: Trainer would cut each batch, lists and all, into as many parts as it sees GPUs
+        per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate,
+        num_train_epochs=cfg.epochs, max_steps=cfg.steps or -1,
+        learning_rate=cfg.lr, lr_scheduler_type='cosine', warmup_steps=cfg.warmup,
+        weight_decay=cfg.weight_decay, adam_beta2=cfg.beta2, max_grad_norm=cfg.clip,
+        save_steps=cfg.save_every, save_total_limit=2,
+        logging_steps=1, logging_nan_inf_filter=False, report_to=[], disable_tqdm=True,
+        dataloader_num_workers=4*(not cpu) if cfg.workers<0 else cfg.workers, remove_unused_columns=False, **shard)
+    # one GPU a process: Trainer would cut each batch, lists and all, into as many parts as it sees GPUs
+    args._n_gpu = min(args.n_gpu, 1)
     return args
 
 # %% ../../nbs/train/05_finetune.ipynb #759356c4
@@ -504,13 +544,17 @@ def open_model(
             processor.save_pretrained(name)
             model.save_pretrained(name)
     kind = hub_part(AutoConfig, weights_folder(name)).model_type
-    if kind.removeprefix('spa3_') not in BASES: raise UserError(f"{name} is a {kind}: tuning is for {', '.join(BASES)} and Spa3-VLMs on them")
-    model = from_qwen(name, spatial, fusion, teacher, spatial_dtype or 'auto', dtype=torch.float32) if kind in BASES and fusion!='none' else None
-    model = model or hub_model(AutoModelForImageTextToText, name, dtype=torch.float32)
+    if kind.removeprefix('spa3_') not in BASES:
+        raise UserError(f"{name} is a {kind}: tuning is for {', '.join(BASES)} and Spa3-VLMs on them")
+    if kind in BASES and fusion!='none':
+        model = from_qwen(name, spatial, fusion, teacher, spatial_dtype or 'auto', dtype=torch.float32)
+    else: model = hub_model(AutoModelForImageTextToText, name, dtype=torch.float32)
     cfg,p = model.config,Processor.from_pretrained(name)
-    if isinstance(cfg, SpatialConfig): cfg.spatial_dtype,cfg.eye_pixels = spatial_dtype or cfg.spatial_dtype,max_pixels or cfg.eye_pixels
+    if isinstance(cfg, SpatialConfig):
+        cfg.spatial_dtype,cfg.eye_pixels = spatial_dtype or cfg.spatial_dtype,max_pixels or cfg.eye_pixels
     fields = processor_fields(cfg)
-    if not fields['view']: fields['pixels'] = max_pixels or min(p.images.size['longest_edge'], 576*28*28)  # official --max_pixels
+    most = min(p.images.size['longest_edge'], 576*28*28)  # official --max_pixels
+    if not fields['view']: fields['pixels'] = max_pixels or most
     return model,Processor(p.tokenizer, p.images, **fields)
 
 # %% ../../nbs/train/05_finetune.ipynb #febaaf4d
@@ -535,7 +579,8 @@ def open_talks(
         raise UserError(f"{such}. Mend them, or allow more with --max_broken")
     tried = [_cannot(talks[i]) for i in sorted({0,len(talks)//2,len(talks)-1})]
     if all(tried) and cfg.max_broken<1:
-        raise UserError(f"{len(tried)} of {len(tried)} conversations that were tried cannot be held: {tried[0].name}: {tried[0].why}")
+        raise UserError(f"{len(tried)} of {len(tried)} conversations that were tried cannot be held: "
+                        f"{tried[0].name}: {tried[0].why}")
     gone,n = talks.missing(),len(talks.paths())
     if len(gone)>cfg.max_broken*n:
         such = f"{len(gone)} of {n} pictures and videos are not there, such as {', '.join(gone[:3])}"
@@ -547,20 +592,23 @@ class RoomEye:
     "Looks at films beforehand; a class, so that workers can be given it where they are not forked"
     encoder:object # A `SpatialEncoder`
     view:tuple # How it is shown pictures
-    def __call__(self, room, frames): return self.encoder(stack_views([resize_view(p, *self.view) for p in pictures(frames)]))
+    def __call__(self, room, frames):
+        return self.encoder(stack_views([resize_view(p, *self.view) for p in pictures(frames)]))
 
 # %% ../../nbs/train/05_finetune.ipynb #c42a4a12
 def _several():
     "What shards needs something to shard over"
     if int(os.environ.get('WORLD_SIZE', 1))<2:
-        raise UserError("--fsdp shards over several processes, and this is one: start it with torchrun, or leave it out")
+        raise UserError("--fsdp shards over several processes, and this is one: "
+                        "start it with torchrun, or leave it out")
 
 def _tuner(net, processor, args, talks, cfg, out, progress):
     "The trainer, with our notes in place of its printing"
     report = BrokenReport(cfg.max_broken, 'conversations')
     trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
     if cfg.fsdp and not trainer.is_fsdp_enabled:
-        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: leave it out")
+        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: "
+                        "leave it out")
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Notes(out, report, progress))
     return trainer
@@ -570,13 +618,19 @@ def _tuner(net, processor, args, talks, cfg, out, progress):
 @with_cfg(TuneConfig)
 def finetune(
     out:str='runs/vlm', # Folder of the run, and of the tuned model; continued when it holds a run
-    model:str='', # Folder or hub id of a Qwen2.5-VL, a Qwen3-VL or a Spa3-VLM; `nano`: a new one. By default Qwen/Qwen2.5-VL-3B-Instruct, with --nano a new one
-    data:str='rooms', # `rooms` (drawn when needed), or a .json or .jsonl file of conversations as VSI-590K, VG-LLM and SPAR have them
+    # Folder or hub id of a Qwen2.5-VL, a Qwen3-VL or a Spa3-VLM; `nano`: a new one.
+    # By default Qwen/Qwen2.5-VL-3B-Instruct, with --nano a new one
+    model:str='',
+    # `rooms` (drawn when needed), or a .json or .jsonl file of conversations as VSI-590K, VG-LLM and SPAR have them
+    data:str='rooms',
     media:str='', # Folder that paths in the file begin at; the file's own if empty
     fusion:str='cross', # How latents reach a Qwen: none, append, cross
-    spatial:str='nano', # Spatial encoder: `nano`, a folder (spa3r_convert makes one of the official weights), or a hub id
+    # Spatial encoder: `nano`, a folder (spa3r_convert makes one of the official weights), or a hub id
+    spatial:str='nano',
     teacher:str='', # Patch encoder in place of the one that the spatial encoder's weights name
-    spatial_dtype:str='', # Number format of the spatial encoder: float32, bfloat16, auto (bfloat16 on a GPU that has it); empty: as the model says, else auto
+    # Number format of the spatial encoder: float32, bfloat16, auto (bfloat16 on a GPU that has it);
+    # empty: as the model says, else auto
+    spatial_dtype:str='',
     nano:bool=False, # The laptop's run in place of the paper's
     device:str='auto', # auto, cpu, cuda
     quiet:bool=False, # No progress bar
@@ -598,10 +652,11 @@ def finetune(
             stack.enter_context(locked(out))
             same_run(out, settings)
         set_seed(cfg.seed)
-        talks = None if data=='rooms' else open_talks(data, media, cfg)  # first: its reading is quick, and a model's is not
+        talks = None if data=='rooms' else open_talks(data, media, cfg)  # first: its reading is quick, a model's is not
         check_checkpoint(last := last_checkpoint(out))
         say(f'loading {model}')
-        with args.main_process_first(): net,processor = open_model(model, out, fusion, spatial, teacher, spatial_dtype, cfg.max_pixels)
+        with args.main_process_first():
+            net,processor = open_model(model, out, fusion, spatial, teacher, spatial_dtype, cfg.max_pixels)
         eye = RoomEye(net.model.encoder(), processor.view) if processor.view and device.type=='cpu' else None
         talks = talks or open_talks(data, media, cfg, eye)
         trainer = _tuner(net, processor, args, talks, cfg, out, not quiet)
@@ -609,9 +664,11 @@ def finetune(
         trainer.add_callback(stop)
         with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))
         at = trainer.state
-        if stop.stopped: raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there", *stop.told)
+        if stop.stopped:
+            raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there",
+                          *stop.told)
         if cfg.lora: net = trainer.model.merge_and_unload()
-        whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards; all processes have to be here
+        whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards, by all processes
         if args.process_index==0:
             net.save_pretrained(out, state_dict=whole)
             processor.save_pretrained(out)

@@ -88,10 +88,12 @@ def lesson(
     "What there is to learn from a room"
     scene,(_,cams) = watch(room),room_video(room, SHOWN)
     seen = {k:x[0] for k,x in render(make_rooms([room]), cams[None], GRID).items()}
-    frames = [torch.from_numpy(np.array(resize_view(p, *VIEW))) for p in pictures(room_frames(room, SHOWN, FILMED), SHOWN)]
+    shown = pictures(room_frames(room, SHOWN, FILMED), SHOWN)
+    frames = torch.stack([torch.from_numpy(np.array(resize_view(p, *VIEW))) for p in shown])
     names,gaps = [NAMES.index(o.cls) for o in scene.unique],torch.full((len(NAMES),)*2, torch.nan)
     for i,a in enumerate(names): gaps[a,names] = torch.from_numpy(scene.gaps[i]).float()
-    return dict(room=room, frames=torch.stack(frames), cls=by_token(seen['cls']).byte(), places=by_token(places(cams, seen['depth'])).half(),
+    at = places(cams, seen['depth'])
+    return dict(room=room, frames=frames, cls=by_token(seen['cls']).byte(), places=by_token(at).half(),
                 facts=facts(scene, cams, seen['inst']), gaps=gaps, questions=room_questions(room, each))
 
 # %% ../../nbs/train/06_lessons.ipynb #78ab907a
@@ -122,10 +124,12 @@ def _held(path):
         got = torch.load(path, weights_only=True)
         if any(not {'room','frames','questions'}<=o.keys() for o in got): raise ValueError
         return got
-    except Exception as e: raise UserError(f"{path} cannot be read ({type(e).__name__}): delete it, and it is made again") from e
+    except Exception as e:
+        raise UserError(f"{path} cannot be read ({type(e).__name__}): delete it, and it is made again") from e
 
 # %% ../../nbs/train/06_lessons.ipynb #6aaac248
-_CUT = re.compile('('+'|'.join([rf'\b{w}\b' for w in sorted(NAMES, key=len, reverse=True)]+[r'\n[A-D]\. ', r'\nAnswer with.*', r'Turn \w+', r'\d+'])+')')
+_NAME = [rf'\b{w}\b' for w in sorted(NAMES, key=len, reverse=True)]
+_CUT = re.compile('('+'|'.join([*_NAME, r'\n[A-D]\. ', r'\nAnswer with.*', r'Turn \w+', r'\d+'])+')')
 
 def phrases(
     questions:list, # With the fields of VSI-Bench
@@ -135,7 +139,8 @@ def phrases(
     count = {}
     for q in questions:
         for part in _CUT.split(prompt(q)): count[part] = count.get(part, 0)+1
-    return sorted({p for p,n in count.items() if n>=least and len(p)>1 and not p.isdigit()}|{*NAMES}, key=lambda p: (-len(p), p))
+    recurring = {p for p,n in count.items() if n>=least and len(p)>1 and not p.isdigit()}
+    return sorted(recurring|{*NAMES}, key=lambda p: (-len(p), p))
 
 # %% ../../nbs/train/06_lessons.ipynb #42e81646
 STEP,VALUE = 6,3 # Numbers at a name on the way: vector (3), turn (2), gap; at the answer: the number, turn (2)
@@ -149,7 +154,9 @@ def steps(
     "What is to be known on the way to an answer"
     t,(at,who) = q['question_type'],zip(*said) if said else ((), ())
     p,out,value = x['facts'][:,1:4][list(who)],[],[math.nan]*VALUE
-    turn = lambda a,b,c: (lambda r: [math.cos(r), math.sin(r)])(math.radians(float(bearing(a[:2].numpy(), b[:2].numpy(), c[:2].numpy()))))
+    def turn(*points):
+        r = math.radians(float(bearing(*(o[:2].numpy() for o in points))))
+        return [math.cos(r), math.sin(r)]
     def note(i, vector, angle=(math.nan,)*2, to=None):
         out.append((at[i], [*vector.tolist(), *angle, math.nan if to is None else x['gaps'][who[i],who[to]].item()]))
     if t in SCALE: value[0] = float(q['ground_truth'])/SCALE[t]

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors.torch import load_file,save_file
 from torch import Tensor,nn
-from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json,read_tensors,set_seed,spare_torchvision,with_cfg
+from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json,read_tensors
+from ..util.core import set_seed,spare_torchvision,with_cfg
 spare_torchvision()
 from ..model.adapter import fuse
 from ..model.cameras import Cameras
@@ -27,7 +28,7 @@ from ..data.batches import Views
 from ..data.scenes import stack_views
 from ..teachers.teachers import load_student
 from ..language.processor import Processor,make_tokenizer,pictures
-from ..language.spatial_encoder import SpatialEncoder
+from ..language.vlm import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
 from ..language.chat import END,behind,sharing,through
 from ..bench.scoring import prompt
@@ -42,14 +43,17 @@ def new_vlm(
 )->tuple: # A Spa3-VLM of random numbers, and its `Processor`
     "A language model that has yet to learn everything"
     tok = make_tokenizer(['a b'], 256+16)
-    tok.add_tokens(phrases([q for x in lessons for q in x['questions']])+['You are a helpful assistant.', 'assistant\n', 'system\n', 'user\n'])
+    tok.add_tokens(phrases([q for x in lessons for q in x['questions']]))
+    tok.add_tokens(['You are a helpful assistant.', 'assistant\n', 'system\n', 'user\n'])
     return _vlm(tok, fusion, fields)
 
 def _vlm(tok, fusion, fields):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    vlm = Spa3Qwen2_5VL(nano_config(tok, dim=128, layers=8, tie=False, fusion=fusion, **dict(spatial_width=VIEW[0], spatial_patch=VIEW[1])|fields))
+    fields = dict(spatial_width=VIEW[0], spatial_patch=VIEW[1])|fields
+    vlm = Spa3Qwen2_5VL(nano_config(tok, dim=128, layers=8, tie=False, fusion=fusion, **fields))
     for k,w in vlm.model.language_model.named_parameters():
-        if w.ndim==2: nn.init.normal_(w, std=.5 if 'embed' in k else .02 if k.endswith(('o_proj.weight','down_proj.weight')) else w.shape[1]**-.5)
+        std = .5 if 'embed' in k else .02 if k.endswith(('o_proj.weight','down_proj.weight')) else w.shape[-1]**-.5
+        if w.ndim==2: nn.init.normal_(w, std=std)
     images = Qwen2VLImageProcessorPil(min_pixels=28*28, max_pixels=VIEW[0]**2)
     return vlm,Processor(tok, images, **processor_fields(vlm.config)|dict(view=VIEW if fusion!='none' else None))
 
@@ -85,7 +89,8 @@ class Listener(nn.Module):
         ids = self.processor.tokenizer(text, return_tensors='pt')['input_ids']
         types,grid = self.processor.types(ids),torch.tensor([[1, VIEW[0]*3//4//14, VIEW[0]//14]]*n)
         at = torch.arange(ids.shape[1]).expand(3, 1, -1)
-        if n: at = self.vlm.model.get_rope_index(input_ids=ids, mm_token_type_ids=types, image_grid_thw=grid, attention_mask=torch.ones_like(ids))[0]
+        rope = partial(self.vlm.model.get_rope_index, image_grid_thw=grid, attention_mask=torch.ones_like(ids))
+        if n: at = rope(input_ids=ids, mm_token_type_ids=types)[0]
         self.keep(name, ids)
         self.keep(name+'_at', at)
 
@@ -117,7 +122,8 @@ def read(self:Listener,
         through(lm, lm.embed_tokens(self.words), self.words_at, 0, last, keep=kept)
         return kept,self.words_at,()
     n,b = seen.shape[1],len(seen)
-    if self.vlm.config.fusion!='none': seen = torch.cat(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b)).view(b, -1, seen.shape[-1])
+    if self.vlm.config.fusion!='none':
+        seen = torch.cat(fuse(self.vlm.model.adapter, list(seen), list(latents), [1]*b)).view(b, -1, seen.shape[-1])
     image = self.scene[0]==self.vlm.config.image_token_id
     x = lm.embed_tokens(self.scene).repeat(b, 1, 1)
     x[:,image] = seen.to(x.dtype)
@@ -149,7 +155,8 @@ def think(self:Listener,
 
 # %% ../../nbs/train/07_listen.ipynb #5e147538
 KINDS = (('object_counting','object_abs_distance','object_size_estimation','room_size_estimation'),
-         ('object_rel_distance','object_rel_direction_easy','object_rel_direction_medium','object_rel_direction_hard'), ('route_planning','obj_appearance_order'))
+         ('object_rel_distance',*(f'object_rel_direction_{k}' for k in ('easy','medium','hard'))),
+         ('route_planning','obj_appearance_order'))
 SHARES,EACH = (.3,.5,.2),(36,24,12) # How often a batch holds questions of each length, and how many about a room
 
 def reordered(
@@ -174,12 +181,14 @@ def write(self:Listener,
         t = tok(text, return_offsets_mapping=True)
         ids,ends = t['input_ids'],[e for _,e in t['offset_mapping']]
         said = [(i,w) for i,w in enumerate(self.which[torch.tensor(ids)].tolist()) if w>=0]
-        options = [(ends.index(text.index('\n'+o)+1+len(o)), float(o[0]==q['ground_truth'])) for o in q['options'] or ()]
+        end = lambda o: ends.index(text.index('\n'+o)+1+len(o))
+        options = [(end(o), float(o[0]==q['ground_truth'])) for o in q['options'] or ()]
         rows.append((ids, tok(str(q['ground_truth'])+'<|im_end|>')['input_ids'], said, options, *steps(q, said, x), x))
     n,b = max(len(r[0])+len(r[1]) for r in rows)-1,len(rows)
     blank = lambda *s: torch.full((b,*s), torch.nan)
-    out = dict(ids=torch.full((b,n), tok.pad_token_id), labels=torch.full((b,n), -100), last=torch.tensor([len(r[0])-1 for r in rows]),
-               truth=blank(n, FACTS), steps=blank(n, STEP), options=blank(n), value=blank(VALUE))
+    out = dict(ids=torch.full((b,n), tok.pad_token_id), labels=torch.full((b,n), -100),
+               last=torch.tensor([len(r[0])-1 for r in rows]), truth=blank(n, FACTS), steps=blank(n, STEP),
+               options=blank(n), value=blank(VALUE))
     for i,(ids,answer,said,options,way,value,x) in enumerate(rows):
         full,k = torch.tensor(ids+answer),len(ids)
         out['ids'][i,:len(full)-1],out['labels'][i,k-1:len(full)-1] = full[:-1],full[k:]
@@ -221,10 +230,14 @@ def roll_loss(model, batch):
         called = model.called.repeat(len(batch['seen']))[:,None]
         facts = model.think(called, kept, at, last=PLACES)['facts']
         asked = model.think(batch['ids'], kept, at, last=PLACES)['facts']
-    out = dict(facts=near(facts, batch['facts'].view(-1, 1, FACTS)), asked=near(asked, batch['truth']), depths=_depths(model, early, batch))
-    return out|dict(loss=sum(out.values()))
+    out = dict(facts=near(facts, batch['facts'].view(-1, 1, FACTS)), asked=near(asked, batch['truth']))
+    return _summed(out|dict(depths=_depths(model, early, batch)))
 
-def _depths(model, early, batch): return .25*sum(near(m(h), batch['places'].flatten(2)) for m,h in zip(model.depths, early))
+def _depths(model, early, batch):
+    true = batch['places'].flatten(2)
+    return .25*sum(near(m(h), true) for m,h in zip(model.depths, early))
+
+def _summed(out): return out|dict(loss=sum(out.values()))
 
 def ask_loss(model, batch):
     "Questions; the truth is written at the names of rooms that are `told`, of all rooms where there are no pictures"
@@ -233,11 +246,14 @@ def ask_loss(model, batch):
         said = model.think(batch['ids'], kept, at, batch['truth'].where(batch['told'][:,None,None]>0, torch.nan))
     say = batch['labels']>=0
     ok = ~batch['options'].isnan()
-    out = dict(answers=F.cross_entropy(model.vlm.lm_head(said['end'][say]).float(), batch['labels'][say]), steps=2*near(said['steps'], batch['steps']),
-               options=F.binary_cross_entropy_with_logits(said['options'][ok].float(), batch['options'][ok]) if ok.any() else 0*said['options'].sum(),
-               value=near(model.value(said['end'][torch.arange(len(say)),batch['last']]), batch['value']))
+    right = lambda p,t: F.binary_cross_entropy_with_logits(p.float(), t) if len(t) else 0*p.sum()
+    end = said['end'][torch.arange(len(say)),batch['last']]
+    out = dict(answers=F.cross_entropy(model.vlm.lm_head(said['end'][say]).float(), batch['labels'][say]),
+               steps=2*near(said['steps'], batch['steps']),
+               options=right(said['options'][ok], batch['options'][ok]),
+               value=near(model.value(end), batch['value']))
     if early: out |= dict(facts=near(said['facts'], batch['truth']), depths=_depths(model, early, batch))
-    return out|dict(loss=sum(out.values()))
+    return _summed(out)
 
 # %% ../../nbs/train/07_listen.ipynb #7f677559
 STAGES = dict(eye=eye_loss, roll=roll_loss, reckon=ask_loss, ask=ask_loss)
@@ -265,7 +281,9 @@ class Direct:
     "In place of latents: the exact teacher's features themselves, on a quarter of their grid"
     def __init__(self): self.teacher = load_student('exact')[1]
     fields = dict(latent_dim=64, n_latents=SHOWN*64)
-    def __call__(self, x): return self.teacher.context(_views(x))[0][0].view(SHOWN, 16, 16, 64)[:,::2,::2].reshape(-1, 64)
+    def __call__(self, x):
+        features = self.teacher.context(_views(x))[0][0].view(SHOWN, 16, 16, 64)
+        return features[:,::2,::2].reshape(-1, 64)
 
 class Exact:
     "Latents of the exact student, from every second frame, as many as it was trained with"
@@ -307,7 +325,8 @@ def prepare(
     "Look at every room with what is frozen, once"
     if path is not None and path.is_file(): held = torch.load(path, weights_only=True)
     else:
-        held = [dict(seen=model.look(x['frames']).half())|(dict(latents=make(x).half()) if make else {}) for x in lessons]
+        latents = lambda x: dict(latents=make(x).half()) if make else {}
+        held = [dict(seen=model.look(x['frames']).half())|latents(x) for x in lessons]
         if path is not None: atomic_write(path, lambda f: torch.save(held, f))
     for x,h in zip(lessons, held, strict=True): x.update(h)
 
@@ -321,7 +340,8 @@ def placement(
     out = []
     with sharing(model.vlm.model.language_model):
         for x in lessons:
-            kept,at,_ = model.read(x['seen'][None].float(), x['latents'][None].float() if 'latents' in x else None, PLACES)
+            latents = x['latents'][None].float() if 'latents' in x else None
+            kept,at,_ = model.read(x['seen'][None].float(), latents, PLACES)
             read = model.think(model.called[:,None], kept, at, last=PLACES)['facts'][:,0,1:4]
             out.append(torch.stack([read, x['facts'][:,1:4]], 1)[~x['facts'][:,1].isnan()])
     return torch.cat(out).float()
@@ -346,6 +366,7 @@ def answers(
             end = model.think(torch.tensor([r+[stop]*(n-len(r)) for r in rows]), kept, at)['end']
             new = model.vlm.lm_head(end[torch.arange(len(rows)),[len(r)-1 for r in rows]]).argmax(-1).tolist()
             rows = [r if r[-1]==stop and len(r)>b else r+[t] for r,b,t in zip(rows, begins, new)]
+            if all(r[-1]==stop for r in rows): break
     return [tok.decode(r[b:], skip_special_tokens=True) for r,b in zip(rows, begins)]
 
 # %% ../../nbs/train/07_listen.ipynb #9d0961be
@@ -375,7 +396,8 @@ def begin(
 )->Listener:
     "The model that is going to learn"
     if not init: return Listener(*new_vlm(lessons, fusion, **fields))
-    if not Path(init, 'rulers.safetensors').is_file(): raise UserError(f"{init} holds no stage of spa3r_listen: give the folder of the stage before")
+    if not Path(init, 'rulers.safetensors').is_file():
+        raise UserError(f"{init} holds no stage of spa3r_listen: give the folder of the stage before")
     out = Listener(*_vlm(Processor.from_pretrained(init).tokenizer, fusion, fields))
     out.load_state_dict(load_file(Path(init, 'rulers.safetensors')), strict=False)
     out.vlm.load_state_dict(read_tensors(init), strict=False)  # the adapter is new
@@ -388,7 +410,8 @@ def freeze(
     "What an earlier stage has taught stays as it is"
     core = model.vlm.model
     core.visual.requires_grad_(stage=='eye')
-    for m in (core.adapter, core.language_model.embed_tokens, *core.language_model.layers[:PLACES]): m.requires_grad_(stage in ('eye','roll'))
+    for m in (core.adapter, core.language_model.embed_tokens, *core.language_model.layers[:PLACES]):
+        m.requires_grad_(stage in ('eye','roll'))
 
 def load_listener(
     folder:str, # Of a stage that has come to its end
@@ -401,10 +424,10 @@ def load_listener(
 @command(stage=('all',*STAGES), fusion=('none','append','cross'), n='[1, 1e7]')
 @with_cfg(TrainConfig)
 def listen(
-    out:str='runs/listen', # Folder of the stage, and of the model after it; of all stages, if all are run. Continued when it holds a run
+    out:str='runs/listen', # Folder of the stage and its model, or of all stages; continued when it holds a run
     stage:str='all', # eye, roll, reckon, ask; all: one after another
     fusion:str='cross', # How latents reach the language model: none, append, cross
-    spatial:str='nano', # Where latents come from: direct (features in their place), exact, or a student: `nano`, a folder, or a hub id
+    spatial:str='nano', # Latents: direct (features in their place), exact, or a student: `nano`, a folder, a hub id
     init:str='', # Folder of the stage before; empty: random numbers
     rooms:str='runs/lessons', # Folder of filmed rooms, made if it is not there
     n:int=1000, # Rooms to learn from
@@ -419,8 +442,10 @@ def listen(
             model = listen(f'{out}/{s}', s, fusion, spatial, init, rooms, n, device, quiet, **kwargs)
             init = f'{out}/{s}'
         return model
-    cfg = TrainConfig.nano(**dict(steps=STEPS[stage], images=64 if stage!='eye' else 24, images_device=64 if stage!='eye' else 24, lr=RATES[stage],
-                                  muon=2.*(stage!='eye'), v_min=SHOWN, v_max=SHOWN, eval_every=500, precision='bf16_cpu')|kwargs)
+    images = 24 if stage=='eye' else 64
+    usual = dict(steps=STEPS[stage], images=images, images_device=images, lr=RATES[stage], muon=2.*(stage!='eye'),
+                 v_min=SHOWN, v_max=SHOWN, eval_every=500, precision='bf16_cpu')
+    cfg = TrainConfig.nano(**usual|kwargs)
     set_seed(cfg.seed)
     latents = stage!='eye' and fusion!='none'
     make = source(spatial) if latents else None
@@ -432,9 +457,10 @@ def listen(
         Path(out).mkdir(parents=True, exist_ok=True)
         for name,xs in (('train',train), ('held',held)): prepare(xs, model, make, Path(out, f'{name}.pt'))
     settings = dict(stage=stage, fusion=fusion, spatial=spatial, init=init, n=n)
-    model = fit(model, partial(model.batch, stage, train, cfg), STAGES[stage], cfg, out, partial(judge, stage, held, cfg), settings=settings,
-                device=device, progress=not quiet)
+    batch,look = partial(model.batch, stage, train, cfg),partial(judge, stage, held, cfg)
+    model = fit(model, batch, STAGES[stage], cfg, out, look, settings=settings, device=device, progress=not quiet)
     model.vlm.save_pretrained(out)
     model.processor.save_pretrained(out)
-    save_file({k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}, Path(out)/'rulers.safetensors')
+    rulers = {k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}
+    save_file(rulers, Path(out)/'rulers.safetensors')
     return model

@@ -23,11 +23,13 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
-from ..util.core import Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,from_json,hold,no_room,one_line,read_json,stop_between,within
+from ..util.core import (Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,
+                             from_json,hold,no_room,one_line,read_json,stop_between,within)
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
-FREE = ('save_every','eval_every','workers','fsdp','compile','checkpointing','tensorboard')  # may change when a run is continued: the mathematics don't know of them
+# may change when a run is continued: the mathematics don't know of them
+FREE = ('save_every','eval_every','workers','fsdp','compile','checkpointing','tensorboard')
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -43,11 +45,14 @@ class TrainConfig:
     warmup:int=within('[0, 1e9]', 0) # Steps of linear warm-up
     weight_decay:float=within('[0, 10]', 1e-4) # AdamW's decay; norms, biases, queries and tokens are spared
     beta2:float=within('[0, 1)', 0.999) # AdamW's second moment
-    muon:float=within('[0, 1000]', 0.) # Learning rate of Muon for the matrices inside blocks, as a multiple of lr; 0: AdamW for all (paper)
+    # Learning rate of Muon for the matrices inside blocks, as a multiple of lr; 0: AdamW for all (paper)
+    muon:float=within('[0, 1000]', 0.)
     clip:float=within('(0, 1e9]', 1.) # Largest norm of the gradient
     smooth:bool=False # Smooth L1 (official code) in place of L1 (paper)
-    on:str=within(('targets','all'), 'targets') # Views that count in the loss: 'targets' (paper) or 'all' (official code)
-    precision:str=within(('bf16','float32','bf16_cpu'), 'bf16') # Of matrix products: 'bf16' (on a GPU; a CPU takes float32), 'float32', or 'bf16_cpu' (on either)
+    # Views that count in the loss: 'targets' (paper) or 'all' (official code)
+    on:str=within(('targets','all'), 'targets')
+    # Of matrix products: 'bf16' (on a GPU; a CPU takes float32), 'float32', or 'bf16_cpu' (on either)
+    precision:str=within(('bf16','float32','bf16_cpu'), 'bf16')
     seed:int=within('[0, 9e18]', 0) # Seed of weights, scenes, views and masks
     save_every:int=within('[1, 1e9]', 1000) # Steps between checkpoints
     eval_every:int=within('[0, 1e9]', 1000) # Steps between looks at held-out views, 0 for none
@@ -63,7 +68,8 @@ class TrainConfig:
 @patch(cls_method=True)
 def nano(cls:TrainConfig, **kw):
     "A run for a laptop's CPU; `kw` overrides fields"
-    d = dict(steps=8000, images=48, images_device=48, v_min=6, v_max=6, lr=1.5e-3, lr_end=0.01, warmup=50, weight_decay=0.05, beta2=0.95, save_every=250)
+    d = dict(steps=8000, images=48, images_device=48, v_min=6, v_max=6, lr=1.5e-3,
+             lr_end=0.01, warmup=50, weight_decay=0.05, beta2=0.95, save_every=250)
     return cls(**{**d, **kw})
 
 @patch
@@ -90,7 +96,8 @@ def blocks(model:nn.Module)->list:
 def param_groups(
     model:nn.Module, # Anything with parameters; frozen ones are left out
     weight_decay:float, # For matrices and convolutions
-    muon:float=0., # Learning rate for the matrices inside blocks, as a multiple of that of the others; 0: they are like all others
+    # Learning rate for the matrices inside blocks, as a multiple of that of the others; 0: they are like all others
+    muon:float=0.,
 )->list: # Groups for AdamW, or for `Muon`
     "Parameters with and without weight decay, and perhaps the matrices inside blocks"
     spared = lambda k,p: p.ndim<2 or any(s in k for s in ('query_embed', 'token', 'pos_embed'))
@@ -98,7 +105,8 @@ def param_groups(
     ps = [(k,p) for k,p in model.named_parameters() if p.requires_grad and id(p) not in inside]
     groups = [dict(params=[p for k,p in ps if not spared(k,p)], weight_decay=weight_decay),
               dict(params=[p for k,p in ps if spared(k,p)], weight_decay=0.)]
-    return groups+[dict(params=[p for p in model.parameters() if id(p) in inside], weight_decay=weight_decay, muon=muon)]*bool(muon)
+    return groups+[dict(params=[p for p in model.parameters() if id(p) in inside],
+                        weight_decay=weight_decay, muon=muon)]*bool(muon)
 
 # %% ../../nbs/train/01_loop.ipynb #e97ddbcc
 def even_out(
@@ -126,7 +134,8 @@ class Muon(torch.optim.AdamW):
             for p in g['params']:
                 if g.get('muon') and p.grad is not None: shapes.setdefault(p.shape, []).append(p)
             for (r,c),ps in shapes.items():
-                for p in ps: self.state[p] = self.state[p] or dict(mean=torch.zeros_like(p), step=torch.tensor(0.))  # AdamW wants to find a step in every memory
+                # AdamW wants to find a step in every memory
+                for p in ps: self.state[p] = self.state[p] or dict(mean=torch.zeros_like(p), step=torch.tensor(0.))
                 means = [self.state[p]['mean'].lerp_(p.grad, 1-momentum) for p in ps]
                 even,lr = even_out(torch.stack([p.grad.lerp(m, momentum) for p,m in zip(ps, means)])),g['lr']*g['muon']
                 for p,u in zip(ps, even):
@@ -142,7 +151,8 @@ def accelerator(
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState,PartialState
     cpu,state = torch.device(device).type=='cpu',PartialState._shared_state
-    if state and not torch.distributed.is_initialized() and (state['device'].type=='cpu')!=cpu: AcceleratorState._reset_state(True)
+    if state and not torch.distributed.is_initialized() and (state['device'].type=='cpu')!=cpu:
+        AcceleratorState._reset_state(True)
     return Accelerator(cpu=cpu)
 
 # %% ../../nbs/train/01_loop.ipynb #6e059f99
@@ -158,14 +168,15 @@ class Task(nn.Module):
 
     def forward(self, batch):
         device = next(self.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16) if self.bf16 else nullcontext(): return self.loss_fn(self.model, batch)
+        with torch.autocast(device, torch.bfloat16) if self.bf16 else nullcontext():
+            return self.loss_fn(self.model, batch)
 
 # %% ../../nbs/train/01_loop.ipynb #0c1b46b3
 @contextmanager
 def multiplying(
     low:bool, # In bfloat16
 ):
-    "How a CPU multiplies matrices of float32 numbers; attention is spelled out, for its own kernel knows nothing of this"
+    "How a CPU multiplies float32 matrices; attention is spelled out, since its own kernel ignores this"
     old = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('medium' if low else old)
     try:
@@ -174,7 +185,8 @@ def multiplying(
 
 def compile_blocks(model:nn.Module):
     "Compile each block, for any number of tokens: once for each kind of block, with and without gradients"
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # all kinds of blocks share one piece of code
+    # all kinds of blocks share one piece of code
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for b in blocks(model): b.forward = torch.compile(b.forward, dynamic=True)
 
 # %% ../../nbs/train/01_loop.ipynb #536128e8
@@ -182,7 +194,7 @@ def to_device(
     batch, # Tensors, `Views` and whatever else, in tuples, lists and dicts
     device:torch.device, # Where to
 ): # The same there
-    "Send a batch ahead, without waiting; boolean tensors, which say what is hidden, stay on the CPU: it is Python that looks at them"
+    "Send a batch ahead, without waiting; boolean tensors, which say what is hidden, stay on the CPU for Python"
     if isinstance(batch, dict): return {k:to_device(o, device) for k,o in batch.items()}
     if isinstance(batch, (tuple,list)): return type(batch)(to_device(o, device) for o in batch)
     stays = not hasattr(batch, 'to') or isinstance(batch, torch.Tensor) and batch.dtype==torch.bool
@@ -208,7 +220,8 @@ def spread(
     "Put `task` on the device of this process, and tie it to its copies or shards on the others"
     warnings.filterwarnings('ignore', message='Grad strides')  # a gradient may lie as it likes
     for i,b in enumerate(blocks(task)):
-        if cfg.checkpointing and i%2 and acc.device.type=='cpu' and not cfg.compile: b.forward = return_freed(b.forward)  # often enough
+        # often enough
+        if cfg.checkpointing and i%2 and acc.device.type=='cpu' and not cfg.compile: b.forward = return_freed(b.forward)
         if cfg.checkpointing: b.forward = partial(checkpoint, b.forward, use_reentrant=False)
     if cfg.compile: compile_blocks(task)
     if not cfg.fsdp: return acc.prepare(task)
@@ -239,11 +252,13 @@ def reading(
 ):
     "Say what to do about one that is damaged, whatever is wrong with it"
     try:
-        if odd := [p.name for p in Path(part).iterdir() if not (p.is_file() or p.is_dir())]: raise ValueError(f'{odd[0]} is no file')
+        if odd := [p.name for p in Path(part).iterdir() if not (p.is_file() or p.is_dir())]:
+            raise ValueError(f'{odd[0]} is no file')
         yield
     except Exception as e:
         why = f"the checkpoint {part} is damaged ({one_line(e)})"
-        raise UserError(f"{why}: delete that folder, and the run goes on from the one before it, or begins again") from e
+        raise UserError(f"{why}: delete that folder, "
+                        "and the run goes on from the one before it, or begins again") from e
 
 def save_checkpoint(
     out:Path, # Folder of the run
@@ -278,9 +293,13 @@ class Run:
         acc, # The processes
     ):
         if cfg.micros%acc.num_processes:
-            raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by {acc.num_processes} processes: change images or images_device")
-        if cfg.fsdp and acc.num_processes<2: raise UserError("fsdp shards over several processes, and there is one: start with torchrun, or leave it out")
-        if cfg.fsdp and cfg.muon: raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
+            raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by "
+                            f"{acc.num_processes} processes: change images or images_device")
+        if cfg.fsdp and acc.num_processes<2:
+            raise UserError("fsdp shards over several processes, and there is one: "
+                            "start with torchrun, or leave it out")
+        if cfg.fsdp and cfg.muon:
+            raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
         self.model,self.cfg,self.out,self.acc,self.step,last = model,cfg,Path(out),acc,0,newest(out)
         if last:
             with reading(last): model.load_state_dict(TensorFiles(last).tensors())
@@ -300,7 +319,9 @@ def load(self:Run,
     "Give the optimiser its memory back"
     from torch.distributed.tensor import distribute_tensor
     ps = [p for g in self.opt.param_groups for p in g['params']]
-    def like(p, x): return distribute_tensor(x.to(p.device), p.device_mesh, p.placements) if hasattr(p, 'full_tensor') and x.shape==p.shape else x
+    def like(p, x):
+        return (distribute_tensor(x.to(p.device), p.device_mesh, p.placements)
+                if hasattr(p, 'full_tensor') and x.shape==p.shape else x)
     mem = {i:{k:like(ps[i], x) for k,x in s.items()} for i,s in state['opt']['state'].items()}
     self.opt.load_state_dict(state['opt']|{'state':mem})
     self.step = state['step']
@@ -366,7 +387,8 @@ def update(self:Run):
 # %% ../../nbs/train/01_loop.ipynb #ff9bf1f8
 class _Pairs(Dataset):
     "Item `i` is the `i`-th micro-batch of one process"
-    def __init__(self, batch_fn, first, steps, mine): self.batch_fn,self.first,self.steps,self.mine = batch_fn,first,steps,mine
+    def __init__(self, batch_fn, first, steps, mine):
+        self.batch_fn,self.first,self.steps,self.mine = batch_fn,first,steps,mine
     def __len__(self): return (self.steps-self.first)*len(self.mine)
     def __getitem__(self, i):
         try: return self.batch_fn(self.first+i//len(self.mine), self.mine[i%len(self.mine)])
@@ -378,7 +400,8 @@ def _worker(_):
     "What a worker does first: leave Ctrl-C to who wants its data, and see to it that it dies with them"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with suppress(AttributeError, TypeError, OSError): ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux alone has it
+    # PR_SET_PDEATHSIG, Linux alone has it
+    with suppress(AttributeError, TypeError, OSError): ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 # %% ../../nbs/train/01_loop.ipynb #f4e294a7
 class Feed:
@@ -392,7 +415,8 @@ class Feed:
         self.device,self.waited,self.waiting,self.it = acc.device,0.,False,None
         self.workers = cfg.workers if cfg.workers>=0 else 0 if acc.device.type=='cpu' else 4
         pairs = _Pairs(batch_fn, first, cfg.steps, range(acc.process_index, cfg.micros, acc.num_processes))
-        self.loader = DataLoader(pairs, batch_size=None, collate_fn=_as_it_is, num_workers=self.workers, generator=torch.Generator(),
+        self.loader = DataLoader(pairs, batch_size=None, collate_fn=_as_it_is,
+                                 num_workers=self.workers, generator=torch.Generator(),
                                  pin_memory=self.device.type=='cuda', worker_init_fn=_worker)
 
     def next(self):
@@ -400,13 +424,15 @@ class Feed:
         start = time.perf_counter()
         if self.it is None:
             self.it = iter(self.loader)
-            if self.workers and hasattr(signal, 'SIGCHLD'): signal.signal(signal.SIGCHLD, self._worker_ended)  # Windows has none
+            # Windows has none
+            if self.workers and hasattr(signal, 'SIGCHLD'): signal.signal(signal.SIGCHLD, self._worker_ended)
         self.waiting = True
         try: batch = next(self.it)
         except (RuntimeError,OSError,EOFError) as e:
             self.waiting = False  # the news of its end may come only now, and must not interrupt this
             if all(w.join(.2) or w.is_alive() for w in getattr(self.it, '_workers', [])): raise
-            raise UserError("a process that prepares data was lost, perhaps for want of memory: start again, perhaps with fewer --workers") from e
+            raise UserError("a process that prepares data was lost, perhaps for want of memory: "
+                            "start again, perhaps with fewer --workers") from e
         finally: self.waiting = False
         if isinstance(batch, UserError): raise batch
         batch = to_device(batch, self.device)
@@ -437,7 +463,8 @@ class Log:
         for i,line in enumerate(text[:text.rfind(b'\n')+1].splitlines(), 1):
             try: step,x = (d := from_json(line))['step'],d[value]
             except (ValueError, TypeError, KeyError): step = x = None
-            if type(step) is not int or not isinstance(x, (int,float)): raise UserError(f"{path}, line {i} is no step with its {value}: delete that line")
+            if type(step) is not int or not isinstance(x, (int,float)):
+                raise UserError(f"{path}, line {i} is no step with its {value}: delete that line")
             self.had[step] = x
 
     def write(self,
@@ -462,9 +489,11 @@ def same_run(
 ):
     "Refuse to continue a run under other settings"
     path,new = out/'train.json',json.loads(json.dumps(settings))
-    old = read_json(path, 'delete it, if you know that the run had these very settings, or use another folder') if path.exists() else new
+    old = (read_json(path, 'delete it, if you know that the run had these very settings, or use another folder')
+           if path.exists() else new)
     if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
-        raise UserError(f"{out} holds a run with other settings, (there, here): {diff}; use the same ones or another folder")
+        raise UserError(f"{out} holds a run with other settings, (there, here): "
+                        f"{diff}; use the same ones or another folder")
     atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
 
 # %% ../../nbs/train/01_loop.ipynb #91aa6957
@@ -474,7 +503,8 @@ def what_happened(
     "The accidents that a long run meets"
     if isinstance(e, UserError): return str(e)
     if no_room(e): return 'no room left on the disk: make some and start again'
-    if isinstance(e, torch.distributed.DistError) or any(o in str(e) for o in ('gloo','NCCL')): return 'a process of this run was lost: start again'
+    if isinstance(e, torch.distributed.DistError) or any(o in str(e) for o in ('gloo','NCCL')):
+        return 'a process of this run was lost: start again'
 
 @contextmanager
 def accidents(
@@ -487,7 +517,8 @@ def accidents(
     except Exception as e:
         if not (why := what_happened(e)): raise
         rescue(e)
-        raise UserError(f"{why}. The run in {out} goes on from {part.name if (part := last(out)) else 'its beginning'}") from e
+        raise UserError(f"{why}. The run in {out} goes on from "
+                        f"{part.name if (part := last(out)) else 'its beginning'}") from e
 
 @patch
 def rescue(self:Run, e):
@@ -497,7 +528,8 @@ def rescue(self:Run, e):
 # %% ../../nbs/train/01_loop.ipynb #bafb6227
 def _board(run):
     try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e: raise UserError("--tensorboard needs a package that is not installed: pip install 'spa3r[tensorboard]'") from e
+    except ImportError as e:
+        raise UserError("--tensorboard needs a package that is not installed: pip install 'spa3r[tensorboard]'") from e
     return SummaryWriter(run.out/'tensorboard', purge_step=run.step)
 
 class Notes:
@@ -553,8 +585,11 @@ def end(self:Notes):
     n,secs = self.run.step-self.first,time.perf_counter()-self.start
     if n and self.progress: print(f"{n} steps in {secs:.0f} s, {self.feed.waited/secs:.1%} of it waiting for data")
     apart,acc = self.log.apart,self.run.acc
-    if any(apart): print(f"{len(apart)} steps were computed again and differ from the log by up to {max(apart):.1e}: another machine?")
-    line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs, processes=acc.num_processes, device=str(acc.device))
+    if any(apart):
+        print(f"{len(apart)} steps were computed again and differ "
+              f"from the log by up to {max(apart):.1e}: another machine?")
+    line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs,
+                processes=acc.num_processes, device=str(acc.device))
     with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
@@ -564,6 +599,23 @@ def wanted(
 )->bool: # The same in all of them
     "Has any of the processes been asked to stop?"
     return bool(told) if acc.num_processes==1 else acc.gather(torch.tensor([len(told)], device=acc.device)).any().item()
+
+# %% ../../nbs/train/01_loop.ipynb #c1a1b0a1
+def _claim(stack, acc, out, model, settings):
+    "The main process takes the folder until `stack` ends"
+    if acc.is_main_process:
+        room = 7*sum(p.nbytes for p in model.parameters())  # two checkpoints and a bit
+        check_outputs(out, folder=True, room=room)
+        stack.enter_context(locked(out))
+        same_run(out, settings)
+    acc.wait_for_everyone()
+
+def _agree(run, acc):
+    "All processes go on from the same step"
+    steps = acc.gather(torch.tensor([run.step], device=acc.device)).tolist()
+    if len(set(steps))>1:
+        raise UserError(f"processes see checkpoints of different steps in {run.out}: "
+                        f"{steps}; all machines must share that folder")
 
 # %% ../../nbs/train/01_loop.ipynb #fc99c633
 def fit(
@@ -581,14 +633,9 @@ def fit(
     "Train `model`, or go on training it, up to `cfg.steps`"
     out,acc = Path(out),accelerator(device)
     with ExitStack() as stack:
-        if acc.is_main_process:
-            check_outputs(out, folder=True, room=7*sum(p.nbytes for p in model.parameters()))  # two checkpoints and a bit
-            stack.enter_context(locked(out))
-            same_run(out, asdict(cfg)|settings)
-        acc.wait_for_everyone()
+        _claim(stack, acc, out, model, asdict(cfg)|settings)
         run = Run(model, loss_fn, cfg, out, acc)
-        steps = acc.gather(torch.tensor([run.step], device=acc.device)).tolist()
-        if len(set(steps))>1: raise UserError(f"processes see checkpoints of different steps in {out}: {steps}; all machines must share that folder")
+        _agree(run, acc)
         feed = Feed(batch_fn, run.step, cfg, acc)
         for o in (run,feed): stack.callback(o.close)
         stack.enter_context(multiplying(acc.device.type=='cpu' and cfg.precision=='bf16_cpu'))
@@ -606,5 +653,6 @@ def fit(
                 stop = wanted(told, acc)  # after the last step, too: others may follow
                 if run.step%cfg.save_every==0 or run.step==cfg.steps or stop: run.save()
                 if each_step: each_step(run.step-1)
-            if stop: raise Stopped(f"stopped after {run.step} of {cfg.steps} steps: run it again to go on from there", *told)
+            if stop:
+                raise Stopped(f"stopped after {run.step} of {cfg.steps} steps: run it again to go on from there", *told)
         return run.whole().eval()

@@ -46,15 +46,21 @@ def observe(
     return teacher.observe(views.floats(), is_tgt)
 
 # %% ../../nbs/train/02_pretrain.ipynb #de2767ec
-OF_TEACHER = ('teacher','semantic','grid','teacher_norm','asymmetric') # What a student's configuration says of who taught it
+# What a student's configuration says of who taught it
+OF_TEACHER = ('teacher','semantic','grid','teacher_norm','asymmetric')
 
 def taught_by(
     init:str, # Folder of a student to start from, or nothing
-    norm:str='', # Norm of q and k in the teacher's global blocks, 'layer' or 'rms'; '': as the student was taught, else as the teacher's own config says
-    passes:int=0, # 1: hidden views within one pass (paper), 2: context alone, then all (official code); 0: as the student was taught, else 1
+    # Norm of q and k in the teacher's global blocks, 'layer' or 'rms';
+    # '': as the student was taught, else as the teacher's own config says
+    norm:str='',
+    # 1: hidden views within one pass (paper), 2: context alone, then all (official code);
+    # 0: as the student was taught, else 1
+    passes:int=0,
 )->dict: # `teacher_norm` and `asymmetric`, fields of `Spa3RConfig`
     "How the teacher is to look: as asked, or as those weights are used to"
-    if norm not in ('','layer','rms') or passes not in (0,1,2): raise UserError(f"--norm {norm!r} --passes {passes}: the norm is layer or rms, the passes are 1 or 2")
+    if norm not in ('','layer','rms') or passes not in (0,1,2):
+        raise UserError(f"--norm {norm!r} --passes {passes}: the norm is layer or rms, the passes are 1 or 2")
     was = Spa3R.from_pretrained(init).cfg if init else Spa3RConfig()
     return dict(teacher_norm=norm or was.teacher_norm, asymmetric=passes==1 if passes else was.asymmetric)
 
@@ -67,13 +73,17 @@ def new_student(
     "A student that fits the teacher"
     if init:
         old,now = Spa3R.from_pretrained(init),dict(teacher.channels)
-        if old.cfg.channels!=now: raise UserError(f"the student in {init} learnt features of {old.cfg.channels} channels, this teacher has {now}: start from another, or give --teacher")
+        if old.cfg.channels!=now:
+            raise UserError(f"the student in {init} learnt features of {old.cfg.channels} channels, "
+                            f"this teacher has {now}: start from another, or give --teacher")
         note = f'goes on from: {old.cfg.note}' if old.cfg.note else ''
         student = Spa3R(replace(old.cfg, **{k:getattr(cfg, k) for k in OF_TEACHER}, note=note))
         student.load_state_dict(old.state_dict())
         return student
     student = Spa3R(cfg.predicting(teacher.channels))
-    if examples: fit_standardisation(student, {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
+    if examples:
+        fit_standardisation(student,
+                            {k:torch.cat([o.feats[k].flatten(0,-2) for o in examples]) for k in teacher.channels})
     return student
 
 # %% ../../nbs/train/02_pretrain.ipynb #96738746
@@ -92,7 +102,8 @@ class HeldRooms:
         self.prior = self.prior or fit_prior(student, self.teacher, **self.kw)
         rows = evaluate_field(student, self.teacher, self.seeds, prior=self.prior, **self.kw)['rows']
         at = lambda k,m: rows[k][m]['mean']
-        return dict(score=at('prediction','cosine'), shuffled=at('shuffled latents','cosine'), nearest=at('nearest view','cosine'), furniture=at('prediction','furniture'))
+        return dict(score=at('prediction','cosine'), shuffled=at('shuffled latents','cosine'),
+                    nearest=at('nearest view','cosine'), furniture=at('prediction','furniture'))
 
 class HeldViews:
     "Judges a student on hidden views of scenes that were put aside"
@@ -129,9 +140,15 @@ def cached(
 # %% ../../nbs/train/02_pretrain.ipynb #836e7c00
 def _only_rooms(data, semantic, eval_data, norm, passes):
     "Refuse what the exact teacher cannot use"
-    if data!='rooms': raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: give --teacher, a folder or hub id with VGGT weights")
-    if norm or passes: raise UserError(f"the exact teacher has neither norms nor passes: leave --norm {norm!r} and --passes {passes} out, or give --teacher")
-    if semantic or eval_data: raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and --eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
+    if data!='rooms':
+        raise UserError(f"the exact teacher knows rooms and nothing else, not {data}: "
+                        "give --teacher, a folder or hub id with VGGT weights")
+    if norm or passes:
+        raise UserError("the exact teacher has neither norms nor passes: "
+                        f"leave --norm {norm!r} and --passes {passes} out, or give --teacher")
+    if semantic or eval_data:
+        raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and "
+                        f"--eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
 
 def _source(data, side, width, pictures):
     "Where views come from"
@@ -189,13 +206,18 @@ def pretrain(
     out:str='runs/student', # Folder of the run; continued when it holds one
     data:str='rooms', # 'rooms' (drawn when needed), or a folder or file of scenes
     teacher:str='exact', # 'exact' (true field of rooms), or a folder or hub id with VGGT weights
-    semantic:str='', # Folder or hub id with DINOv3 or DINOv2 weights, for a second kind of features; others after commas
+    # Folder or hub id with DINOv3 or DINOv2 weights, for a second kind of features; others after commas
+    semantic:str='',
     nano:bool=False, # The laptop's model and run in place of the paper's
     grid:int=8, # Rooms: patches along a side of a view
     width:int=518, # Other data: width of the views in pixels
     init:str='', # Folder of a student to start from
-    norm:str='', # Norm in the teacher's global blocks: layer (VGGT) or rms (official Spa3R); empty: as the student to start from was taught, else as the teacher's own config says
-    passes:int=0, # Passes of the teacher: 1 hides views within it (paper), 2 looks at context alone and then at all (official code); 0: as the student to start from was taught, else 1
+    # Norm in the teacher's global blocks: layer (VGGT) or rms (official Spa3R);
+    # empty: as the student to start from was taught, else as the teacher's own config says
+    norm:str='',
+    # Passes of the teacher: 1 hides views within it (paper),
+    # 2 looks at context alone and then at all (official code); 0: as the student to start from was taught, else 1
+    passes:int=0,
     eval_data:str='', # Scenes to judge the student on, where data are no rooms
     cache:str='', # Folder to keep what the teacher says in; it is then asked once
     cache_samples:int=10_000, # Micro-batches to keep, seen again and again
@@ -206,14 +228,17 @@ def pretrain(
     "Train a student to predict feature fields (PSFM)"
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
-    for folder in (out, cache or None): check_outputs(folder, folder=True, sources=(data, teacher, semantic, init, eval_data))
+    for folder in (out, cache or None):
+        check_outputs(folder, folder=True, sources=(data, teacher, semantic, init, eval_data))
     cfg.batches(None)  # do views and images fit together?
-    settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
+    settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano,
+                    grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
     settings |= {k:v for k,v in dict(norm=norm, passes=passes).items() if v}
     if teacher=='exact': _only_rooms(data, semantic, eval_data, norm, passes)
     how = taught_by(init, norm, passes)
     set_seed(cfg.seed)
-    t = load_teacher(teacher, semantic=semantic, asymmetric=how['asymmetric'], norm=how['teacher_norm'], dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
+    t = load_teacher(teacher, semantic=semantic, asymmetric=how['asymmetric'], norm=how['teacher_norm'],
+                     dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
     if cfg.compile: compile_blocks(t)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
@@ -222,7 +247,8 @@ def pretrain(
     look = _asking(t, report, acc)
     if cache: batch_fn,look = cached(_open_cache(cache, cache_samples, settings, cfg, acc), cfg, batch_fn, look)
     beside = nano and Path(teacher).is_dir()
-    size = size(teacher='teacher' if beside else teacher, semantic=semantic, grid=grid if teacher=='exact' else 0, **how)
+    size = size(teacher='teacher' if beside else teacher,
+                semantic=semantic, grid=grid if teacher=='exact' else 0, **how)
     student = _first(t, size, look, batch_fn, init, out)
     report.clear()
     judge = _judge(t, cfg, acc, data, eval_data, side, width)

@@ -12,7 +12,8 @@ from dataclasses import dataclass,field
 from html import escape
 from pathlib import Path
 import torch
-from ..util.core import UserError,atomic_write,check_outputs,command,from_json,one_line,pick_device,read_json,read_text
+from ..util.core import (UserError,atomic_write,check_outputs,
+                             command,from_json,one_line,pick_device,read_json,read_text)
 from ..rooms.rooms import HELD_OUT
 from ..model.psfm import select_views
 from ..view.plots import FeaturePCA,show_fields
@@ -40,7 +41,8 @@ class Part:
     )->dict: # For `make`, without steps
         "The options of the run"
         fill = lambda v: v.format(out=out) if isinstance(v, str) else v
-        return dict(out=f'{out}/{self.name}') | {k:fill(v) for k,v in (self.options|(self.small if small else {})).items()}
+        options = self.options|(self.small if small else {})
+        return dict(out=f'{out}/{self.name}') | {k:fill(v) for k,v in options.items()}
 
     def line(self,
         out:str, # Folder of all runs
@@ -49,7 +51,8 @@ class Part:
     )->str: # As one would type it
         "The command"
         opts = self.kwargs(out, small)|dict(steps=steps)
-        return ' '.join([f'spa3r_{self.make.__name__}']+[f'--{k}' if v is True else f'--{k} {v}' for k,v in opts.items()])
+        words = [f'--{k}' if v is True else f'--{k} {v}' for k,v in opts.items()]
+        return ' '.join([f'spa3r_{self.make.__name__}', *words])
 
 # %% ../../nbs/train/04_speedrun.ipynb #9091c97e
 COARSE = dict(nano=True, grid=8, lr_end=.05)
@@ -62,7 +65,8 @@ HEARS = dict(fusion='append', spatial='{out}/nano')
 FEW = dict(images=8, images_device=8, n=2)
 PARTS = (
     Part('teacher56', teach, 7, 12_000, small=LEAST),  # finds cameras and depth in small pictures
-    Part('teacher', teach, 1, 740, dict(init='{out}/teacher56/best', lr=5e-4), LEAST|dict(init='{out}/teacher56')),  # and in large ones
+    Part('teacher', teach, 1, 740, dict(init='{out}/teacher56/best', lr=5e-4),
+         LEAST|dict(init='{out}/teacher56')),  # and in large ones
     Part('nano8', pretrain, 2, 3500, COARSE|SEES, TINY),  # the student of its features, on few patches
     Part('nano', pretrain, 2, 600, FINE|SEES|dict(init='{out}/nano8'), TINY),  # and on as many as it will be asked for
     Part('exact8', pretrain, 1, 7000, COARSE, TINY),  # the student of true fields
@@ -97,7 +101,8 @@ def _lines(path, *fields):
     try:
         got = [from_json(o) for o in read_text(path).splitlines()]
         for o in got: [float(o[k]) for k in fields]
-    except (ValueError, TypeError, KeyError) as e: raise UserError(f"{path} is damaged ({one_line(e)}): delete {path.parent}, and this part is made again") from e
+    except (ValueError, TypeError, KeyError) as e:
+        raise UserError(f"{path} is damaged ({one_line(e)}): delete {path.parent}, and this part is made again") from e
     return got
 
 def _steps(part, seconds, each): return max(2, min(part.steps, int(seconds/each)))
@@ -115,9 +120,11 @@ class Plan:
         new = dict(seconds=seconds, small=small, device=device)
         remedy = 'delete it, and how long each part takes is measured again'
         self.told = read_json(self.path, remedy) if self.path.exists() else new|dict(parts={})
-        if not isinstance(self.told.get('parts'), dict): raise UserError(f"{self.path} does not say what was decided: {remedy}")
+        if not isinstance(self.told.get('parts'), dict):
+            raise UserError(f"{self.path} does not say what was decided: {remedy}")
         if diff := {k:(self.told.get(k),v) for k,v in new.items() if self.told.get(k)!=v}:
-            raise UserError(f"{out} holds a speedrun with other settings, (there, here): {diff}; use the same ones or another folder")
+            raise UserError(f"{out} holds a speedrun with other settings, (there, here): {diff}; "
+                            "use the same ones or another folder")
 
     def left(self)->float:
         "Seconds for the parts that are not whole yet"
@@ -151,11 +158,15 @@ def about(
     "All that a speedrun has to say"
     cores,small = torch.get_num_threads(),plan.told['small']
     gpu = torch.cuda.get_device_name() if plan.told['device'].startswith('cuda') else None
-    parts = [dict(name=p.name, command=p.line('runs', d['steps'], small), steps=d['steps'], each=d['each'], seconds=_spent(plan.out/p.name),
-                  curve=_curve(_lines(plan.out/p.name/'log.jsonl', 'step', 'loss')), looks=_lines(plan.out/p.name/'eval.jsonl'))
-             for p in PARTS if (d := plan.told['parts'].get(p.name))]
+    def part(p, d):
+        run = plan.out/p.name
+        return dict(name=p.name, command=p.line('runs', d['steps'], small), steps=d['steps'], each=d['each'],
+                    seconds=_spent(run), curve=_curve(_lines(run/'log.jsonl', 'step', 'loss')),
+                    looks=_lines(run/'eval.jsonl'))
+    parts = [part(p, d) for p in PARTS if (d := plan.told['parts'].get(p.name))]
     secs = sum(p['seconds'] for p in parts)
-    return dict(budget_hours=plan.told['seconds']/3600, hours=secs/3600, core_hours=None if gpu else secs/3600*cores, small=small, hardware=gpu or f"{cores} of {os.cpu_count()} cores, {platform.machine()}",
+    return dict(budget_hours=plan.told['seconds']/3600, hours=secs/3600, core_hours=None if gpu else secs/3600*cores,
+                small=small, hardware=gpu or f"{cores} of {os.cpu_count()} cores, {platform.machine()}",
                 torch=torch.__version__, parts=parts, probes=probes)
 
 # %% ../../nbs/train/04_speedrun.ipynb #84565e70
@@ -167,7 +178,9 @@ def as_text(
     out = [f"{used} of training on {r['hardware']}, of a budget of {r['budget_hours']:.3g} hours; torch {r['torch']}"]
     if r['small']: out.append('everything of the least size: this shows that it works, not how well')
     for p in r['parts']:
-        out += ['', f"{p['name']}: {p['steps']} steps, {p['seconds']/60:.1f} minutes; loss {p['curve'][0][1]:.3g} to {p['curve'][-1][1]:.3g}", p['command']]
+        first,last = p['curve'][0][1],p['curve'][-1][1]
+        took = f"{p['steps']} steps, {p['seconds']/60:.1f} minutes; loss {first:.3g} to {last:.3g}"
+        out += ['', f"{p['name']}: {took}", p['command']]
         if p['looks']: out.append('on unseen rooms: '+', '.join(f'{k} {v:.3g}' for k,v in p['looks'][-1].items()))
     for name,tables in r['probes'].items():
         for layout,table in tables.items(): out += ['', f'== {name}, {layout}', format_table(table)]
@@ -178,8 +191,11 @@ def _chart(curve, w=420, h=110):
     (xs,ys) = zip(*curve)
     lo,hi = min(ys),max(ys)
     at = ' '.join(f'{10+(w-20)*x/max(xs):.1f},{h-20-(h-40)*(y-lo)/((hi-lo) or 1):.1f}' for x,y in curve)
-    return (f'<svg viewBox="0 0 {w} {h}" width="{w}" role="img" aria-label="loss from {ys[0]:.3g} to {ys[-1]:.3g}"><polyline points="{at}" fill="none" stroke="#c60" stroke-width="1.5"/>'
-            f'<text x="10" y="12">{ys[0]:.3g}</text><text x="{w-10}" y="{h-4}" text-anchor="end">{ys[-1]:.3g} after {xs[-1]} steps</text></svg>')
+    name = f'aria-label="loss from {ys[0]:.3g} to {ys[-1]:.3g}"'
+    return (f'<svg viewBox="0 0 {w} {h}" width="{w}" role="img" {name}>'
+            f'<polyline points="{at}" fill="none" stroke="#c60" stroke-width="1.5"/>'
+            f'<text x="10" y="12">{ys[0]:.3g}</text>'
+            f'<text x="{w-10}" y="{h-4}" text-anchor="end">{ys[-1]:.3g} after {xs[-1]} steps</text></svg>')
 
 def as_html(
     r:dict, # From `about`
@@ -189,9 +205,13 @@ def as_html(
     body = [f'<h1>From random numbers</h1><pre>{escape(as_text(r))}</pre>']
     body += [f"<h2>{p['name']}</h2><p><code>{escape(p['command'])}</code></p>{_chart(p['curve'])}" for p in r['parts']]
     for k,x in pictures.items():
-        body.append(f'<h2>What {k} sees</h2><img alt="hidden views of an unseen room: true features, and what {k} predicts" src="data:image/jpeg;base64,{base64.b64encode(x).decode()}">')
-    style = 'body{font:15px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em}pre{overflow-x:auto;background:#f4f4f4;padding:1em;font-size:12px}svg text{font-size:11px}img{max-width:100%}'
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>From random numbers</title><style>{style}</style>{"".join(body)}</html>'
+        alt = f'hidden views of an unseen room: true features, and what {k} predicts'
+        src = f'data:image/jpeg;base64,{base64.b64encode(x).decode()}'
+        body.append(f'<h2>What {k} sees</h2><img alt="{alt}" src="{src}">')
+    style = ('body{font:15px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em}svg text{font-size:11px}'
+             'pre{overflow-x:auto;background:#f4f4f4;padding:1em;font-size:12px}img{max-width:100%}')
+    head = f'<meta charset="utf-8"><title>From random numbers</title><style>{style}</style>'
+    return f'<!doctype html><html lang="en">{head}{"".join(body)}</html>'
 
 # %% ../../nbs/train/04_speedrun.ipynb #e30edb8a
 @torch.no_grad()
@@ -201,7 +221,8 @@ def _picture(folder, device):
     student,teacher,_ = load_student(str(folder), device)
     r = next(held_rooms(teacher, [HELD_OUT+1], hw=(view_side(student, teacher),)*2, device=device))
     true = select_views(student.standardise('geo', r.obs.feats['geo']), r.obs.is_tgt)
-    said = student.decode(student.encode(r.obs.ctx, r.obs.grid), select_views(r.obs.cams, r.obs.is_tgt), r.obs.grid)['geo']
+    latents = student.encode(r.obs.ctx, r.obs.grid)
+    said = student.decode(latents, select_views(r.obs.cams, r.obs.is_tgt), r.obs.grid)['geo']
     true,said = [o[0].float().cpu().unflatten(1, tuple(r.obs.grid)) for o in (true, said)]
     fig = show_fields(dict(true=true, predicted=said), FeaturePCA(true), truth='true')[0,0].figure
     fig.savefig(buf := io.BytesIO(), format='jpeg', dpi=110)
@@ -239,7 +260,8 @@ def speedrun(
         if whole(root/p.name): continue
         n = plan.steps(p, device=device, quiet=True)
         print(f'{p.name}: {n} steps')
-        p.make(**p.kwargs(out, small)|dict(steps=n, save_every=max(1, min(250, n//10)), eval_every=0 if small else max(1, min(1000, n//2)), device=device, quiet=quiet))
+        often = dict(save_every=max(1, min(250, n//10)), eval_every=0 if small else max(1, min(1000, n//2)))
+        p.make(**p.kwargs(out, small)|often|dict(steps=n, device=device, quiet=quiet))
     r = _report(plan, rooms, device)
     print(f"{root/'report.html'}: {r['hours']*60:.0f} minutes of training")
     return r

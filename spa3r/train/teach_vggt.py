@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'SHAPES', 'WEIGHTS_OF', 'LESSONS', 'Stage', 'lesson_views', 'taken', 'Lesson', 'pose_loss', 'match_loss',
-           'teach_loss', 'looks', 'pupil', 'teach']
+           'teach_loss', 'looks', 'miniature', 'teach']
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #7ea032d9
 import math
@@ -43,7 +43,8 @@ class Stage:
 
 STAGES = (Stage(.04, 56, 2, steps=.5), Stage(.1, 56, 2), Stage(.16, 56, 3, wide=.1), Stage(.25, 56, 4, wide=.15),
           Stage(.6, 56, 6, wide=.2), Stage(.94, 56, 6, wide=.3), Stage(1., 112, 6, wide=.3))
-SHAPES = ((1,1),(3/4,1),(1,3/4))  # height and width of square, landscape and portrait pictures, as shares of the longer side
+# height and width of square, landscape and portrait pictures, as shares of the longer side
+SHAPES = ((1,1),(3/4,1),(1,3/4))
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #7ea065b2
 def lesson_views(
@@ -52,13 +53,16 @@ def lesson_views(
     m:int=0, # Which of its micro-batches
     stages:tuple=STAGES, # The lesson
     pictures:bool=True, # Take the pictures, too?
-)->tuple: # `Views`, which of them the others must not see (b, v), the number of the view whose maps are asked for, and a seed for `taken`
+# `Views`, which of them the others must not see (b, v),
+# the number of the view whose maps are asked for, and a seed for `taken`
+)->tuple:
     "What there is to see in a step: the same for the same seed and step on any machine"
     stage,g = next(s for s in stages if step<s.until*cfg.steps),seeded(cfg.seed, step, m)
     draw = lambda n: torch.randint(n, (1,), generator=g).item()
     v,hw = cfg.v_min+draw(stage.v_max-cfg.v_min+1),[int(stage.size*s) for s in SHAPES[draw(3)]]
     seeds = torch.randint(HELD_OUT, (cfg.images_device//v,), generator=g).tolist()
-    rooms,cams = sample_scenes(seeds, v, hw, spread=LAYOUTS[torch.multinomial(torch.tensor(stage.shares(v)), 1, generator=g).item()])
+    rooms,cams = sample_scenes(seeds, v, hw,
+                               spread=LAYOUTS[torch.multinomial(torch.tensor(stage.shares(v)), 1, generator=g).item()])
     cams = handheld(cams, g)[:,torch.tensor(_order(v, draw))]
     is_tgt = draw_targets(len(seeds), v, .5, g) if draw(2) else torch.zeros(len(seeds), v, dtype=bool)
     views,seed = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms),draw(2**31)
@@ -80,21 +84,24 @@ def taken(
     imgs = with_images(views).imgs
     if seed%4: imgs = photograph(imgs, seeded(seed))
     w = views.cams.w2c.flatten(2)
-    return replace(views, imgs=take_views(imgs, (w[:,:,None]==w[:,None]).all(-1).int().argmax(-1)))  # the first view of the same camera
+    # the first view of the same camera
+    return replace(views, imgs=take_views(imgs, (w[:,:,None]==w[:,None]).all(-1).int().argmax(-1)))
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #7ea076a5
 class Lesson(nn.Module):
     "A patch encoder, and two linear layers that ask its patches questions while it learns"
     def __init__(self,
-        vggt:VGGT, # The pupil
+        vggt:VGGT, # The network that learns
         n_classes:int, # Classes of things in a room
         n_code:int=32, # Width of the code by which patches recognise each other
     ):
         super().__init__()
         self.vggt,dim = vggt,2*vggt.cfg.dim
-        self.ask = nn.Linear(dim, n_classes+10)  # class, log depth, point and normal in the frame of view 0, normal in its own frame
+        # class, log depth, point and normal in the frame of view 0, normal in its own frame
+        self.ask = nn.Linear(dim, n_classes+10)
         self.code = nn.Linear(dim, n_code)
-        with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias[6] = 1.  # begin at "nothing turned": a quaternion near 0 points anywhere
+        # begin at "nothing turned": a quaternion near 0 points anywhere
+        with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias[6] = 1.
 
     def save_pretrained(self, folder):
         "All weights as one safetensors file"
@@ -106,13 +113,16 @@ class Lesson(nn.Module):
 def pose_loss(
     rounds:list, # Pose encodings after each round of the camera head, each (b, v, 9)
     cams:Cameras, # True ones, (b, v)
-)->dict: # turn (radians), walk (metres), lens (radians): means over pairs of views, and over rounds, of which early ones count less
-    "How far one view is from the other, said and true, for all pairs of views: no frame of reference is left that could be wrong"
+# turn (radians), walk (metres), lens (radians):
+# means over pairs of views, and over rounds, of which early ones count less
+)->dict:
+    "Relative poses, predicted and true, of all pairs of views: no frame of reference is left that could be wrong"
     true,lens = _from_each_other(cams.w2c),torch.stack(fov(cams.K, cams.hw), -1)
     def off(p):
         d = _from_each_other(Cameras.from_pose(p, cams.hw).w2c)-true
         turn = torch.linalg.vector_norm(d[...,:3,:3].flatten(-2), dim=-1)/math.sqrt(2)  # 2 sin(angle/2)
-        return torch.stack([turn.mean(), torch.linalg.vector_norm(d[...,:3,3], dim=-1).mean(), (p[...,7:]-lens).abs().mean()])
+        return torch.stack([turn.mean(), torch.linalg.vector_norm(d[...,:3,3], dim=-1).mean(),
+                            (p[...,7:]-lens).abs().mean()])
     counts = [.6**i for i in range(len(rounds))]
     return dict(zip(('turn','walk','lens'), sum(off(p.float())*c for p,c in zip(reversed(rounds), counts))/sum(counts)))
 
@@ -134,7 +144,8 @@ def match_loss(
     dist,where = torch.cdist(xyz[:,1:], xyz[:,:-1]).min(-1)
     seen = dist<near
     each = F.cross_entropy(sim.flatten(0,2), where.flatten(), reduction='none')
-    return (each*seen.flatten()).sum()/seen.sum().clamp(min=1)  # not `sim[seen]`: a GPU would have to say how many that are
+    # not `sim[seen]`: a GPU would have to say how many that are
+    return (each*seen.flatten()).sum()/seen.sum().clamp(min=1)
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #d2439a73
 WEIGHTS_OF = dict(turn=4., walk=1., lens=1., depth=1., points=.5, ask=1., match=.5)  # what each part of the loss counts
@@ -150,10 +161,12 @@ def teach_loss(
     toks = net.aggregate(views.imgs, is_tgt if is_tgt.any() else None, (*net.cfg.dpt_layers,last))
     x = net.patches(toks[last])
     res = pose_loss(net.camera_head(toks[last][:,:,0]), views.cams)
-    res |= _dense_loss(net, {k:t[:,i:i+1] for k,t in toks.items()}, _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
+    res |= _dense_loss(net, {k:t[:,i:i+1] for k,t in toks.items()},
+                       _truth(views, [s//net.cfg.dpt_down for s in hw], slice(i, i+1)), hw)
     true = {k:rearrange(t, 'b v y x c -> b v (y x) c') for k,t in _truth(views, net.grid(hw)).items()}
     said = lesson.ask(x)
-    res['ask'] = _asked_loss(said[...,:10], true) + .5*F.cross_entropy(said[...,10:].flatten(0,-2), true['cls'].flatten())
+    res['ask'] = (_asked_loss(said[...,:10], true)
+                  + .5*F.cross_entropy(said[...,10:].flatten(0,-2), true['cls'].flatten()))
     res['match'] = match_loss(lesson.code(x), true['xyz'])
     return {'loss':sum(WEIGHTS_OF[k]*o for k,o in res.items())} | res
 
@@ -168,7 +181,8 @@ def _asked_loss(said, true):
     "Depth, points and two normals of patches, as a linear layer reads them off the tokens"
     depth,xyz,normal,own = said.split((1,3,3,3), dim=-1)
     away = lambda a,b: (1-F.cosine_similarity(a, b, dim=-1)).mean()
-    return F.l1_loss(depth, true['depth']) + .5*F.l1_loss(xyz, true['xyz']) + away(normal, true['normal']) + away(own, true['own'])
+    return (F.l1_loss(depth, true['depth']) + .5*F.l1_loss(xyz, true['xyz'])
+            + away(normal, true['normal']) + away(own, true['own']))
 
 def _dense_loss(net, toks, true, hw):
     "Depth and point maps; of one view, which is enough and saves most of the time"
@@ -180,7 +194,9 @@ def looks(
     lesson:Lesson, # What learns
     seeds=range(HELD_OUT, HELD_OUT+12), # Rooms that nobody trains on
     size:int=56, # Image side in pixels
-)->dict: # Degrees by which turns between overlapping views are off, for each layout, and the turn between equal pictures; 'score' is less than 0, the higher the better
+# Degrees by which turns between overlapping views are off, for each layout,
+# and the turn between equal pictures; 'score' is less than 0, the higher the better
+)->dict:
     "What the cameras are worth by now"
     net = deepcopy(lesson.vggt)  # a teacher is frozen, and this one goes on learning
     teacher,kw = VGGTTeacher(net),dict(hw=(size,size), device=next(net.parameters()).device)
@@ -188,21 +204,26 @@ def looks(
     return dict(score=-sum(off.values())/len(off)) | off | dict(same=same_picture(teacher, seeds, **kw)['turn'])
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #1481959e
-LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32, v_min=2, v_max=6, lr=1e-3, muon=2., eval_every=1000)
+LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32,
+                           v_min=2, v_max=6, lr=1e-3, muon=2., eval_every=1000)
 
-def pupil(
+def miniature(
     dim:int=128, # Width of the blocks, a multiple of 32
     depth:int=6, # Pairs of blocks
 )->VGGTConfig: # For patches of 7 pixels
     "Sizes of the patch encoder that learns"
-    if dim<32 or dim%32 or depth<1: raise UserError(f"--dim {dim} --depth {depth}: a width that is a multiple of 32, and at least one pair of blocks")
-    return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32, dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
+    if dim<32 or dim%32 or depth<1:
+        raise UserError(f"--dim {dim} --depth {depth}: "
+                        "a width that is a multiple of 32, and at least one pair of blocks")
+    return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32,
+                           dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
 
 @command(dim='[32, 4096]', depth='[1, 100]')
 @with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on')  # the stages say how many views, and how many are hidden
 def teach(
     out:str='runs/teacher', # Folder of the run; continued when it holds one
-    init:str='', # Folder of a checkpoint, or of a VGGT of the same size, to start from: then the last stage is all there is
+    # Folder of a checkpoint, or of a VGGT of the same size, to start from: then the last stage is all there is
+    init:str='',
     dim:int=128, # Width of the blocks, a multiple of 32
     depth:int=6, # Pairs of blocks
     device:str='auto', # auto, cpu, cuda
@@ -210,17 +231,22 @@ def teach(
     **kwargs):
     "Train the miniature patch encoder on rooms: cameras, depth, points, and what it takes to find them"
     cfg = replace(LESSONS, **kwargs)
-    if cfg.images_device<(most := STAGES[-1].v_max): raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
-    if init and not (Path(init)/'model.safetensors').is_file(): raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
+    if cfg.images_device<(most := STAGES[-1].v_max):
+        raise UserError(f"{cfg.images_device} images at a time are less than one scene of {most} views")
+    if init and not (Path(init)/'model.safetensors').is_file():
+        raise UserError(f"no model.safetensors in {init!r}: give --init the folder of a checkpoint or of a VGGT")
     check_outputs(out, folder=True, sources=(init,))
-    sizes,acc = pupil(dim, depth),accelerator(pick_device(device, numbered=False))
+    sizes,acc = miniature(dim, depth),accelerator(pick_device(device, numbered=False))
     set_seed(cfg.seed)
     lesson = Lesson(VGGT(sizes), len(CLASSES))
     if init:
         state = TensorFiles(init).tensors()
         try: (lesson if 'ask.weight' in state else lesson.vggt).load_state_dict(state)
-        except RuntimeError as e: raise UserError(f"the weights in {init} do not fit the miniature: {one_line(e)}") from e
-    batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')  # a GPU takes them itself: workers may not use it
-    lesson = fit(lesson, batch, teach_loss, cfg, out, looks, settings=dict(init=init, dim=dim, depth=depth), device=acc.device, progress=not quiet)
+        except RuntimeError as e:
+            raise UserError(f"the weights in {init} do not fit the miniature: {one_line(e)}") from e
+    # a GPU takes them itself: workers may not use it
+    batch = partial(lesson_views, cfg, stages=STAGES[-1:] if init else STAGES, pictures=acc.device.type=='cpu')
+    lesson = fit(lesson, batch, teach_loss, cfg, out, looks,
+                 settings=dict(init=init, dim=dim, depth=depth), device=acc.device, progress=not quiet)
     if acc.is_main_process: lesson.vggt.save_pretrained(out)
     return lesson.vggt

@@ -48,7 +48,8 @@ def one_line(
 
 def no_room(e):
     "Is this a full disk? Each writer has its own words for it"
-    return getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT,errno.EFBIG) or any(o in str(e) for o in ('No space left','PytorchStreamWriter','unexpected pos','File too large'))
+    return (getattr(e, 'errno', None) in (errno.ENOSPC,errno.EDQUOT,errno.EFBIG)
+            or any(o in str(e) for o in ('No space left','PytorchStreamWriter','unexpected pos','File too large')))
 
 # %% ../../nbs/util/01_core.ipynb #4a47d41e
 def read_text(
@@ -58,7 +59,8 @@ def read_text(
     path = Path(path)
     if not path.is_file(): raise UserError(f"{path} is no file")
     try: return path.read_text(encoding='utf-8-sig')
-    except (OSError, ValueError) as e: raise UserError(f"{path} cannot be read as text in UTF-8: {' '.join(str(e).split())}") from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} cannot be read as text in UTF-8: {' '.join(str(e).split())}") from e
 
 # %% ../../nbs/util/01_core.ipynb #c9589ba9
 def pick_device(
@@ -66,7 +68,9 @@ def pick_device(
     numbered:bool=True, # May one of several be named? Not in training, where `torchrun` deals them out
 )->torch.device: # `auto`: the GPU if there is one, else the CPU
     "The device called `name`, checked to be there"
-    if not numbered and ':' in name: raise UserError(f"{name!r}: training takes the first device it sees; CUDA_VISIBLE_DEVICES=1, say, before the command shows it another")
+    if not numbered and ':' in name:
+        raise UserError(f"{name!r}: training takes the first device it sees; "
+                        "CUDA_VISIBLE_DEVICES=1, say, before the command shows it another")
     if name=='auto': return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try: torch.empty(0, device=name).cpu()  # `meta` has tensors and nothing in them
     except (RuntimeError, AssertionError) as e: raise UserError(f"No device {name!r} here: try `auto` or `cpu`") from e
@@ -78,7 +82,8 @@ def pick_dtype(
     name:str='auto', # float32, bfloat16, or auto
 )->torch.dtype: # auto: bfloat16 on a GPU that has it, else float32
     "Number format in which a model is run on `device`"
-    if name not in ('auto','float32','bfloat16'): raise UserError(f"no number format {name!r}: give auto, float32 or bfloat16")
+    if name not in ('auto','float32','bfloat16'):
+        raise UserError(f"no number format {name!r}: give auto, float32 or bfloat16")
     if name!='auto': return getattr(torch, name)
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
@@ -149,7 +154,8 @@ def with_cfg(
         f.limits = limits_of(cls)[0]
         if cfg is not cls:
             sig,now = inspect.signature(f),asdict(cfg)
-            f.__signature__ = sig.replace(parameters=[p.replace(default=now.get(k, p.default)) for k,p in sig.parameters.items()])
+            f.__signature__ = sig.replace(
+                parameters=[p.replace(default=now.get(k, p.default)) for k,p in sig.parameters.items()])
         return f
     return _f
 
@@ -209,7 +215,7 @@ def _is_script(frame):
 
 # %% ../../nbs/util/01_core.ipynb #4ef4a61e
 class Stopped(UserError):
-    "Somebody wanted it to end: Ctrl-C, or the signal TERM"
+    "Asked to end: Ctrl-C, or the signal TERM"
     def __init__(self, why:str, sig:int=signal.SIGINT):
         super().__init__(why)
         self.code = 128+sig
@@ -217,12 +223,14 @@ class Stopped(UserError):
 def _main(f, argv=None):
     "Run `f` with the options of a command line, and end with its exit status"
     for o in (sys.stdout,sys.stderr):
-        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')  # no name of a file and no quote may end a program when it is said
+        # no name of a file and no quote may end a program when it is said
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')
     parser,me = anno_parser(f),inspect.signature(f).parameters
     parser.error = lambda m: parser.exit(2, f'{parser.prog}: {m}; --help shows all options\n')
     for a in parser._actions:
         a.default = SUPPRESS  # options not given are left to the function, which may have presets
-        if a.dest in getattr(f, 'limits', {}): a.help += f", {_said(f.limits[a.dest], a.type is int)}".replace('%', '%%')
+        if a.dest in getattr(f, 'limits', {}):
+            a.help += f", {_said(f.limits[a.dest], a.type is int)}".replace('%', '%%')
     def stop(sig, frame): raise KeyboardInterrupt(sig)
     try:
         opts = vars(parser.parse_args(argv))
@@ -278,7 +286,8 @@ def sweep(
 ):
     "Take away what killed processes left half written"
     for p in Path(folder).glob('.[0-9]*.*'):
-        if (m := re.match(r'\.(\d+)\.', p.name)) and p.is_file() and not psutil.pid_exists(int(m[1])): p.unlink(missing_ok=True)
+        if (m := re.match(r'\.(\d+)\.', p.name)) and p.is_file() and not psutil.pid_exists(int(m[1])):
+            p.unlink(missing_ok=True)
 
 # %% ../../nbs/util/01_core.ipynb #7d7e2263
 @contextmanager
@@ -291,7 +300,8 @@ def hold(
     lock = FileLock(path, timeout=0)
     try: lock.acquire()
     except Timeout as e: raise UserError(why) from e
-    except OSError as e: raise UserError(f"{path} cannot be locked ({one_line(e)}): remove it, or use another folder") from e
+    except OSError as e:
+        raise UserError(f"{path} cannot be locked ({one_line(e)}): remove it, or use another folder") from e
     try: yield lock
     finally: lock.release()
 
@@ -335,9 +345,11 @@ def _is_read(here, source, folder):
     "Why writing `here` would harm a source, or ''"
     src = Path(source).resolve()
     if here==src or here.exists() and os.path.samefile(here, src): return 'it is what is read'
-    inside = here.exists() and not _ours(here) or folder and (src/'config.json').is_file()  # a folder in a model's folder is a part of it
+    # a folder in a model's folder is a part of it
+    inside = here.exists() and not _ours(here) or folder and (src/'config.json').is_file()
     if src in here.parents and inside: return f'it lies in {source}, which is read'
-    model = (src/'config.json').is_file() if src.is_dir() else src.parent==here and src.suffix in ('.json','.jsonl','.safetensors')
+    model = ((src/'config.json').is_file() if src.is_dir()
+             else src.parent==here and src.suffix in ('.json','.jsonl','.safetensors'))
     return f'{source}, which is read, lies in it' if folder and here in src.parents and model else ''
 
 # %% ../../nbs/util/01_core.ipynb #0a9fefc8
@@ -356,7 +368,8 @@ def check_outputs(
         try: why = _why_not(str(out), sources, folder, room) or folder and _holds(Path(out), runs)
         except (OSError, ValueError, RuntimeError) as e: why = getattr(e, 'strerror', None) or str(e)
         if why: raise UserError(f"Cannot write {str(out)[:80]!r}: {why}; give another {'folder' if folder else 'file'}")
-        if any(Path(out).resolve()==Path(o).resolve() for o in outs[:i]): raise UserError(f"{str(out)!r} is given twice: two outputs need two names")
+        if any(Path(out).resolve()==Path(o).resolve() for o in outs[:i]):
+            raise UserError(f"{str(out)!r} is given twice: two outputs need two names")
         sweep(out if folder else Path(out).parent)
 
 def _present(sources):
@@ -370,13 +383,15 @@ def _why_not(out, sources, folder, room):
     if any(len(os.fsencode(o))>NAME for o in path.parts): return f'a name may have {NAME} bytes'
     kind,here = path.stat().st_mode if path.exists() else None,path.resolve()
     if not folder and (out.endswith(('/',os.sep)) or kind and stat.S_ISDIR(kind)): return 'it is a folder'
-    if kind and not (stat.S_ISDIR if folder else stat.S_ISREG)(kind): return 'it is no folder' if folder else 'it is no regular file'
+    if kind and not (stat.S_ISDIR if folder else stat.S_ISREG)(kind):
+        return 'it is no folder' if folder else 'it is no regular file'
     for src in _present(sources):
         if why := _is_read(here, src, folder): return why
     there = next(p for p in ([here] if folder else [])+[*here.parents] if p.exists())
     if not there.is_dir(): return f'{there} is no folder'
     with tempfile.TemporaryFile(dir=there): pass  # permissions alone do not tell, least of all an administrator
-    if (free := shutil.disk_usage(there).free)<room: return f'{room/1e6:.0f} MB are needed, {free/1e6:.0f} MB are free in {there}'
+    if (free := shutil.disk_usage(there).free)<room:
+        return f'{room/1e6:.0f} MB are needed, {free/1e6:.0f} MB are free in {there}'
 
 # %% ../../nbs/util/01_core.ipynb #8ddeabbc
 def weights_folder(
@@ -388,9 +403,11 @@ def weights_folder(
 )->Path: # A folder with the files
     "Where weights are; from the hub they are downloaded once and then found again without it"
     if Path(name).expanduser().is_dir(): return Path(name).expanduser()
-    if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(name)): raise UserError(f"No weights in {str(name)!r}: give a folder that exists or a hub id (owner/name)")
+    if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(name)):
+        raise UserError(f"No weights in {str(name)!r}: give a folder that exists or a hub id (owner/name)")
     from huggingface_hub import HfApi,snapshot_download
-    kw = dict(allow_patterns=['*.json','*.safetensors','*.onnx','*.md','*.txt','*.jinja'], etag_timeout=seconds, revision=revision, token=token, cache_dir=cache_dir)
+    kw = dict(allow_patterns=['*.json','*.safetensors','*.onnx','*.md','*.txt','*.jinja'],
+              etag_timeout=seconds, revision=revision, token=token, cache_dir=cache_dir)
     try:
         HfApi(token=token).model_info(str(name), revision=revision, timeout=seconds)
         return Path(snapshot_download(str(name), **kw))
@@ -409,24 +426,31 @@ class TensorFiles:
         for f,names in self._files().items():
             with self.reading(f) as t:
                 held = set(t.keys())
-                if names is not None and (odd := names^held): raise UserError(f"{f} and its index disagree about {', '.join(sorted(odd)[:3])}: get both again")
-                if twice := held&self.of.keys(): raise UserError(f"{f} has {min(twice)}, and so has a file before it: delete the one that is stale")
+                if names is not None and (odd := names^held):
+                    raise UserError(f"{f} and its index disagree about {', '.join(sorted(odd)[:3])}: get both again")
+                if twice := held&self.of.keys():
+                    raise UserError(f"{f} has {min(twice)}, and so has a file before it: delete the one that is stale")
                 self.of |= dict.fromkeys(t.keys(), f)
                 self.like |= {k:((s := t.get_slice(k)).get_shape(),s.get_dtype()) for k in t.keys()}
         if odd := [f'{k} ({d})' for k,(_,d) in self.like.items() if not d.startswith(('F','BF'))]:
-            raise UserError(f"{self.folder}: {len(odd)} tensors hold no floating-point numbers, the first is {odd[0]}: get the weights again")
+            raise UserError(f"{self.folder}: {len(odd)} tensors hold no floating-point numbers, "
+                            f"the first is {odd[0]}: get the weights again")
 
     def _files(self):
         "Files, and the names of the tensors that each must hold; None: whatever is in it"
         whole,pieces = self.folder/'model.safetensors',sorted(self.folder.glob('model-*.safetensors'))
         index,files = whole.with_name('model.safetensors.index.json'),{}
         if whole.is_file() and (index.is_file() or pieces):
-            raise UserError(f"{self.folder} has {whole.name} and {index.name if index.is_file() else pieces[0].name}: one of the two is stale, delete it")
+            raise UserError(f"{self.folder} has {whole.name} and {index.name if index.is_file() else pieces[0].name}: "
+                            "one of the two is stale, delete it")
         if not index.is_file(): files = dict.fromkeys(pieces or [whole])
         try:
-            for name,file in read_json(index, 'it is no index of weights, get it again')['weight_map'].items() if not files else (): files.setdefault(whole.with_name(Path(file).name), set()).add(name)
-        except (LookupError, TypeError, AttributeError) as e: raise UserError(f"{index} is no index of weights: get it again") from e
-        if missing := [p.name for p in files if not p.is_file()]: raise UserError(f"No weights in {self.folder}: {', '.join(missing[:5])} missing")
+            listed = {} if files else read_json(index, 'it is no index of weights, get it again')['weight_map']
+            for name,file in listed.items(): files.setdefault(whole.with_name(Path(file).name), set()).add(name)
+        except (LookupError, TypeError, AttributeError) as e:
+            raise UserError(f"{index} is no index of weights: get it again") from e
+        if missing := [p.name for p in files if not p.is_file()]:
+            raise UserError(f"No weights in {self.folder}: {', '.join(missing[:5])} missing")
         return files
 
     @contextmanager
@@ -435,19 +459,23 @@ class TensorFiles:
         from safetensors import SafetensorError,safe_open
         try:
             with safe_open(file, 'pt') as t: yield t
-        except (OSError, SafetensorError) as e: raise UserError(f"{file} cannot be read ({one_line(e)}): get it again") from e
+        except (OSError, SafetensorError) as e:
+            raise UserError(f"{file} cannot be read ({one_line(e)}): get it again") from e
 
 # %% ../../nbs/util/01_core.ipynb #95282cc7
-def _dtype(name): return dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16).get(name, torch.float32)
+def _dtype(name):
+    return dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16).get(name, torch.float32)
 
 def check_finite(
     state:dict, # Name -> tensor
     where, # What to call their place
 ):
     "Refuse tensors with numbers that are none"
-    parts = lambda v: v.flatten().split(2**22) if v.is_floating_point() else ()  # a mask as large as the model would be a waste
+    # a mask as large as the model would be a waste
+    parts = lambda v: v.flatten().split(2**22) if v.is_floating_point() else ()
     if odd := [k for k,v in state.items() if not all(o.isfinite().all() for o in parts(v))]:
-        raise UserError(f"{where}: {len(odd)} tensors hold numbers that are not finite, the first is {odd[0]}: get the weights again")
+        raise UserError(f"{where}: {len(odd)} tensors hold numbers that are not finite, "
+                        f"the first is {odd[0]}: get the weights again")
 
 @patch
 def shapes(self:TensorFiles)->dict: # Name -> tensor without memory
@@ -477,7 +505,8 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(self, f, types, args=(), kwargs=None):
         x = next(iter((*args, *(kwargs or {}).values())), None)
         if getattr(f, '__module__', '')=='torch.nn.init' and isinstance(x, torch.nn.Parameter): return x
-        if f is torch.randn and torch.get_default_device().type=='meta': f = torch.empty  # torch would import 800 modules for it
+        # torch would import 800 modules for it
+        if f is torch.randn and torch.get_default_device().type=='meta': f = torch.empty
         if f is torch.Tensor.mul and x.is_meta: return x
         return f(*args, **(kwargs or {}))
 
@@ -529,11 +558,13 @@ class HubModel:
         "Write `config.json` and `model.safetensors` into `folder`"
         from safetensors.torch import save_file
         folder = Path(folder)
-        atomic_write(folder/'model.safetensors', lambda p: save_file({k:v.contiguous() for k,v in self.state_dict().items()}, p))
+        atomic_write(folder/'model.safetensors',
+                     lambda p: save_file({k:v.contiguous() for k,v in self.state_dict().items()}, p))
         atomic_write(folder/'config.json', lambda p: p.write_text(json.dumps(asdict(self.cfg), indent=1)))
 
 # %% ../../nbs/util/01_core.ipynb #5d0c7a11
-BESIDE = ('README.md','card.json','*.onnx','teacher/*.json','teacher/*.safetensors') # What is uploaded with a model, if it lies beside it
+# What is uploaded with a model, if it lies beside it
+BESIDE = ('README.md','card.json','*.onnx','teacher/*.json','teacher/*.safetensors')
 
 @patch
 def card(self:HubModel)->str: # Markdown that begins with what the hub searches
@@ -542,7 +573,8 @@ def card(self:HubModel)->str: # Markdown that begins with what the hub searches
     tags = ''.join(f'\n- {o}' for o in ('spa3r',*self.tags))
     load = f"from {type(self).__module__} import {name}\nmodel = {name}.from_pretrained('...')"
     head = f'license: apache-2.0\nlibrary_name: spa3r\npipeline_tag: {self.pipeline_tag}\ntags:{tags}'
-    return f"---\n{head}\n---\n# {name}\n\n```python\n{load}\n```\n\n```json\n{json.dumps(asdict(self.cfg), indent=1)}\n```\n"
+    return (f"---\n{head}\n---\n# "
+            f"{name}\n\n```python\n{load}\n```\n\n```json\n{json.dumps(asdict(self.cfg), indent=1)}\n```\n")
 
 @patch
 def push_to_hub(self:HubModel,
@@ -565,7 +597,8 @@ def push_to_hub(self:HubModel,
             shutil.copy(p, to)
         if not (Path(d)/'README.md').is_file(): (Path(d)/'README.md').write_text(self.card(), encoding='utf8')
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return api.upload_folder(repo_id=repo_id, folder_path=d, commit_message=commit_message, revision=branch, create_pr=create_pr)
+        return api.upload_folder(repo_id=repo_id, folder_path=d,
+                                 commit_message=commit_message, revision=branch, create_pr=create_pr)
 
 # %% ../../nbs/util/01_core.ipynb #e4ee50e5
 @lru_cache
@@ -574,9 +607,11 @@ def spare_torchvision():
     if 'torchvision' in sys.modules or importlib.util.find_spec('torchvision') is None: return
     try: importlib.import_module('torchvision')
     except Exception as e:
-        sys.modules['torchvision'] = None  # for everybody who asks, it is not installed
-        print(f"torchvision does not work with torch {torch.__version__} and is passed over ({one_line(e, 120)}). Nothing here needs it; to have both, install "
-              "them from one place: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu", file=sys.stderr)
+        sys.modules['torchvision'] = None  # for all who ask it is not installed
+        print(f"torchvision does not work with torch {torch.__version__} and is passed "
+              f"over ({one_line(e, 120)}). Nothing here needs it; to have both, install "
+              "them from one place: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu",
+              file=sys.stderr)
 
 @contextmanager
 def quiet():
@@ -613,7 +648,8 @@ def hub_model(
 ): # The model
     "Load a model of transformers every tensor of which comes from its weights"
     folder = weights_folder(name)
-    if any(folder.glob('*.safetensors')) and 'quantization_config' not in read_json(folder/'config.json', 'get it again'):
+    if (any(folder.glob('*.safetensors'))
+            and 'quantization_config' not in read_json(folder/'config.json', 'get it again')):
         TensorFiles(folder)  # twice, cut off, or no floating-point numbers?
     model,info = hub_part(cls, folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     info = {k:[str(o) for o in v if k=='mismatched_keys' or not (free and free in str(o))] for k,v in info.items()}

@@ -29,7 +29,8 @@ from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT,render,sample_scenes
 from .plots import FeaturePCA,cosine_map
 from ..probe.uncertainty import disagreement,without_one
-from .scene import COLOURS,KIND_COLOURS,FieldScene,_box,_bytes,_stand,one_focal_length,point_colours,ramp,scene_points,upright
+from .scene import (COLOURS,KIND_COLOURS,FieldScene,_box,_bytes,_stand,
+                              one_focal_length,point_colours,ramp,scene_points,upright)
 from .page import WORDS,about_cameras,agreement,load_for,read_once
 
 # %% ../../nbs/view/05_live.ipynb #820bae41
@@ -40,7 +41,8 @@ class State:
     off:frozenset=frozenset() # Numbers of the latents that are switched off
     colour:str='prediction' # What the points show, one of `WEAR`
     picked:tuple=None # View and patch that was clicked, or None
-    w2c:Tensor=None # Where the window's camera stands, in the world that is shown, (4, 4); None: at the first hidden view
+    # Where the window's camera stands, in the world that is shown, (4, 4); None: at the first hidden view
+    w2c:Tensor=None
     cut:float=.95 # What is higher than this share of the points' height is left out, so that one can look in from above
 
 WEAR = (*COLOURS,'uncertainty','similarity')
@@ -72,7 +74,8 @@ def room_place(
     see = lambda k,grid: render(rooms, cams, grid)[k][0]
     rgb = lambda n: see('rgb', (n,n)).permute(0,3,1,2)
     given = Views(None, cams, rooms) if isinstance(teacher, ExactTeacher) else Views(rgb(side)[None])
-    return Place(student, teacher, given.to(device), rgb(160), see('depth', (40,40)), cams.w2c[0,0,:3,2], f'room {seed-HELD_OUT}')
+    return Place(student, teacher, given.to(device), rgb(160),
+                 see('depth', (40,40)), cams.w2c[0,0,:3,2], f'room {seed-HELD_OUT}')
 
 def photo_place(
     student:Spa3R, # The model
@@ -96,7 +99,7 @@ class Seen:
     grid:tuple # Rows and columns of patches
 
 def _observe(place, is_ctx):
-    "What the teacher says when these views are given. A teacher of two passes says of all views what it said before; only what is given is looked at again"
+    "What the teacher says when these views are given; one of two passes looks again only at what is given"
     is_tgt = ~torch.tensor([is_ctx], device=next(place.student.parameters()).device)
     if getattr(place.teacher, 'asymmetric', True): return place.teacher.observe(place.views, is_tgt)
     if place.observed is None: place.observed = place.teacher.observe(place.views, is_tgt)
@@ -110,12 +113,14 @@ def look(
     is_ctx:tuple, # Which views are given, (v,)
 )->Seen:
     "Encode the views that are given"
-    if not is_ctx[0]: raise UserError("The first view cannot be taken away: it is the frame in which all others are said")
+    if not is_ctx[0]:
+        raise UserError("The first view cannot be taken away: it is the frame in which all others are said")
     st,obs = place.student,_observe(place, is_ctx)
     grid = lambda x: x[0].cpu().float().unflatten(1, tuple(obs.grid))
     depth = grid(obs.depth) if place.depth is None else place.depth
     if place.depth is None: depth = F.interpolate(depth[:,None], scale_factor=3, mode='bilinear')[:,0]
-    return Seen(st.encode(obs.ctx, obs.grid), without_one(st, obs.ctx, obs.grid), one_focal_length(obs.cams)[0].to('cpu', torch.float32),
+    return Seen(st.encode(obs.ctx, obs.grid), without_one(st, obs.ctx, obs.grid),
+                one_focal_length(obs.cams)[0].to('cpu', torch.float32),
                 grid(st.standardise('geo', obs.feats['geo'])), depth, tuple(obs.grid))
 
 # %% ../../nbs/view/05_live.ipynb #db908005
@@ -159,12 +164,17 @@ def _given_first(i): return i%2==0  # is a view given at first?
 def _words(state, scene, s, hidden, m):
     "What is given, and how good it is"
     lines = [f"{sum(state.is_ctx)} of {len(state.is_ctx)} views given, {m-len(state.off)} of {m} latents on"]
-    asked = [i for i in hidden if not _given_first(i)]  # a view that is taken away does not join them, so that the number can be compared with the one before
+    # a view that is taken away does not join them, so that the number can be compared with the one before
+    asked = [i for i in hidden if not _given_first(i)]
     cos = [cosine_map(scene.pred[i], scene.teacher[i]).mean().item() for i in asked]
-    if asked: lines.append(f"cosine {np.mean(cos):.3f} with the teacher at the views that were never given: {', '.join(str(i+1) for i in asked)}")
+    if asked:
+        lines.append(f"cosine {np.mean(cos):.3f} with the teacher at the views that were never given: "
+                     f"{', '.join(str(i+1) for i in asked)}")
     turn = (1-s).clamp(-1, 1).acos().rad2deg().mean()
-    lines.append(f"uncertainty: with a picture less the prediction turns by {turn:.1f}° on average" if s.isfinite().all() else "one view given: nobody to disagree, so the uncertainty is unknown")
-    if state.picked is None: lines.append("click a point: what is like it lights up in the third picture, which is grey until then")
+    lines.append(f"uncertainty: with a picture less the prediction turns by {turn:.1f}° on average"
+                 if s.isfinite().all() else "one view given: nobody to disagree, so the uncertainty is unknown")
+    if state.picked is None:
+        lines.append("click a point: what is like it lights up in the third picture, which is grey until then")
     if state.off: lines.append(f"off: {', '.join(map(str, sorted(state.off)))}")
     return lines
 
@@ -186,27 +196,34 @@ def painter(
         o = seen(is_ctx)
         pred,s = ask_from(place.student, o, o.cams, off)
         up = -o.cams.c2w[:,:3,1].mean(0) if place.up is None else place.up
-        scene = FieldScene(o.cams, ['context' if k else 'target' for k in is_ctx], pred, list(o.feats), list(place.imgs), o.depth, tuple(up.tolist()))
+        scene = FieldScene(o.cams, ['context' if k else 'target' for k in is_ctx], pred,
+                           list(o.feats), list(place.imgs), o.depth, tuple(up.tolist()))
         return scene,s,scene_points(scene),upright(scene)
-    pca = FeaturePCA(seen(every_second(len(place.imgs))).feats)  # the state that is shown first, so the teacher looks once
+    # the state that is shown first, so the teacher looks once
+    pca = FeaturePCA(seen(every_second(len(place.imgs))).feats)
 
     def paint(state:State)->SimpleNamespace:
         "Points, cameras, the window's field and three pictures of it, and words"
         o,(scene,s,points,cams) = seen(state.is_ctx),field(state.is_ctx, state.off)
         hidden = [i for i,k in enumerate(state.is_ctx) if not k]
         world = compose(cams.c2w[0], o.cams.w2c[0])  # the world that is shown, from the frame of the first view
-        here = Cameras(compose(cams.w2c[(hidden or [0])[0]] if state.w2c is None else state.w2c, world)[None], o.cams.K[:1], o.cams.hw)
+        here = Cameras(compose(cams.w2c[(hidden or [0])[0]] if state.w2c is None else state.w2c, world)[None],
+                       o.cams.K[:1], o.cams.hw)
         pred,sure = ask_from(place.student, o, here, state.off)
         like = None if state.picked is None else scene.pred[state.picked[0]].flatten(0, 1)[state.picked[1]]
-        alike = lambda x: torch.full(x.shape[:-1], torch.nan) if like is None else cosine_map(x, like.expand_as(x)).clamp_min(0)
+        unknown = lambda x: torch.full(x.shape[:-1], torch.nan)
+        alike = lambda x: unknown(x) if like is None else cosine_map(x, like.expand_as(x)).clamp_min(0)
         maps = dict(uncertainty=lambda: s**.25, similarity=lambda: alike(scene.pred))
-        if state.colour in maps: rgb = ramp(maps[state.colour]().flatten(1, 2)[points['stop'].astype(int),points['patch'].astype(int)])
+        if state.colour in maps:
+            rgb = ramp(maps[state.colour]().flatten(1, 2)[points['stop'].astype(int),points['patch'].astype(int)])
         else: rgb = point_colours(scene, points, state.colour, pca)
         lo,hi = np.percentile(points['xyz'][:,2], [.5,99.5])
         keep = points['keep'] & (points['xyz'][:,2]<=lo+(hi-lo)*state.cut)
         where = np.stack([points['stop'],points['patch']], 1)[keep].astype(int)
-        return SimpleNamespace(xyz=points['xyz'][keep], rgb=rgb[keep], where=where, cams=cams, kind=scene.kind, pred=pred[0],
-            images={k:_enlarge(x[0]) for k,x in dict(field=_bytes(pca(pred)), uncertainty=ramp(sure**.25), similarity=ramp(alike(pred))).items()},
+        return SimpleNamespace(xyz=points['xyz'][keep], rgb=rgb[keep],
+                               where=where, cams=cams, kind=scene.kind, pred=pred[0],
+            images={k:_enlarge(x[0]) for k,x in dict(field=_bytes(pca(pred)), uncertainty=ramp(sure**.25),
+                                                     similarity=ramp(alike(pred))).items()},
             words=_words(state, scene, s, hidden, o.latents.shape[1]))
     return paint
 
@@ -286,7 +303,8 @@ def _wxyz(cam):
 def _camera(c):
     "The window's camera, camera from world, (4, 4)"
     w,x,y,z = [float(o) for o in c.wxyz]
-    return inv_se3(rigid(quat_to_rot(torch.tensor([x,y,z,w])), torch.tensor(np.asarray(c.position), dtype=torch.float32)))
+    return inv_se3(rigid(quat_to_rot(torch.tensor([x,y,z,w])),
+                         torch.tensor(np.asarray(c.position), dtype=torch.float32)))
 
 def _outside(p):
     "Where to look from, and at what: from behind the cameras and above"
@@ -300,7 +318,8 @@ def _frusta(scene, p, imgs):
     fov = float(2*torch.atan(h/2/p.cams.K[0,1,1]))
     size = float(np.ptp(p.xyz, 0).max())*.04
     pics = [_bytes(o.permute(1,2,0)) for o in imgs]
-    return [scene.add_camera_frustum(f'views/{i+1}', fov, w/h, scale=size, thickness=1.5, thickness_units='screen', image=o, wxyz=_wxyz(c), position=c.positions.numpy())
+    return [scene.add_camera_frustum(f'views/{i+1}', fov, w/h, scale=size, thickness=1.5,
+                                     thickness_units='screen', image=o, wxyz=_wxyz(c), position=c.positions.numpy())
             for i,(c,o) in enumerate(zip(p.cams, pics))]
 
 # %% ../../nbs/view/05_live.ipynb #1bcc9ac0
@@ -313,12 +332,14 @@ class Gallery:
         self.device = next(first.student.parameters()).device
         self.models = lru_cache(None)(lambda name: load_student(name, self.device)[:2])
         self.painter = lru_cache(8)(lambda *key: painter(self.room(*key)))
-        self.room = lru_cache(8)(lambda name,seed: replace(room_place(*self.models(name), HELD_OUT+seed, device=self.device), name=f'room {seed}, weights {name}'))
+        self.room = lru_cache(8)(lambda name,seed: replace(
+            room_place(*self.models(name), HELD_OUT+seed, device=self.device), name=f'room {seed}, weights {name}'))
         self.paint_first = painter(first)
 
     def sees(self):
         "Student and teacher that look at pictures"
-        return self.models('nano') if isinstance(self.first.teacher, ExactTeacher) else (self.first.student,self.first.teacher)
+        return (self.models('nano') if isinstance(self.first.teacher, ExactTeacher)
+                else (self.first.student,self.first.teacher))
 
 # %% ../../nbs/view/05_live.ipynb #62c5272c
 class Window:
@@ -344,7 +365,8 @@ class Window:
 
     def change(self, **kw):
         "Change fields of the state, to values or by functions of it"
-        with self.lock: self.state = replace(self.state, **{k:f(self.state) if callable(f) else f for k,f in kw.items()})
+        with self.lock:
+            self.state = replace(self.state, **{k:f(self.state) if callable(f) else f for k,f in kw.items()})
         self.give(True)
 
     def work(self, _):
@@ -383,10 +405,13 @@ def show(self:Window, p):
     "Put what was painted into the window"
     self.shown,size = p,float(np.ptp(p.xyz, 0).max())
     with self.client.atomic():
-        self.client.scene.add_point_cloud('points', p.xyz.astype(np.float32), p.rgb, point_size=size*.006, point_shape='circle')
-        for f,c,k in zip(self.frusta, p.cams, p.kind): f.color,f.wxyz,f.position = KIND_COLOURS[k],_wxyz(c),c.positions.numpy()
+        self.client.scene.add_point_cloud('points', p.xyz.astype(np.float32),
+                                          p.rgb, point_size=size*.006, point_shape='circle')
+        for f,c,k in zip(self.frusta, p.cams, p.kind):
+            f.color,f.wxyz,f.position = KIND_COLOURS[k],_wxyz(c),c.positions.numpy()
         self.knobs.pictures.image = _beside(p.images)
-        self.knobs.words.content = '\n\n'.join([f'**{self.place.name}**', *p.words, *[self.place.note]*bool(self.place.note)])
+        self.knobs.words.content = '\n\n'.join(
+            [f'**{self.place.name}**', *p.words, *[self.place.note]*bool(self.place.note)])
 
 # %% ../../nbs/view/05_live.ipynb #577f7481
 def _bind_knobs(w):
@@ -430,7 +455,8 @@ def click(self:Window, e):
     p = self.shown
     i = pick(p.xyz, e.ray_origin, e.ray_direction)
     if i is None: return
-    self.client.scene.add_icosphere('picked', radius=float(np.ptp(p.xyz, 0).max())*.008, color=(255,255,255), position=p.xyz[i])
+    self.client.scene.add_icosphere('picked', radius=float(np.ptp(p.xyz, 0).max())*.008,
+                                    color=(255,255,255), position=p.xyz[i])
     self.knobs.colour.value = 'similarity'
     self.change(picked=tuple(p.where[i].tolist()), colour='similarity')
 
@@ -444,7 +470,8 @@ def uploaded(
     patch:int=14, # Its height becomes a whole number of these, pixels
 )->tuple: # The picture as a model wants it, its name, its upright width and height
     "One picture that a visitor sent"
-    if len(data)>MOST.megabytes*1e6: raise UserError(f"{name}: {len(data)/1e6:.0f} MB; a picture may have {MOST.megabytes}")
+    if len(data)>MOST.megabytes*1e6:
+        raise UserError(f"{name}: {len(data)/1e6:.0f} MB; a picture may have {MOST.megabytes}")
     try:
         img = open_picture(data)
         w,h = upright_size(img)
@@ -481,7 +508,8 @@ def _bind_places(w):
     def upload(_):
         f = k.upload.value
         try:
-            if len(w.pictures)>=MOST.pictures: raise UserError(f"{f.name}: {MOST.pictures} pictures are the most; forget them to begin anew")
+            if len(w.pictures)>=MOST.pictures:
+                raise UserError(f"{f.name}: {MOST.pictures} pictures are the most; forget them to begin anew")
             cfg = w.gallery.sees()[1].vggt.cfg
             w.pictures.append(uploaded(f.name, f.content, cfg.img_size, cfg.patch))
             listed()
@@ -507,11 +535,14 @@ def check_address(
     "Refuse an address that cannot be listened at"
     if not host.strip(): raise UserError("host '': give 127.0.0.1 for this computer alone, or 0.0.0.0 for everybody")
     try: family,kind,_,_,at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError, OverflowError) as e: raise UserError(f"host {host[:80]!r} is no address ({one_line(e)}): give 127.0.0.1 for this computer alone, or 0.0.0.0 for everybody") from e
+    except (OSError, UnicodeError, OverflowError) as e:
+        raise UserError(f"host {host[:80]!r} is no address ({one_line(e)}): "
+                        "give 127.0.0.1 for this computer alone, or 0.0.0.0 for everybody") from e
     with socket.socket(family, kind) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: s.bind((at[0],0,*at[2:]))  # is it an address of this computer? a port in use is passed over later
-        except OSError as e: raise UserError(f"Cannot serve at {host[:80]}: {one_line(e)}. Give an address of this computer") from e
+        except OSError as e:
+            raise UserError(f"Cannot serve at {host[:80]}: {one_line(e)}. Give an address of this computer") from e
 
 def _stranger(host, headers):
     "Does a websocket come from a page that is not ours?"
@@ -527,7 +558,8 @@ def own_pages_only(host):
     def guarded(*args, process_request=None, **kwargs):
         def check(connection, request):
             if _stranger(host, request.headers): return connection.respond(403, 'not from here\n')
-            return process_request and process_request(connection, request)  # perhaps something to wait for, and websockets does
+            # perhaps something to wait for, and websockets does
+            return process_request and process_request(connection, request)
         return serve(*args, process_request=check, **kwargs)
     server.serve = guarded
     try: yield
@@ -545,7 +577,8 @@ def serve(
     gallery.paint_first(State(every_second(len(place.imgs))))  # what fails should fail now
     try:
         with own_pages_only(host): server = viser.ViserServer(host=host, port=port, label='spa3r', verbose=False)
-    except (OSError, RuntimeError) as e: raise UserError(f"Cannot serve at {host}:{port}: {one_line(e)}. Give another --port") from e
+    except (OSError, RuntimeError) as e:
+        raise UserError(f"Cannot serve at {host}:{port}: {one_line(e)}. Give another --port") from e
 
     @server.on_client_connect
     def _(client): windows[client.client_id] = Window(client, gallery)
@@ -561,7 +594,9 @@ def serve(
 def view(
     images:str=None, # Folder of photos of one place
     video:str=None, # Video file of one place (needs the extra `video`)
-    weights:str=None, # nano or exact (both shipped), a folder, or a hub id; default: nano for pictures or once its card says it is worth showing, else exact
+    # nano or exact (both shipped), a folder, or a hub id;
+    # default: nano for pictures or once its card says it is worth showing, else exact
+    weights:str=None,
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
     seed:int=9, # Which unseen room, when there are no photos
     views:int=6, # Pictures to take; every second one is given at first
@@ -580,7 +615,8 @@ def view(
         imgs,names,left = read_once(images, **kw) if images is not None else (*read_video(video, **kw), [])
         place = photo_place(student, tea, imgs, device)
         if folder.parent==WEIGHTS: place.note += ' '+WORDS['shipped_photos'].partition(',')[0]+'.'
-        print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one is given at first", *left, place.note, sep='\n', flush=True)
+        print(f"{len(names)} pictures, in this order: {', '.join(names)}; every second one is given at first",
+              *left, place.note, sep='\n', flush=True)
     else: place = room_place(student, tea, HELD_OUT+seed, views, device)
     say(f'predicting {len(place.imgs)} views')
     live = serve(place, host, port)

@@ -103,7 +103,8 @@ def fingerprint(
 )->str: # Twenty characters
     "A digest of the weights that a file holds: another one, other weights"
     h = hashlib.sha256()
-    state = student.field.state_dict() if vggt is None else student.state_dict()|{f'vggt.{k}':v for k,v in vggt.state_dict().items()}
+    state = (student.field.state_dict() if vggt is None
+             else student.state_dict()|{f'vggt.{k}':v for k,v in vggt.state_dict().items()})
     for k,v in sorted(state.items()): h.update(k.encode()+v.detach().float().cpu().numpy().tobytes())
     return 'spa3r-'+h.hexdigest()[:14]
 
@@ -121,8 +122,10 @@ def _export(net, inputs, free, names, mark, path, small=False):
     "Trace a module, throw out what nobody needs, and write it with the digest of its weights"
     try: import onnx,onnxscript
     except ImportError as e: raise UserError("Exporting a model needs onnx: pip install 'spa3r[onnx]'") from e
-    with torch.no_grad(),_quiet(): prog = torch.onnx.export(net.eval(), tuple(inputs.values()), dynamo=True, verbose=False, input_names=list(inputs),
-                                                            output_names=names, dynamic_shapes=free, optimize=True)
+    with torch.no_grad(),_quiet():
+        prog = torch.onnx.export(net.eval(), tuple(inputs.values()),
+                                 dynamo=True, verbose=False, input_names=list(inputs),
+                                 output_names=names, dynamic_shapes=free, optimize=True)
     proto = prog.model_proto
     slim(proto, small)
     onnx.helper.set_model_props(proto, dict(weights=mark))
@@ -137,7 +140,8 @@ def export_decoder(
     eye = Cameras(torch.eye(4), torch.tensor([[6.,0,3.5],[0,6.,2.5],[0,0,1]]), (5,7)).to(dev)
     inputs = camera_inputs(torch.zeros(student.cfg.n_latents, student.cfg.dim, device=dev), eye, (5,7))
     gh,gw = (torch.export.Dim(k, min=2, max=1024) for k in ('gh','gw'))
-    return _export(net, inputs, tuple({0:gh, 1:gw} if k=='rays' else {} for k in inputs), net.names, fingerprint(student), path)
+    return _export(net, inputs, tuple({0:gh, 1:gw} if k=='rays' else {} for k in inputs),
+                   net.names, fingerprint(student), path)
 
 # %% ../../nbs/view/03_onnx_decoder.ipynb #85b3841b
 def find_decoder(
@@ -159,7 +163,8 @@ def find_eyes(
     teacher, # Its teacher
     folder=None, # Where its weights are; an `eyes.onnx` there is taken if it is of these weights
     most:float=6e6, # Bytes that may travel
-)->bytes: # The ONNX file, or None if these weights do not start from pictures, are too many, or there is no file and no onnx
+# The ONNX file, or None if these weights do not start from pictures, are too many, or there is no file and no onnx
+)->bytes:
     "All that looks at pictures: from beside the weights, or made now"
     vggt,file = getattr(teacher, 'vggt', None),Path(folder or '.')/'eyes.onnx'
     if vggt is None or sum(p.numel() for m in (vggt,student.bottleneck) for p in m.parameters())>most: return None
@@ -183,7 +188,9 @@ class Eyes(nn.Module):
     def forward(self,
         imgs:Tensor, # RGB in 0..1, (v, 3, h, w)
         hidden:Tensor, # 1 for hidden views, 0 for context; the first is context, (v,)
-    )->tuple: # Standardised features (v, gh, gw, c), w2c (v, 4, 4), K in pixels (v, 3, 3), depth and confidence (v, dh, dw), latents (m, d)
+    # Standardised features (v, gh, gw, c), w2c (v, 4, 4),
+    # K in pixels (v, 3, 3), depth and confidence (v, dh, dw), latents (m, d)
+    )->tuple:
         "What is to be known of the pictures"
         cfg,agg,hw = self.vggt.cfg,self.vggt.aggregator,imgs.shape[-2:]
         grid,v = self.vggt.grid(hw),imgs.shape[0]
@@ -194,10 +201,12 @@ class Eyes(nn.Module):
         kept = []
         for frame,glob in zip(agg.frame_blocks, agg.global_blocks):
             f = frame(x[0], in_view)[None]
-            x = rearrange(glob(rearrange(f, 'b v n c -> b (v n) c'), in_scene, attend), 'b (v n) c -> b v n c', n=len(pos))
+            x = rearrange(glob(rearrange(f, 'b v n c -> b (v n) c'), in_scene, attend),
+                          'b (v n) c -> b v n c', n=len(pos))
             kept.append(torch.cat([f,x], dim=-1))
         cams = self.vggt.cameras(kept[-1], hw)
-        dense = self.vggt.depth_head([self.vggt.patches(kept[l])[0] for l in cfg.dpt_layers], hw)  # all views at once: their number is free
+        # all views at once: their number is free
+        dense = self.vggt.depth_head([self.vggt.patches(kept[l])[0] for l in cfg.dpt_layers], hw)
         feats = self.student.standardise('geo', self.vggt.patches(kept[-1]))
         off = F.pad(hidden.repeat_interleave(grid[0]*grid[1]), (self.student.bottleneck.n_special,0))
         latents = self.student.bottleneck(feats, grid, self.blind(off, torch.ones_like(off)))
@@ -219,4 +228,5 @@ def export_eyes(
     dev,side = next(student.parameters()).device,vggt.cfg.img_size
     inputs = dict(imgs=torch.rand(3,3,side,side, device=dev), hidden=torch.tensor([0.,1.,0.], device=dev))
     v = torch.export.Dim('v', min=2, max=64)
-    return _export(Eyes(student, vggt), inputs, ({0:v},{0:v}), list(Eyes.names), fingerprint(student, vggt), path, small=True)
+    return _export(Eyes(student, vggt), inputs, ({0:v},{0:v}),
+                   list(Eyes.names), fingerprint(student, vggt), path, small=True)

@@ -26,7 +26,8 @@ from ..probe.probes import criteria,format_table,judge
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
 from .plots import FeaturePCA,cosine_map,to_img
-from .scene import COLOURS,FieldScene,_basis,_below_ceiling,_box,_bytes,_stand,check_export,data_uri,export_scene,field_error,photo_scene,room_scene,scene_points,upright
+from .scene import (COLOURS,FieldScene,_basis,_below_ceiling,_box,_bytes,_stand,check_export,
+                              data_uri,export_scene,field_error,photo_scene,room_scene,scene_points,upright)
 from .onnx_decoder import find_decoder,find_eyes
 
 # %% ../../nbs/view/04_page.ipynb #9968461d
@@ -82,7 +83,8 @@ def scene_measures(
     if not hidden or not ctx: return []
     mean = torch.stack([scene.teacher[i] for i in ctx]).mean(0)
     before = lambda i: scene.teacher[max([c for c in ctx if c<i], default=ctx[0])]
-    rows = {'prediction':lambda i: scene.pred[i], 'the picture before, copied':before, 'mean of the context pictures':lambda i: mean}
+    rows = {'prediction':lambda i: scene.pred[i], 'the picture before, copied':before,
+            'mean of the context pictures':lambda i: mean}
     if scene.other is not None: rows["another place's latents"] = lambda i: scene.other[i]
     def score(f):
         pairs = [(f(i).cpu(), scene.teacher[i].cpu()) for i in hidden]
@@ -103,7 +105,8 @@ def verdict(
     trusted:bool=True, # Are the cameras better than none? If not, nothing is won
 )->dict: # text, and won: True, False, or None where nothing was held back or cameras are not trusted
     "What went in, what was asked, and whether the prediction beats the baselines"
-    if not rows: return dict(text=f"{_some(given, noun)} went in. None was held back, so nothing here is checked.", won=None)
+    if not rows:
+        return dict(text=f"{_some(given, noun)} went in. None was held back, so nothing here is checked.", won=None)
     me,rival = rows[0],max(rows[1:], key=lambda r: r['cosine'])
     a,b = (round(r['cosine'], 2) for r in (me,rival))
     how = ('won' if trusted else 'unsure') if a>b else 'even' if a==b else 'lost'
@@ -119,7 +122,8 @@ def measures_table(
     "The measures of a scene as a table, and which row is best"
     num = lambda x: f'{x:.3f}'.replace('-', '−')
     best = max(range(len(rows)), key=lambda i: rows[i]['cosine'], default=None)
-    return dict(measures=[['','cosine','L1'], *([r['name'],num(r['cosine']),num(r['l1'])] for r in rows)] if rows else [], best=best)
+    return dict(measures=[['','cosine','L1'], *([r['name'],num(r['cosine']),num(r['l1'])] for r in rows)]
+                if rows else [], best=best)
 
 # %% ../../nbs/view/04_page.ipynb #380fa8f0
 def _turns(w2c):
@@ -145,7 +149,9 @@ def agreement(
 # %% ../../nbs/view/04_page.ipynb #82a478a2
 def reprojection(
     scene:FieldScene, # A scene with pictures and depth
-)->dict: # moved, still: mean difference of colour, 0 to 1, over the pixels that land in the neighbour; n pairs; empty if there is no pair
+# moved, still: mean difference of colour, 0 to 1, over the pixels that land in the neighbour;
+# n pairs; empty if there is no pair
+)->dict:
     "Colours carried from each picture to the next by depth and cameras, beside colours left where they are"
     hw = tuple(scene.depth.shape[1:])
     seen = [i for i,k in enumerate(scene.kind) if k!='path' and scene.imgs[i] is not None]
@@ -169,13 +175,14 @@ def about_cameras(
     "What these pictures say about the cameras that were found for them"
     turns,lands = agree['disagree']<.5*agree['turned'],not moved or moved['moved']<moved['still']
     say = {k:t.format(**{n:f'{x:.0f}' for n,x in agree.items()}, **{n:f'{x:.2f}' for n,x in moved.items()},
-                      worse='nothing moved' if turns else 'nothing turned') for k,t in WORDS['about'].items() if moved or k!='lands'}
+                      worse='nothing moved' if turns else 'nothing turned')
+                      for k,t in WORDS['about'].items() if moved or k!='lands'}
     trusted = turns and lands
     return dict(text=say['good' if trusted else 'bad'], why=say['why']+say.get('lands', '')+'.', trusted=trusted)
 
 # %% ../../nbs/view/04_page.ipynb #f5913dfc
 def _cloud(scene, p):
-    "Depth of each pixel as two bytes, colours and confidence of those that have them, and which points stand for their cube"
+    "Depth of each pixel as two bytes, colours and confidence if known, and which points stand for their cube"
     d = scene.depth.cpu().float().numpy()
     ok = np.isfinite(d) & (d>0)
     lo,hi = np.log(d[ok].min()),np.log(d[ok].max())+1e-6
@@ -214,7 +221,8 @@ def page_data(
         pred=_packed(pred, np.uint8), teach=_packed(_bytes(pca(known)), np.uint8),
         other=None if scene.other is None else _packed(_bytes(pca(scene.other)), np.uint8),
         numbers=numbers, threshold=list(numbers)[-1],
-        feats=dict(pred=_packed(few[:len(pred)], np.int8), teach=_packed(few[len(pred):], np.int8), scale=step.tolist()),
+        feats=dict(pred=_packed(few[:len(pred)], np.int8),
+                   teach=_packed(few[len(pred):], np.int8), scale=step.tolist()),
         c2w=_packed(cams.c2w[:,:3], np.float32), lens=_packed(_lens(cams), np.float32),
         aspect=round(cams.hw[1]/cams.hw[0], 4), cloud=_cloud(scene, p),
         live=_live(scene, cams, pca, B, first) if live else None, **_seen_from(p, cams, pred))
@@ -235,7 +243,8 @@ def _stops(scene, err):
     def cos(x, t): return None if t is None or x is None else 1-float((1-cosine_map(x, t)).mean())
     none = [None]*len(scene.kind)
     others,names = none if scene.other is None else scene.other,scene.files or none
-    return [dict(name=n, file=f, kind=k, teacher=t is not None, cos=None if t is None else 1-float(e.mean()), cos4=cos(o, t),
+    return [dict(name=n, file=f, kind=k, teacher=t is not None,
+                 cos=None if t is None else 1-float(e.mean()), cos4=cos(o, t),
                  img=None if im is None else data_uri(im))
             for n,f,k,t,im,e,o in zip(scene.names, names, scene.kind, scene.teacher, scene.imgs, err, others)]
 
@@ -254,10 +263,12 @@ def _lens(cams):
 def _live(scene, cams, pca, B, first):
     "What a decoder in the page needs: latents, cameras in their world, and the way from features to colours"
     if scene.latents is None or scene.seen is None:
-        raise ValueError("this scene keeps no latents: make it with `room_scene` or `photo_scene`, or leave out the decoder")
+        raise ValueError("this scene keeps no latents: "
+                         "make it with `room_scene` or `photo_scene`, or leave out the decoder")
     seen = scene.seen.to('cpu', torch.float32)
     size = lambda c: float((c.positions-c.positions.mean(0)).norm())
-    some = list(range(0, scene.pred[0,...,0].numel(), 8))  # patches on which the page compares its decoder with torch's answers
+    # patches on which the page compares its decoder with torch's answers
+    some = list(range(0, scene.pred[0,...,0].numel(), 8))
     arrays = dict(check=scene.pred[first].flatten(0,1)[some].cpu(), latents=scene.latents, other=scene.other_latents,
                   w2c=seen.w2c[:,:3], lens=_lens(seen), basis=B, mean=pca.mean.cpu(), colours=pca.basis.cpu())
     return dict(head='geo', dim=scene.latents.shape[-1], unit=size(seen)/size(cams) if size(cams)>1e-6 else 1.,
@@ -288,26 +299,32 @@ def write_html(
     pca:FeaturePCA=None, # Colours; fitted on the teacher's features if None
     decoder:bytes=None, # ONNX file of the student's decoder, see `find_decoder`; None: only the scene's own cameras
     why:str='it was left out', # Why there is none
-    eyes:bytes=None, # ONNX file of all that looks at pictures, see `find_eyes`: then the page takes pictures of its reader
+    # ONNX file of all that looks at pictures, see `find_eyes`: then the page takes pictures of its reader
+    eyes:bytes=None,
     side:int=112, # Side of the square pictures that they look at, pixels
     eyegrid:int=16, # Patches along it
 )->Path: # `path`
     "One page that shows `scene`, opens from the disk and needs no network"
-    first = said_first or verdict(scene_measures(scene), scene.kind.count('context'), scene.kind.count('target'), 'picture')
-    data = page_data(scene, pca, decoder is not None, 'rgb' if first['won'] is False or first.get('trusted') is False else 'prediction')
+    first = (said_first or verdict(scene_measures(scene), scene.kind.count('context'),
+                                   scene.kind.count('target'), 'picture'))
+    data = page_data(scene, pca, decoder is not None, 'rgb' if first['won'] is False
+                     or first.get('trusted') is False else 'prediction')
     share = ', '.join(f'{o:.0%}' for o in data['explained'])
     foot = (f"Colours: three directions of the teacher's features, which hold {share} of their variance. "
             "The same three, with the same range, in every panel and every point.")
     data |= {k:WORDS[k] for k in ('captions','terms','sentence','about','own_remarks')}
-    data |= dict(title=title, verdict=first, lead=list(lead), measures=[list(r) for r in measures], best=best, measures_title=measures_title,
-                 measures_notes=list(measures_notes), remarks=list(remarks), said=WORDS['said']|said, own_said=WORDS['said'], unit=unit,
+    data |= dict(title=title, verdict=first, lead=list(lead),
+                 measures=[list(r) for r in measures], best=best, measures_title=measures_title,
+                 measures_notes=list(measures_notes), remarks=list(remarks),
+                 said=WORDS['said']|said, own_said=WORDS['said'], unit=unit,
                  foot=foot, why=why, versions=json.loads(_web('versions.json')), side=side, eyegrid=eyegrid)
     text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')  # no tag can end the script early
     script = lambda name: _web(name).decode().replace('</script', '<\\/script')
     parts = dict(DATA=text, THREE=_zipped(_web('three.min.js')), DECODER='', EYES='', WASM='', ORT='', ORTMOD='')
     if decoder is not None:
         parts |= dict(DECODER=_zipped(decoder), WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
-                      ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'), EYES=_zipped(eyes) if eyes else '')
+                      ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'),
+                      EYES=_zipped(eyes) if eyes else '')
     page = (files('spa3r.view')/'viewer.html').read_text(encoding='utf8')
     for k,v in parts.items(): page = page.replace(f'/*{k}*/', v, 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
@@ -331,7 +348,8 @@ def _rooms_table(
     num = lambda d: '–' if d['mean'] is None else f"{d['mean']:.3f} ± {d['std']:.3f}"
     heads,rows = ('cosine','l1','furniture'),{k:d for k,d in result['rows'].items() if k!='teacher itself'}
     best = max(range(len(rows)), key=lambda i: list(rows.values())[i]['cosine']['mean'])
-    return dict(measures=[['',*('L1' if h=='l1' else h for h in heads)], *([k,*(num(d[h]) for h in heads)] for k,d in rows.items())], best=best)
+    return dict(measures=[['',*('L1' if h=='l1' else h for h in heads)],
+                          *([k,*(num(d[h]) for h in heads)] for k,d in rows.items())], best=best)
 
 def _print_rows(rows):
     w = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))] if rows else []
@@ -343,23 +361,28 @@ def _about(student, teacher, folder):
     shipped = folder.parent==WEIGHTS
     made = f"Made with the shipped weights “{folder.name}”" if shipped else f"Made with the weights in {folder.name}"
     if isinstance(teacher, ExactTeacher):
-        return f"{made}: the student learnt on generated rooms with the exact teacher, which is given every surface, class and camera. No image was looked at."
+        return (f"{made}: the student learnt on generated rooms with the exact teacher, "
+                "which is given every surface, class and camera. No image was looked at.")
     n = f"{sum(p.numel() for p in teacher.parameters())/1e6:.1f}M numbers"
-    return f"{made}: teacher ({n}) and student were learnt on synthetic rooms, never on a photo." if shipped else f"{made}; the teacher has {n}."
+    return (f"{made}: teacher ({n}) and student were learnt on synthetic rooms, never on a photo."
+            if shipped else f"{made}; the teacher has {n}.")
 
 def _cameras_line(e):
     "What is known of predicted cameras over generated rooms"
     if e['given']: return "Cameras are given to the model, not predicted."
     end = "." if unposed(e) else ": they are unreliable, and so is where a prediction is put."
-    return ("Over unseen generated rooms, not in these pictures, predicted cameras have a median error of the relative rotation of "
+    return ("Over unseen generated rooms, not in these pictures, "
+            "predicted cameras have a median error of the relative rotation of "
             f"{e['rotation']:.1f} degrees, beside {e['identity']:.1f} for “nothing turned”{end}")
 
 def _first(scene, teacher, noun, imgs=None):
     "The verdict on a scene, and what its pictures say about its cameras"
     rows,n = scene_measures(scene),[scene.kind.count(k) for k in ('context','target')]
-    if isinstance(teacher, ExactTeacher): return rows,verdict(rows, *n, noun)|dict(cameras="Its cameras were given to it, not found.")
+    if isinstance(teacher, ExactTeacher):
+        return rows,verdict(rows, *n, noun)|dict(cameras="Its cameras were given to it, not found.")
     cams = about_cameras(agreement(teacher, imgs), reprojection(scene))
-    return rows,verdict(rows, *n, noun, cams['trusted'])|dict(cameras=cams['text'], why=cams['why'], trusted=cams['trusted'])
+    said = dict(cameras=cams['text'], why=cams['why'], trusted=cams['trusted'])
+    return rows,verdict(rows, *n, noun, cams['trusted'])|said
 
 # %% ../../nbs/view/04_page.ipynb #e08fd651
 TITLE = 'What would it look like from over there?'
@@ -380,10 +403,14 @@ def _room(student, teacher, folder, o):
         res = room_measures(student, teacher, o['rooms'], o['device'])
         print('\n'+format_table(res))
         remarks = [WORDS['read'], *(f'Aim {a}.' for a in criteria(res)), _cameras_line(res['cameras'])]
-        kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back", measures_notes=WORDS['notes'])
-    lead = WORDS['lead_room'].format(nc=_some(nc, 'view' if exact else 'picture'), m=student.cfg.n_latents, d=student.cfg.dim, all=nt+npath, nt=nt, npath=npath)
-    remarks = [about, f"The room (seed {seed}) was in no training.", *remarks, *([first['why']] if 'why' in first else []), WORDS['points_room']]
-    return scene,dict(title=TITLE, said_first=first, lead=[lead], remarks=remarks, said=WORDS['said_exact'] if exact else {}, **kw)
+        kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back",
+                                    measures_notes=WORDS['notes'])
+    lead = WORDS['lead_room'].format(nc=_some(nc, 'view' if exact else 'picture'),
+                                     m=student.cfg.n_latents, d=student.cfg.dim, all=nt+npath, nt=nt, npath=npath)
+    remarks = [about, f"The room (seed {seed}) was in no training.", *remarks,
+               *([first['why']] if 'why' in first else []), WORDS['points_room']]
+    return scene,dict(title=TITLE, said_first=first, lead=[lead],
+                      remarks=remarks, said=WORDS['said_exact'] if exact else {}, **kw)
 
 # %% ../../nbs/view/04_page.ipynb #5aac1594
 def _pictures(teacher, o):
@@ -397,7 +424,8 @@ def _pictures(teacher, o):
     n = len(photo_names(o['images']))
     o['tell'](f"reading {n} photos")
     imgs,names,left = read_once(o['images'], **kw)
-    chosen = 'both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
+    chosen = 'both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else \
+        f"{len(names)} of {n} photos, spread evenly (--views takes more)"
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
 def read_once(
@@ -417,9 +445,11 @@ def load_for(
 )->tuple: # As from `load_student`
     "Student and teacher for what there is to show"
     say('loading the weights')
-    student,tea,folder = load_student(weights or ('nano' if real else None), device, teacher, dtype=dtype)  # only nano starts from images
+    # only nano starts from images
+    student,tea,folder = load_student(weights or ('nano' if real else None), device, teacher, dtype=dtype)
     if real and isinstance(tea, ExactTeacher):
-        raise UserError(f"The weights {folder.name!r} know rooms by their geometry and cannot look at pictures: give --weights that start from images")
+        raise UserError(f"The weights {folder.name!r} know rooms by their geometry and "
+                        "cannot look at pictures: give --weights that start from images")
     return student,tea,folder
 
 # %% ../../nbs/view/04_page.ipynb #dba49abf
@@ -429,16 +459,20 @@ def _photos(student, teacher, folder, o):
     for l in left: print(l)
     scene = photo_scene(student, teacher, imgs, o['between'], o['device'], shown, names, o['tell'])
     o['tell']('the teacher is shown them in the opposite order')
-    about,(rows,first) = _about(student, teacher, folder),_first(scene, teacher, 'photo' if o['images'] else 'frame', imgs.to(o['device']))
+    about = _about(student, teacher, folder)
+    rows,first = _first(scene, teacher, 'photo' if o['images'] else 'frame', imgs.to(o['device']))
     print(about, first['text'], first['cameras'], first['why'], sep='\n', end='\n\n')
     print(f"{chosen}, in this order: {', '.join(names)}; every second one held back\n")
     t = measures_table(rows)
     _print_rows(t['measures'])
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
     held = _some(nt, 'held-back picture')
-    lead = WORDS['lead_photos'].format(chosen=_capital(chosen), nc=nc, m=student.cfg.n_latents, d=student.cfg.dim, nt=held, npath=npath)
-    remarks = [about, *[WORDS['shipped_photos']]*(folder.parent==WEIGHTS), first['why'], *WORDS['points_photos'], *(_capital(l)+'.' for l in left)]
-    return scene,dict(title=TITLE, said_first=first, lead=[lead], measures_title=f"On the {held}", remarks=remarks, said=WORDS['said_photos'],
+    lead = WORDS['lead_photos'].format(chosen=_capital(chosen), nc=nc,
+                                       m=student.cfg.n_latents, d=student.cfg.dim, nt=held, npath=npath)
+    remarks = [about, *[WORDS['shipped_photos']]*(folder.parent==WEIGHTS),
+               first['why'], *WORDS['points_photos'], *(_capital(l)+'.' for l in left)]
+    return scene,dict(title=TITLE, said_first=first, lead=[lead],
+                      measures_title=f"On the {held}", remarks=remarks, said=WORDS['said_photos'],
                       unit='(not metres)', **t)
 
 def _capital(text): return text[0].upper()+text[1:]
@@ -448,28 +482,32 @@ def _capital(text): return text[0].upper()+text[1:]
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
     video:str=None, # Video file of one place (needs the extra `video`)
-    weights:str=None, # nano or exact (both shipped), a folder, or a hub id; default: nano for photos and videos; for rooms exact, until nano's card says that it is worth showing
+    # nano or exact (both shipped), a folder, or a hub id; default: nano for photos and videos;
+    # for rooms exact, until nano's card says that it is worth showing
+    weights:str=None,
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
     out:str='field.html', # Page to write
     seed:int=9, # Which unseen room, when there are no photos; the default has a bed, a desk and chairs
     views:int=6, # Pictures to take; every second one is held back to compare with
     between:int=4, # Cameras nobody took, between each picture and the next
     rooms:int=16, # Unseen rooms to measure on, when there are no photos; 0 for no table
-    live:bool=True, # Put the decoder into the page, to see the field of any camera; `--no-live` for a page a third the size
+    # Put the decoder into the page, to see the field of any camera; `--no-live` for a page a third the size
+    live:bool=True,
     device:str='auto', # auto, cpu, cuda, ...
     dtype:str='auto', # Number format of matrix products: float32, bfloat16; auto: bfloat16 on a GPU that has it
     export:str=None, # Also write points and cameras to this .ply or .glb file (needs the extra `files`)
     export_colours:str='rgb', # What its points wear: rgb, prediction, teacher or error
     export_bare:bool=False, # No cameras in it
 )->Path: # The page
-    "Predict the feature fields of cameras nobody took, and write one page to look at them. Without arguments: a generated room"
+    "Predict the features of cameras nobody took, and write one page of them. Without arguments: a generated room"
     if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
     check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)
     device,real = pick_device(device),given_pictures(images, video)
     student,tea,folder = load_for(weights, real, device, teacher, dtype)
     make = _photos if real else _room
-    asked = dict(images=images, video=video, seed=seed, views=views, between=between, rooms=rooms, device=device, tell=say)
+    asked = dict(images=images, video=video, seed=seed, views=views,
+                 between=between, rooms=rooms, device=device, tell=say)
     scene,words = make(student, tea, folder, asked)
     if export:
         file = export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)
@@ -481,7 +519,8 @@ def demo(
     if eyes: words |= dict(eyes=eyes, side=tea.vggt.cfg.img_size, eyegrid=tea.vggt.cfg.img_size//tea.vggt.cfg.patch)
     say('writing the page')
     path = write_html(out, scene, **words)
-    if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, **words|dict(eyes=None)),None  # first what was asked for
+    # first what was asked for
+    if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, **words|dict(eyes=None)),None
     size = path.stat().st_size/1e6
     has = [', its decoder included']*bool(words['decoder'])+['; it takes pictures of its own, too']*bool(eyes)
     small = '; fewer --views or --between make it smaller'*(size>15)
@@ -490,29 +529,40 @@ def demo(
 
 # %% ../../nbs/view/04_page.ipynb #1d94891b
 def show(
-    what=None, # Folder of photos, video file, pictures (v, 3, h, w) in 0..1, or `Views` that have them; None: a generated room
+    # Folder of photos, video file, pictures (v, 3, h, w) in 0..1, or `Views` that have them; None: a generated room
+    what=None,
     out:str='field.html', # Page to write, too
     height:int=860, # Of the frame, pixels
-    inline:bool=None, # Put the page itself into the notebook, 9 to 15 MB? None: only where a notebook cannot reach `out` (Colab, VS Code, a file that is not beside it)
+    # Put the page itself, 9 to 15 MB, into the notebook?
+    # None: only where a notebook cannot reach `out` (Colab, VS Code, a file that is not beside it)
+    inline:bool=None,
     **kwargs, # For `demo`
 ): # IPython HTML
     "The page of a place in the output of a notebook's cell"
     try: from IPython.display import HTML
-    except ImportError as e: raise UserError("`show` puts the page into a notebook: pip install jupyterlab, or use spa3r_demo at the prompt") from e
+    except ImportError as e:
+        raise UserError("`show` puts the page into a notebook: "
+                        "pip install jupyterlab, or use spa3r_demo at the prompt") from e
     what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
         if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
-        elif isinstance(what, (str,Path)): given = {'video' if Path(what).expanduser().is_file() else 'images':str(what)}
+        elif isinstance(what, (str,Path)):
+            given = {'video' if Path(what).expanduser().is_file() else 'images':str(what)}
         elif what is None: given = {}
-        else: raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, a video file, pictures (v, 3, h, w) or Views that have pictures")
+        else:
+            raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, "
+                            "a video file, pictures (v, 3, h, w) or Views that have pictures")
         page = demo(out=str(out), **given|kwargs)
     if inline is None: inline = not _reached(page)
-    where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"' if inline else f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
-    return HTML(f'<iframe {where} width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>\n')  # a line more, or IPython recommends a frame that cannot hold a page
+    where = f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
+    if inline: where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"'
+    # a line more, or IPython recommends a frame that cannot hold a page
+    return HTML(f'<iframe {where} width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>\n')
 
 def _reached(page):
     "Does a notebook that runs here show the file?"
-    return 'google.colab' not in sys.modules and 'VSCODE_PID' not in os.environ and page.resolve().is_relative_to(Path.cwd().resolve())
+    elsewhere = 'google.colab' in sys.modules or 'VSCODE_PID' in os.environ
+    return not elsewhere and page.resolve().is_relative_to(Path.cwd().resolve())
 
 def _written(imgs, folder):
     "Pictures (v, 3, h, w) as files of a folder"

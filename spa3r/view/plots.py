@@ -23,7 +23,8 @@ def to_img(
     "A picture that matplotlib can show"
     x = torch.as_tensor(x).detach().cpu()
     x = x.float()/255 if x.dtype==torch.uint8 else x.float()
-    if x.ndim not in (2,3): raise ValueError(f"a picture has 2 or 3 axes, this has shape {tuple(x.shape)}: pass one view at a time")
+    if x.ndim not in (2,3):
+        raise ValueError(f"a picture has 2 or 3 axes, this has shape {tuple(x.shape)}: pass one view at a time")
     if x.ndim==3 and x.shape[-1] not in (3,4): x = x.permute(1,2,0)
     if x.ndim==3 and x.shape[-1]==1: x = x[...,0]
     return x.clamp(0,1).numpy()
@@ -108,7 +109,8 @@ def draw_cameras(
         path = p[[0,1,2,0,3,4,0,2,3,4,1]] if ax.name=='3d' else p[[0,1,2,0,3,4,0]]
         ax.plot(*path[:,dims].T, **(dict(color=TGT if t else CTX, lw=1)|kw))
         if axes:
-            for a,col in enumerate('rgb'): ax.plot(*torch.stack([p[0], p[0]+R[i,:,a]*depth])[:,dims].T, color=col, lw=1.5)
+            for a,col in enumerate('rgb'):
+                ax.plot(*torch.stack([p[0], p[0]+R[i,:,a]*depth])[:,dims].T, color=col, lw=1.5)
         if label: ax.text(*p[0,dims], str(i), color=TGT if t else CTX, ha='right')
         if imgs is not None and ax.name=='3d': _draw_thumbnail(ax, p[1:], imgs[i])
     if ax.name!='3d': ax.set(aspect='equal', xlabel=plane[0], ylabel=plane[1])
@@ -116,12 +118,14 @@ def draw_cameras(
 # %% ../../nbs/view/01_plots.ipynb #4d3462bd
 def _draw_thumbnail(ax, corners, img, n=16):
     "Paint `img` at n x n between the four corners"
-    img = torch.nn.functional.interpolate(torch.as_tensor(to_img(img)).permute(2,0,1)[None], (n,n), mode='area')[0].permute(1,2,0)
+    img = torch.nn.functional.interpolate(torch.as_tensor(to_img(img)).permute(2,0,1)[None],
+                                          (n,n), mode='area')[0].permute(1,2,0)
     s = torch.linspace(0, 1, n+1)
     a,b,c,d = corners  # top left, top right, bottom right, bottom left
     top,bot = a+(b-a)*s[:,None],d+(c-d)*s[:,None]
     g = top+(bot-top)*s[:,None,None]  # (n+1, n+1, 3), rows go down
-    ax.plot_surface(*g.permute(2,0,1).numpy(), facecolors=img.numpy(), rcount=n, ccount=n, shade=False, linewidth=0, antialiased=False)
+    ax.plot_surface(*g.permute(2,0,1).numpy(), facecolors=img.numpy(),
+                    rcount=n, ccount=n, shade=False, linewidth=0, antialiased=False)
 
 # %% ../../nbs/view/01_plots.ipynb #11188501
 class FeaturePCA:
@@ -136,8 +140,11 @@ class FeaturePCA:
     def fit(self, feats):
         "Take mean, basis and colour range from `feats`"
         x = torch.as_tensor(feats).detach().flatten(0, -2).float()
-        if x.shape[-1]<3 or len(x)<3: raise ValueError(f"3 colours need at least 3 vectors of 3 channels, this is {tuple(x.shape)}")
-        if not x.isfinite().all(): raise ValueError(f"{int((~x.isfinite()).sum())} feature values are not finite: mask them out before the fit")
+        if x.shape[-1]<3 or len(x)<3:
+            raise ValueError(f"3 colours need at least 3 vectors of 3 channels, this is {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError(f"{int((~x.isfinite()).sum())} feature values are not finite: "
+                             "mask them out before the fit")
         self.mean = x.mean(0)
         val,vec = torch.linalg.eigh((x-self.mean).mT@(x-self.mean)/len(x))  # ascending
         self.basis = vec[:,-3:].flip(1)
@@ -145,7 +152,8 @@ class FeaturePCA:
         self.basis = self.basis*top.sign()  # an eigenvector has no sign of its own: make its largest entry positive
         self.explained = (val[-3:].flip(0)/val.sum().clamp(min=1e-12)).clamp(min=0)
         xyz = self.project(x).cpu().numpy()
-        self.lo,self.hi = [torch.as_tensor(np.percentile(xyz, p, axis=0)).to(self.mean) for p in (self.clip, 100-self.clip)]
+        self.lo,self.hi = [torch.as_tensor(np.percentile(xyz, p, axis=0)).to(self.mean)
+                           for p in (self.clip, 100-self.clip)]
         return self
 
     def project(self, feats):
@@ -156,7 +164,8 @@ class FeaturePCA:
         feats, # Features of the kind it was fitted on, (..., c)
     )->Tensor: # RGB in 0..1, (..., 3)
         "Colours of `feats`"
-        if feats.shape[-1]!=len(self.mean): raise ValueError(f"{feats.shape[-1]} channels, but the basis was fitted on {len(self.mean)}")
+        if feats.shape[-1]!=len(self.mean):
+            raise ValueError(f"{feats.shape[-1]} channels, but the basis was fitted on {len(self.mean)}")
         return ((self.project(feats)-self.lo)/(self.hi-self.lo).clamp(min=1e-8)).clamp(0,1)
 
 # %% ../../nbs/view/01_plots.ipynb #c6c9fed5
@@ -170,7 +179,8 @@ def cosine_map(
 
 # %% ../../nbs/view/01_plots.ipynb #2a4aa9ec
 def show_fields(
-    rows:dict, # Name -> feature maps (v, gh, gw, c) drawn by `pca`, or pictures (v, 3, h, w) or (v, h, w, 3) drawn as they are
+    # Name -> feature maps (v, gh, gw, c) drawn by `pca`, or pictures (v, 3, h, w) or (v, h, w, 3) drawn as they are
+    rows:dict,
     pca, # `FeaturePCA` fitted on the truth
     cos=None, # Name -> a number for each view, written above its pictures
     truth=None, # Name of the true row: the other feature rows get their mean cosine with it
@@ -182,7 +192,8 @@ def show_fields(
     is_field = {k: v.shape[-1]==c for k,v in rows.items()}
     cos = {k: [float(o) for o in v] for k,v in (cos or {}).items()}
     if truth is not None:
-        cos |= {k: cosine_map(v, rows[truth]).flatten(1).mean(1).tolist() for k,v in rows.items() if is_field[k] and k!=truth and k not in cos}
+        cos |= {k: cosine_map(v, rows[truth]).flatten(1).mean(1).tolist()
+                for k,v in rows.items() if is_field[k] and k!=truth and k not in cos}
     top = lambda i,k: [f'{o:.2f}' for o in cos[k]] if k in cos else (list(titles) if i==0 and titles else [])
     ims = [list(pca(v)) if is_field[k] else list(v) for k,v in rows.items()]
     return show_grid(ims, [top(i,k) for i,k in enumerate(rows)], list(rows), size=size)

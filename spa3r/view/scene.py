@@ -40,7 +40,9 @@ class FieldScene:
     up:tuple=(0.,0.,1.) # Which way is up in that world
     latents:Tensor=None # What the predictions were made from, (m, d); None if they are not kept
     seen:Cameras=None # The same cameras as the student was asked for them, in the latents' world, (v,)
-    numbers:dict=None # More numbers of each patch to show beside the error, name -> (v, gh, gw), not a number where unknown; see `NUMBERS`
+    # More numbers of each patch to show beside the error,
+    # name -> (v, gh, gw), not a number where unknown; see `NUMBERS`
+    numbers:dict=None
     sure:Tensor=None # How sure the teacher is of each depth, as `depth`; not a number where it was not asked
     files:list=None # What each picture is called where it comes from, or None where there is none
     other:Tensor=None # What is predicted at the same cameras from the latents of another place, as `pred`
@@ -48,7 +50,8 @@ class FieldScene:
     def __post_init__(self):
         v = len(self.cams)
         for k in ('kind','pred','teacher','imgs','depth','sure','files','other'):
-            if getattr(self, k) is not None and len(getattr(self, k))!=v: raise ValueError(f"{len(getattr(self, k))} entries in {k}, but {v} cameras: give one for each")
+            if getattr(self, k) is not None and len(getattr(self, k))!=v:
+                raise ValueError(f"{len(getattr(self, k))} entries in {k}, but {v} cameras: give one for each")
         odd = set(self.kind)-{'context','target','path'}
         if odd: raise ValueError(f"kind {sorted(odd)}: each camera is 'context', 'target' or 'path'")
 
@@ -72,7 +75,8 @@ def walk(
 )->tuple: # All cameras (v + (v-1)*between,), and the kind of each
     "A path through the views: every second one is context, the others are held back"
     kind = [k for i in range(len(cams)) for k in (['target','context'][i%2==0],*['path']*between*(i<len(cams)-1))]
-    w2c = [torch.cat([cams.w2c[i:i+1], interpolate(cams.w2c[i], cams.w2c[i+1], between+2)[1:-1]]) for i in range(len(cams)-1)]
+    w2c = [torch.cat([cams.w2c[i:i+1], interpolate(cams.w2c[i], cams.w2c[i+1], between+2)[1:-1]])
+           for i in range(len(cams)-1)]
     K = torch.cat([repeat(cams.K[:-1], 'v i j -> (v k) i j', k=between+1), cams.K[-1:]])
     return Cameras(torch.cat([*w2c, cams.w2c[-1:]]), K, cams.hw),kind
 
@@ -80,8 +84,10 @@ def walk(
 def one_focal_length(
     cams:Cameras, # As a teacher says them, any leading dims
 )->Cameras: # The same with square pixels
-    "Predicted cameras as the viewers use them: one focal length a picture, the geometric mean of what was said across and down"
-    if not (cams.K.isfinite().all() and cams.w2c.isfinite().all()): raise UserError("This teacher predicts a camera without a field of view: it is not trained well enough for these pictures")
+    "Predicted cameras as the viewers use them: one focal length a picture, the geometric mean of both axes'"
+    if not (cams.K.isfinite().all() and cams.w2c.isfinite().all()):
+        raise UserError("This teacher predicts a camera without a field of view: "
+                        "it is not trained well enough for these pictures")
     K = cams.K.clone()
     K[...,0,0] = K[...,1,1] = (K[...,0,0]*K[...,1,1]).sqrt()
     return replace(cams, K=K)
@@ -96,7 +102,9 @@ def ask(
     together:int=3, # Hidden views that the teacher looks at in one pass, as in training
     fine:bool=False, # Keep the teacher's depth of each pixel, too; a teacher that starts from images only
     tell=lambda line: None, # Is given a line on how far it is
-)->tuple: # Teacher's features and prediction, (v, gh, gw, c) each; its cameras (v,); its depth (v, gh, gw); the latents (m, d), and those without each share of the pictures, see `without_one`; if `fine`, depth and confidence (2, v, h, w)
+# Teacher's features and prediction, (v, gh, gw, c) each; its cameras (v,); its depth (v, gh, gw); the latents (m, d),
+# and those without each share of the pictures, see `without_one`; if `fine`, depth and confidence (2, v, h, w)
+)->tuple:
     "Encode the context once, then predict every view and have the teacher look at it"
     if isinstance(teacher, ExactTeacher): together = int((~is_ctx).sum())  # it looks at each view alone
     ctx,rest = is_ctx.nonzero()[:,0],(~is_ctx).nonzero()[:,0]
@@ -104,17 +112,21 @@ def ask(
     for i in range(0, len(rest), together):
         j = torch.cat([ctx, rest[i:i+together]]).sort().values
         part = Views(*(None if o is None else o[:,j] for o in (views.imgs, views.cams)), views.rooms)
-        tell(f'the teacher looks at {len(ctx)} context views and hidden views {i+1} to {min(i+together, len(rest))} of {len(rest)}')
+        tell(f'the teacher looks at {len(ctx)} context views and hidden '
+             f'views {i+1} to {min(i+together, len(rest))} of {len(rest)}')
         obs = teacher.observe(part, ~is_ctx[j][None].to(_device(student)), **(dict(fine=True) if fine else {}))
         cams = one_focal_length(obs.cams)
-        if latents is None: latents,less = student.encode(obs.ctx, obs.grid),without_one(student, obs.ctx, obs.grid)  # no hidden view changes the context by one bit
+        # no hidden view changes the context by one bit
+        if latents is None: latents,less = student.encode(obs.ctx, obs.grid),without_one(student, obs.ctx, obs.grid)
         pred = student.decode(latents, cams, obs.grid)['geo']
         true = student.standardise('geo', obs.feats['geo'])
         each = [torch.stack([o[0] for o in obs.fine], 1)] if fine else []
-        for k,s in enumerate(j.tolist()): out[s] = [o[k] for o in (true[0],pred[0],cams.w2c[0],cams.K[0],obs.depth[0],*each)]
+        for k,s in enumerate(j.tolist()):
+            out[s] = [o[k] for o in (true[0],pred[0],cams.w2c[0],cams.K[0],obs.depth[0],*each)]
     true,pred,w2c,K,depth,*each = [torch.stack(o).cpu().float() for o in zip(*(out[s] for s in range(len(is_ctx))))]
     grid = lambda x: x.unflatten(1, tuple(obs.grid))
-    return grid(true),grid(pred),Cameras(w2c, K, obs.cams.hw),grid(depth),latents[0].cpu().float(),less,*(o.transpose(0, 1) for o in each)
+    return grid(true),grid(pred),Cameras(w2c, K, obs.cams.hw),grid(depth),latents[0].cpu().float(),less,*(
+        o.transpose(0, 1) for o in each)
 
 # %% ../../nbs/view/02_scene.ipynb #b23c465a
 @torch.no_grad()
@@ -144,7 +156,7 @@ def uncertainty_map(
     cams:Cameras, # As the student knows them, (v,)
     grid:tuple, # Rows and columns of patches
 )->dict: # uncertainty: 0 surest, 1 least sure of this scene, not a number if there was one picture, (v, gh, gw)
-    "By how much each prediction turns when a picture is taken away: root, over the most in the scene. For `numbers` of a `FieldScene`"
+    "By how much each prediction turns when a picture is taken away: root, over the scene's most. For `numbers`"
     dev = _device(student)
     turned = disagreement(student, latents[None].to(dev), less, cams[None].to(dev), tuple(grid))[1]
     most = turned.flatten().quantile(.99).clamp_min(1e-9)
@@ -164,19 +176,23 @@ def room_scene(
     "Walk through a generated room: its true features are known everywhere, so every prediction can be checked"
     rooms,cams = sample_scenes([seed], views, (size,size))
     cams,kind = walk(cams[0], between)
-    see = lambda grid,keys: {k:torch.cat([render(rooms, cams[None,i:i+4], grid)[k][0] for i in range(0, len(cams), 4)]) for k in keys}
-    clear = see((16,16), ['depth'])['depth'].flatten(1).amin(1)>.1  # a path may cut through a lamp; nobody wants to look out of it
+    see = lambda grid,keys: {k:torch.cat([render(rooms, cams[None,i:i+4], grid)[k][0] for i in range(0, len(cams), 4)])
+                             for k in keys}
+    # a path may cut through a lamp; nobody wants to look out of it
+    clear = see((16,16), ['depth'])['depth'].flatten(1).amin(1)>.1
     keep = [i for i,k in enumerate(kind) if k!='path' or clear[i]]
     cams,kind = cams[torch.tensor(keep)],[kind[i] for i in keep]
     exact = isinstance(teacher, ExactTeacher)
     imgs = None if exact else rearrange(see((size,size), ['rgb'])['rgb'], 'v h w c -> 1 v c h w').to(device)
     given = cams[None].to(device) if exact else None  # a teacher that starts from images finds the cameras itself
     is_ctx = torch.tensor([k=='context' for k in kind])
-    true,pred,seen,_,latents,less = ask(student, teacher, Views(imgs, given, rooms.to(device)), is_ctx, views//2, tell=tell)
+    true,pred,seen,_,latents,less = ask(student, teacher, Views(imgs, given, rooms.to(device)),
+                                        is_ctx, views//2, tell=tell)
     tell('the same cameras are asked with pictures missing, and in another room')
     strange,other = elsewhere(student, teacher, seen, pred.shape[1:3], seed+1)
     fine = rearrange(see((224,224), ['rgb'])['rgb'], 'v h w c -> v c h w')
-    return FieldScene(cams, kind, pred, list(true), list(fine), see((40,40), ['depth'])['depth'], latents=latents, seen=seen,
+    return FieldScene(cams, kind, pred, list(true), list(fine),
+                      see((40,40), ['depth'])['depth'], latents=latents, seen=seen,
         numbers=uncertainty_map(student, latents, less, seen, pred.shape[1:3]), other=other, other_latents=strange)
 
 # %% ../../nbs/view/02_scene.ipynb #1fa1f815
@@ -185,7 +201,8 @@ def upright(
 )->Cameras: # Its cameras in a world with z up, (v,)
     "The scene's cameras after its up has become z"
     z,c = F.normalize(torch.as_tensor(scene.up, dtype=torch.float32), dim=0),scene.cams.to('cpu', torch.float32)
-    ahead = next(o-o@z*z for o in (*c.c2w[0,:3,[2,1]].T, torch.eye(3)[0]) if (o-o@z*z).norm()>.1)  # level part of where the first camera looks
+    # level part of where the first camera looks
+    ahead = next(o-o@z*z for o in (*c.c2w[0,:3,[2,1]].T, torch.eye(3)[0]) if (o-o@z*z).norm()>.1)
     y = F.normalize(ahead, dim=0)
     R = torch.eye(3) if z[2]>1-1e-6 else torch.stack([torch.linalg.cross(y, z), y, z])
     return Cameras(compose(c.w2c, inv_se3(rigid(R, torch.zeros(3)))), c.K, c.hw)
@@ -194,7 +211,8 @@ def upright(
 def scene_points(
     scene:FieldScene, # A scene
     n:int=36_000, # Points to show at once, at most
-)->dict: # Of each point: xyz, rgb (uint8), stop (its camera), patch (which one of the grid), keep (one in each small cube)
+# Of each point: xyz, rgb (uint8), stop (its camera), patch (which one of the grid), keep (one in each small cube)
+)->dict:
     "A point cloud: every patch of depth put where it belongs"
     cams,(gh,gw),(dh,dw) = upright(scene),scene.pred.shape[1:3],scene.depth.shape[1:]
     depth = scene.depth.cpu().float()
@@ -238,7 +256,8 @@ def photo_scene(
 )->FieldScene:
     "Walk along photos with the cameras that the teacher predicts; between them there is nothing to compare with"
     is_ctx = torch.arange(len(imgs))%2==0
-    true,pred,seen,_,latents,less,fine = ask(student, teacher, Views(imgs[None].to(device)), is_ctx, len(imgs), fine=True, tell=tell)
+    true,pred,seen,_,latents,less,fine = ask(student, teacher, Views(imgs[None].to(device)),
+                                             is_ctx, len(imgs), fine=True, tell=tell)
     tell('the cameras between the photos are asked, then all with pictures missing, and in another place')
     cams,kind = walk(seen, between)
     grid,n = true.shape[1:3],between+1
@@ -248,10 +267,12 @@ def photo_scene(
     known = lambda x: [x[i//n] if i%n==0 else None for i in range(len(cams))]
     less_of = min(1., (300_000/len(cams)/fine[0,0].numel())**.5)  # a page must stay small enough to send
     size = [max(a, round(b*less_of)) for a,b in zip(grid, fine.shape[-2:])]
-    depth,sure = F.interpolate(got['depth'][:,None], size, mode='bilinear')[:,0],torch.full((len(cams),*size), torch.nan)
+    depth = F.interpolate(got['depth'][:,None], size, mode='bilinear')[:,0]
+    sure = torch.full((len(cams),*size), torch.nan)
     depth[::n],sure[::n] = F.interpolate(fine, size, mode='nearest-exact')
     strange,other = elsewhere(student, teacher, cams, grid)
-    return FieldScene(cams, kind, got['geo'], known(true), known(imgs if shown is None else shown), depth, tuple((-seen.c2w[:,:3,1].mean(0)).tolist()), latents, cams,
+    return FieldScene(cams, kind, got['geo'], known(true), known(imgs if shown is None else shown),
+                      depth, tuple((-seen.c2w[:,:3,1].mean(0)).tolist()), latents, cams,
         uncertainty_map(student, latents, less, cams, grid), sure, files and known(files), other, strange)
 
 # %% ../../nbs/view/02_scene.ipynb #1088d4be
@@ -307,7 +328,8 @@ def _palette(rgb):
     im = Image.fromarray(rgb[None]).quantize(64, dither=Image.Dither.NONE)
     pal = np.array(im.getpalette(), int).reshape(-1, 3)
     pal = np.concatenate([pal, pal[-1:].repeat(max(0, 2-len(pal)), 0)])
-    return np.asarray(im)[0],[[round(i/(len(pal)-1), 4), 'rgb({},{},{})'.format(*c)] for i,c in enumerate(pal)],len(pal)-1
+    return np.asarray(im)[0],[[round(i/(len(pal)-1), 4), 'rgb({},{},{})'.format(*c)]
+                              for i,c in enumerate(pal)],len(pal)-1
 
 # %% ../../nbs/view/02_scene.ipynb #6cf435ea
 def _pyramids(cams, depth):
@@ -364,7 +386,8 @@ def _stand(cams):
 def _outline(cams, far, colour, width):
     "Outlines of cameras"
     import plotly.graph_objects as go
-    return go.Scatter3d(**dict(zip('xyz', _pyramids(cams, far).T)), mode='lines', line=dict(color=colour, width=width), hoverinfo='skip', showlegend=False)
+    return go.Scatter3d(**dict(zip('xyz', _pyramids(cams, far).T)), mode='lines',
+                        line=dict(color=colour, width=width), hoverinfo='skip', showlegend=False)
 
 def _standing(scene, cams, far):
     "The cameras that took a picture, with their pictures"
@@ -376,7 +399,8 @@ def _standing(scene, cams, far):
         with_img = [i for i in idx if scene.imgs[i] is not None]
         if not with_img: continue
         v,t,c = _plates(cams[with_img], [scene.imgs[i] for i in with_img], far)
-        yield go.Mesh3d(**dict(zip('xyz', v.T)), **dict(zip('ijk', t.T)), facecolor=['rgb({},{},{})'.format(*o) for o in c], hoverinfo='skip',
+        yield go.Mesh3d(**dict(zip('xyz', v.T)), **dict(zip('ijk', t.T)),
+                        facecolor=['rgb({},{},{})'.format(*o) for o in c], hoverinfo='skip',
                         flatshading=True, lighting=dict(ambient=1, diffuse=0, specular=0, fresnel=0))
 
 # %% ../../nbs/view/02_scene.ipynb #1d948b4a
@@ -384,7 +408,8 @@ def _maps(scene, pca):
     "Target, prediction and difference of each camera, as addresses of pictures"
     uri = lambda x: data_uri(x, 'PNG')
     grey,err = ramp(np.full(scene.pred.shape[1:3], np.nan)),ramp(field_error(scene))
-    return [[uri(grey if t is None else _bytes(pca(t))),uri(_bytes(pca(f))),uri(e)] for t,f,e in zip(scene.teacher, scene.pred, err)]
+    return [[uri(grey if t is None else _bytes(pca(t))),uri(_bytes(pca(f))),uri(e)]
+            for t,f,e in zip(scene.teacher, scene.pred, err)]
 
 # %% ../../nbs/view/02_scene.ipynb #df7e1bd5
 def field_figure(
@@ -404,24 +429,33 @@ def field_figure(
     p = {k:v[low] for k,v in p.items()}
     far = .055*float(np.ptp(p['xyz'], axis=0).max())
     fig = make_subplots(3, 2, specs=[[dict(type='scene', rowspan=3),{}],[None,{}],[None,{}]], column_widths=[.74,.26],
-                        horizontal_spacing=.01, vertical_spacing=.06, subplot_titles=['','target','prediction','difference'])
+                        horizontal_spacing=.01, vertical_spacing=.06,
+                        subplot_titles=['','target','prediction','difference'])
     names = ['rgb','teacher','prediction','error']+['similarity']*(point is not None)
     looks = {k:_palette(point_colours(scene, p, k, pca, point)) for k in names}
     style = lambda k: dict(color=looks[k][0], colorscale=looks[k][1], cmin=0, cmax=looks[k][2])
-    fig.add_trace(go.Scatter3d(**dict(zip('xyz', p['xyz'].T.round(2))), mode='markers', marker=dict(size=3, symbol='square', **style(by)), hoverinfo='skip', showlegend=False), 1, 1)
+    fig.add_trace(go.Scatter3d(**dict(zip('xyz', p['xyz'].T.round(2))), mode='markers', marker=dict(
+        size=3, symbol='square', **style(by)), hoverinfo='skip', showlegend=False), 1, 1)
     for o in _standing(scene, cams, far): fig.add_trace(o, 1, 1)
     maps = _maps(scene, pca)
     start = next((i for i,k in enumerate(scene.kind) if k=='target'), 0)
     fig.add_trace(_outline(cams[[start]], far, '#111111', 7), 1, 1)
     for r,m in enumerate(maps[start]): fig.add_trace(go.Image(source=m, hoverinfo='skip'), r+1, 2)
     moving = list(range(len(fig.data)-4, len(fig.data)))
-    fig.frames = [go.Frame(name=str(i), traces=moving, data=[_outline(cams[[i]], far, '#111111', 7),*(go.Image(source=m, hoverinfo='skip') for m in ms)]) for i,ms in enumerate(maps)]
-    steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
-    buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b] for a,b in style(k).items()}, [0]]) for k in names]
+    fig.frames = [go.Frame(name=str(i), traces=moving, data=[_outline(cams[[i]], far, '#111111', 7),*(
+        go.Image(source=m, hoverinfo='skip') for m in ms)]) for i,ms in enumerate(maps)]
+    steps = [dict(label=k, method='animate', args=[[str(i)], dict(mode='immediate', frame=dict(
+        duration=0, redraw=True), transition=dict(duration=0))]) for i,k in enumerate(scene.names)]
+    buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b]
+                                                      for a,b in style(k).items()}, [0]]) for k in names]
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
-        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left', pad=dict(t=0), buttons=buttons, active=names.index(by))],
-        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))), **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
+    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(
+        remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[
+            dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
+        updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left',
+                          pad=dict(t=0), buttons=buttons, active=names.index(by))],
+        scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))),
+                   **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
     return fig
 
 # %% ../../nbs/view/02_scene.ipynb #14bf5e72
@@ -443,7 +477,8 @@ def check_export(
 ):
     "Say before a long computation what would go wrong after it"
     _trimesh()
-    if Path(path).suffix.lower() not in ('.ply','.glb'): raise UserError(f"Cannot write {Path(path).name}: the name must end in .ply or .glb")
+    if Path(path).suffix.lower() not in ('.ply','.glb'):
+        raise UserError(f"Cannot write {Path(path).name}: the name must end in .ply or .glb")
     if what not in COLOURS: raise UserError(f"no colours {what!r}: choose {', '.join(COLOURS)}")
 
 # %% ../../nbs/view/02_scene.ipynb #56646747
@@ -456,7 +491,8 @@ def _ply(tm, xyz, rgba, tips, shades, kind):
     "Bytes of a PLY: the points, then five corners and the triangles of each camera"
     if not len(tips): return tm.PointCloud(xyz, colors=rgba).export(file_type='ply')
     faces = np.concatenate([SIDES+len(xyz)+5*i for i in range(len(tips))])
-    return tm.Trimesh(np.concatenate([xyz, *tips]), faces, vertex_colors=np.concatenate([rgba, *shades]), process=False).export(file_type='ply')
+    return tm.Trimesh(np.concatenate([xyz, *tips]), faces,
+                      vertex_colors=np.concatenate([rgba, *shades]), process=False).export(file_type='ply')
 
 def _glb(tm, xyz, rgba, tips, shades, kind):
     "Bytes of a GLB: `points`, and each camera under its name"
@@ -480,10 +516,13 @@ def write_points(
     check_export(path)
     tm,path = _trimesh(),Path(path)
     xyz,rgb = np.asarray(xyz, dtype=float),np.asarray(rgb)
-    if not len(xyz) or not np.isfinite(xyz).all(): raise ValueError(f"{len(xyz)} points, {int((~np.isfinite(xyz)).sum())} of their numbers not finite: give at least one, and finite ones only")
+    if not len(xyz) or not np.isfinite(xyz).all():
+        raise ValueError(f"{len(xyz)} points, {int((~np.isfinite(xyz)).sum())} of their "
+                         "numbers not finite: give at least one, and finite ones only")
     if rgb.shape!=xyz.shape: raise ValueError(f"{len(xyz)} points, but colours {rgb.shape}: one for each, please")
     kind = kind or ['context']*(0 if cams is None else len(cams))
-    tips = np.zeros((0,5,3)) if cams is None else frustum(cams.to('cpu', torch.float32), length).double().numpy()  # (v, 5, 3)
+    # (v, 5, 3)
+    tips = np.zeros((0,5,3)) if cams is None else frustum(cams.to('cpu', torch.float32), length).double().numpy()
     if len(kind)!=len(tips): raise ValueError(f"{len(kind)} kinds for {len(tips)} cameras")
     make = _glb if path.suffix.lower()=='.glb' else _ply
     data = make(tm, xyz, _rgba(rgb), tips, [_rgba(np.array([KIND_COLOURS[k]]*5, np.uint8)) for k in kind], kind)
@@ -497,7 +536,8 @@ def read_points(
     s = tm.load(path, process=False)
     if path.suffix.lower()=='.glb':
         p = s.geometry['points']
-        return p.vertices@Y_UP,p.colors[:,:3],{k:np.asarray(g.vertices)@Y_UP for k,g in s.geometry.items() if k!='points'}
+        return p.vertices@Y_UP,p.colors[:,:3],{k:np.asarray(g.vertices)@Y_UP
+                                               for k,g in s.geometry.items() if k!='points'}
     if not hasattr(s, 'faces'): return np.asarray(s.vertices),s.colors[:,:3],{}
     k = s.faces.min()
     tips = np.asarray(s.vertices)[k:].reshape(-1, 5, 3)
@@ -517,7 +557,8 @@ def export_scene(
     keep = points['keep']
     size = float(np.ptp(np.percentile(points['xyz'][keep], [1,99], axis=0), axis=0).max())
     rgb = point_colours(scene, points, what)[keep]
-    return write_points(path, points['xyz'][keep], rgb, cams if cameras else None, scene.kind if cameras else None, length=.04*size)
+    return write_points(path, points['xyz'][keep], rgb, cams if cameras else None,
+                        scene.kind if cameras else None, length=.04*size)
 
 # %% ../../nbs/view/02_scene.ipynb #8471fb29
 def show_open3d(
@@ -525,10 +566,13 @@ def show_open3d(
 ):
     "Open a window with the points and cameras of a file; returns when it is closed"
     try: o3d = import_module('open3d')
-    except (ImportError, OSError) as e: raise UserError(f"The window needs open3d ({str(e).splitlines()[0]}): pip install 'spa3r[viz3d]', or open {path} in another program") from e
+    except (ImportError, OSError) as e:
+        raise UserError(f"The window needs open3d ({str(e).splitlines()[0]}): "
+                        f"pip install 'spa3r[viz3d]', or open {path} in another program") from e
     xyz,rgb,tips = read_points(path)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(xyz))
     cloud.colors = o3d.utility.Vector3dVector(rgb/255)
     edges = [[0,1],[0,2],[0,3],[0,4],[1,2],[2,3],[3,4],[4,1]]
-    cams = [o3d.geometry.LineSet(o3d.utility.Vector3dVector(t), o3d.utility.Vector2iVector(edges)) for t in tips.values()]
+    cams = [o3d.geometry.LineSet(o3d.utility.Vector3dVector(t), o3d.utility.Vector2iVector(edges))
+            for t in tips.values()]
     o3d.visualization.draw_geometries([cloud, *cams], window_name=Path(path).name)

@@ -5,6 +5,7 @@ import pytest,torch
 from PIL import Image
 from tiny_qwen import BASES,base,folders,images,picture,strong,tokenizer,wake
 from spa3r.language.chat import Chat,OtherChat,load_chat
+from spa3r.data.scenes import resize_view,stack_views
 from spa3r.language.processor import pictures
 from spa3r.util.core import UserError
 from spa3r.language.vlm import INPUTS,Processor,from_qwen,processor_fields
@@ -52,6 +53,18 @@ def test_watched_once_as_read_each_time(there, kind, fusion):
         texts += (told := c.ask(c.watch(pics), ASKED))
         assert told==[c.answer(pics, q) for q in ASKED]
     assert len(set(texts))>=4 and torch.pdist(torch.stack(first)).min()>.5
+
+@kinds
+@pytest.mark.parametrize('fusion', ['cross','append'])
+def test_watched_with_given_latents(there, kind, fusion):
+    "The latents it would make itself change nothing when they are given; those of another scene change what it says"
+    c = chat(there, kind, fusion)
+    def latents(pics): return c.model.model.encoder()(stack_views([resize_view(p, *c.processor.view) for p in pics]))
+    def cache(seen): return torch.stack([layer.keys for layer in seen.past.layers])
+    own,given,other = c.watch(SCENES[0]),c.watch(SCENES[0], latents(SCENES[0])),c.watch(SCENES[0], latents(SCENES[2]))
+    torch.testing.assert_close(cache(given), cache(own), rtol=1e-4, atol=1e-4)
+    assert (cache(other)-cache(own)).abs().max()>1e-2
+    assert c.ask(given, ASKED)==c.ask(own, ASKED)
 
 @kinds
 def test_pictures_are_read_once(there, kind):

@@ -1,5 +1,5 @@
 "Spa3-VLM on tiny Qwens: the base model to the last bit at the start, each scene by itself, and all that transformers expects of a model"
-import shutil
+import json,shutil
 from copy import deepcopy
 import pytest,torch
 from safetensors import safe_open
@@ -320,6 +320,17 @@ def test_saved_loaded_moved(there, tok, tmp_path, kind, fusion):
     q = Processor.from_pretrained(str(tmp_path/'c'), max_pixels=56*56)
     assert (q.view,q.slots,q.stamps,q.pixels)==((56,14,'floor'),6*(fusion=='append'),kind=='qwen3_vl',56*56) and q.images.size['longest_edge']==56*56
     assert q.chat(2, 'Hm?')==Processor(tok, images()).chat(2, 'Hm?')
+
+@kinds
+def test_a_saved_model_says_how_to_load_it(there, tok, tmp_path, kind):
+    m = made(there, kind)
+    m.save_pretrained(tmp_path)
+    how,load = json.loads((tmp_path/'config.json').read_text())['load_with'].split('; ')
+    names = dict(FOLDER=tmp_path)
+    exec(how, names)
+    again = eval(load, names)
+    x = prepare(m, tok)
+    assert type(again) is type(m) and torch.equal(logits(again, x), logits(m, x))
 
 def test_names_of_older_files(there, tok, tmp_path):
     "Qwen2.5-VL as it is on the hub: visual.*, model.*, lm_head"

@@ -30,7 +30,7 @@ def test_rotation_error_does_not_depend_on_the_frame(change, is_identity, is_unp
     assert e['n']==4*3 and e['identity']>5 and unposed(e)==is_unposed
     for o in (e,e['overlapping']): assert o['rotation']==pytest.approx(o['identity'] if is_identity else 0, abs=.1)
 
-def test_told_cameras_are_not_predicted():
+def test_given_cameras_are_not_predicted():
     e = camera_errors(ExactTeacher((2,2)), range(2), batch=2)
     assert e['rotation']<.1 and e['given'] and not unposed(e) and not unposed(dict(rotation=10, identity=30, given=False))
 
@@ -110,7 +110,7 @@ def test_position_median_by_hand():
     got = depth_errors(DepthHead(range(4), 1., v=2), range(4), range(50,55), **kw)['position median']
     assert got['mean']==pytest.approx(want.mean().item(), rel=1e-5) and got['std']==pytest.approx(want.std().item(), rel=1e-4)
 
-def test_told_depth_is_not_judged(): assert depth_errors(ExactTeacher((2,2)), range(2)) is None
+def test_given_depth_is_not_judged(): assert depth_errors(ExactTeacher((2,2)), range(2)) is None
 
 def test_depth_of_a_real_teacher():
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def test_command_prints_and_writes_the_same(weights, tmp_path, capsys):
         d = r['rows'][k]['cosine']
         assert f"{d['mean']:.3f} ±{d['std']:.3f}/{d['std_sets']:.3f}" in text and k in text and d['n']==4
     assert all(a in text for a in r['aims']) and list(tmp_path.iterdir())==[tmp_path/'probe.json']
-    assert 'told' in text and r['teacher_depth'] is None
+    assert 'cameras are given' in text and r['teacher_depth'] is None
 
 def test_command_with_a_teacher_that_looks(tmp_path, capsys):
     "Patches of 7 pixels, at the side that the teacher was made for"

@@ -9,7 +9,7 @@ from spa3r.train.loop import Muon,TrainConfig,even_out,newest,param_groups
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.rooms.rooms import CLASSES,HELD_OUT,LAYOUTS,sample_scenes
 from spa3r.teachers.teachers import VGGTTeacher
-from spa3r.train.teach_vggt import STAGES,Lesson,Stage,lesson_views,looks,pose_loss,pupil,teach,teach_loss
+from spa3r.train.teach_vggt import STAGES,Lesson,Stage,lesson_views,looks,pose_loss,miniature,teach,teach_loss
 
 torch.set_num_threads(1)
 SMALL = dict(dim=32, depth=1, images=6, images_device=6, quiet=True, device='cpu')
@@ -55,7 +55,7 @@ def test_view_0_is_the_identity_to_the_last_bit():
 
 def test_no_gradient_is_lost_and_the_turn_falls():
     torch.manual_seed(0)
-    lesson,cfg = Lesson(VGGT(pupil(32, 1)), len(CLASSES)),TrainConfig.nano(steps=100, images=8, images_device=8, v_min=2, v_max=6)
+    lesson,cfg = Lesson(VGGT(miniature(32, 1)), len(CLASSES)),TrainConfig.nano(steps=100, images=8, images_device=8, v_min=2, v_max=6)
     batch = lesson_views(cfg, 3, stages=(Stage(1., 28, 2),))
     opt,first = Muon(param_groups(lesson, 0., 2.), lr=3e-3, betas=(.9,.95)),None
     for _ in range(60):
@@ -70,7 +70,7 @@ def test_no_gradient_is_lost_and_the_turn_falls():
 
 def test_looks_leave_the_pupil_alone():
     torch.manual_seed(0)
-    lesson = Lesson(VGGT(pupil(32, 1)), len(CLASSES))
+    lesson = Lesson(VGGT(miniature(32, 1)), len(CLASSES))
     before = {k:v.clone() for k,v in lesson.state_dict().items()}
     r = looks(lesson, range(HELD_OUT, HELD_OUT+4), 28)
     assert set(r)=={'score','same',*LAYOUTS} and r['score']==pytest.approx(-sum(r[k] for k in LAYOUTS)/4)
@@ -95,7 +95,7 @@ def test_a_stopped_lesson_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
 
 def test_sizes_that_cannot_be():
     for kw in (dict(dim=40), dict(dim=0), dict(depth=0)):
-        with pytest.raises(UserError, match='multiple of 32'): pupil(**kw)
+        with pytest.raises(UserError, match='multiple of 32'): miniature(**kw)
 
 @pytest.mark.parametrize('shape', [(8,24),(24,8),(16,16)])
 def test_muon_steps_along_all_directions_alike(shape):
@@ -108,7 +108,7 @@ def test_muon_steps_along_all_directions_alike(shape):
 
 def test_muon_is_adamw_for_what_is_not_inside_a_block():
     torch.manual_seed(0)
-    nets = [VGGT(pupil(32, 1)) for _ in range(2)]
+    nets = [VGGT(miniature(32, 1)) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     opts = [Muon(param_groups(nets[0], .1, 2.), lr=.01, betas=(.9,.95)), torch.optim.AdamW(param_groups(nets[1], .1), lr=.01, betas=(.9,.95))]
     for net,opt in zip(nets, opts):

@@ -394,7 +394,7 @@ def test_a_frame_that_may_only_run_scripts(tab, fields):
             tab.drag((x+dx+w-60,y+dy+h-60), (x+dx+w-160,y+dy+h-60))
             wait(f'eyeNow().join()!="{was[1]}"')
             tab.key('w')
-            wait('live.count>0 && S.pose')
+            wait('live.count>0 && S.pose && !live.busy && !held.size')
             inside('$("shot").click()')
             assert 'may not save files' in inside('$("livesay").textContent')
     finally: tab.send('Target.setAutoAttach', autoAttach=False, waitForDebuggerOnStart=False, flatten=True)

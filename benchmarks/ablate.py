@@ -122,4 +122,4 @@ if __name__ == '__main__':
     got = run(a.row, a.steps, a.seeds, a.scenes)
     d = dict(row=a.row, command=f'python benchmarks/ablate.py {a.row} --steps {a.steps} --seeds {a.seeds} --scenes {a.scenes}', commit=commit(), hardware=f'1 core of a CPU ({platform.machine()}), no GPU',
              cpu_minutes=round((time.process_time()-start)/60, 1), runs=got)
-    atomic_write(a.out/f'{a.row}.json', lambda f: f.write_text(json.dumps(d, indent=1)))
+    atomic_write(a.out/f'{a.row}.json', lambda f: f.write_text(json.dumps(d, indent=1), encoding='utf8'))

@@ -127,8 +127,8 @@ def main():
     made = f'--rooms {a.rooms} --passes {a.passes} --judged {a.judged} --lr {a.lr}'
     def kept(k, seed):
         f = a.keep/f"{k} {seed} {made}.json"
-        if not f.exists(): atomic_write(f, lambda f: f.write_text(json.dumps(run(k, seed))))
-        got = json.loads(f.read_text())
+        if not f.exists(): atomic_write(f, lambda f: f.write_text(json.dumps(run(k, seed)), encoding='utf8'))
+        got = json.loads(f.read_text(encoding='utf8'))
         print(f'seed {seed} {k}:', got, flush=True)
         return got
     got = {k: [] for k in VARIANTS}
@@ -136,6 +136,6 @@ def main():
         for k in VARIANTS: got[k].append(kept(k, seed))
     d = dict(command=f"python benchmarks/ablate_vlm.py BASE {made} --seeds {' '.join(map(str, a.seeds))}", commit=commit(), hardware=f'1 core of a CPU ({platform.machine()}), no GPU',
              cpu_minutes=round(sum(r.pop('cpu_minutes') for v in got.values() for r in v), 1), questions=len(questions), beside={k: score(f(questions)) for k, f in SIMPLE.items()}, runs=got)
-    atomic_write(a.out/'language.json', lambda f: f.write_text(json.dumps(d, indent=1)))
+    atomic_write(a.out/'language.json', lambda f: f.write_text(json.dumps(d, indent=1), encoding='utf8'))
 
 if __name__ == '__main__': main()

@@ -3,7 +3,7 @@ import json, resource, subprocess, sys
 
 def fresh(script, *args):
     "What `script` prints as JSON when it is started anew with `args`; start it from a process without torch, whose own peak the child inherits"
-    done = subprocess.run([sys.executable, script, *map(str, args)], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, script, *map(str, args)], stdout=subprocess.PIPE, encoding='utf8')
     if done.returncode: raise SystemExit(f"{script} {' '.join(map(str, args))} ended with {done.returncode}")
     return json.loads(done.stdout)
 

@@ -66,7 +66,7 @@ def main(
             print(f'kill {rounds+1:2}: {len(done):6} answers on disk', flush=True)
             rounds += 1
         want,got = set(map(ask_id, made(questions))),lines(tmp)
-        asked = Counter(a for p in tmp.glob('asked.*') for a in p.read_text().split())
+        asked = Counter(a for p in tmp.glob('asked.*') for a in p.read_text(encoding='utf8').split())
         print(f'{kills} kills of {world} processes, {questions} questions, {torn} torn lines')
         print(f'answers lost: {lost}; questions without an answer in the end: {len(want-set(got))}; asked again although answered: {again}; answered twice: {sum(n>1 for n in got.values())}')
         print(f'asked again because the kill came before the answer: {sum(n-1 for n in asked.values())}, {sum(n-1 for n in asked.values())/max(kills*world,1):.1f} a process and kill')

@@ -32,7 +32,7 @@ def main():
         whole, killed = Path(d)/'whole', Path(d)/'killed'
         t = time.time()
         assert start(whole, a).wait() == 0
-        step = json.loads((whole/'runs.jsonl').read_text())['seconds']/a.steps
+        step = json.loads((whole/'runs.jsonl').read_text(encoding='utf8'))['seconds']/a.steps
         print(f'left alone: {a.steps} steps, {time.time()-t:.0f} s, {step:.2f} s a step', flush=True)
         early = a.kills//5
         moments = [None]*early + sorted(random.randrange(1, a.steps) for _ in range(a.kills-early))

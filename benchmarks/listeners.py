@@ -21,7 +21,7 @@ from spa3r.util.core import atomic_write
 
 def spatial(folder):
     "Where the latents of a model come from; empty if it has none"
-    d = json.loads((Path(folder)/'train.json').read_text())
+    d = json.loads((Path(folder)/'train.json').read_text(encoding='utf8'))
     return '' if d['fusion']=='none' else d['spatial']
 
 def asked(model, rooms, shift=0):
@@ -85,6 +85,6 @@ def main():
     runs = {k:summarise(r) for k, r in rows.items()}
     print(format_table(runs))
     for k, m in minus.items(): print(f"{k}: {100*m['difference']:+.1f} [{100*m['low']:.1f}, {100*m['high']:.1f}]")
-    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(dict(rooms=a.rooms, questions=len(qs), commit=commit(), models=models, runs=runs, minus=minus, asked=mine, said=said), indent=1)))
+    atomic_write(Path(a.out), lambda f: f.write_text(json.dumps(dict(rooms=a.rooms, questions=len(qs), commit=commit(), models=models, runs=runs, minus=minus, asked=mine, said=said), indent=1), encoding='utf8'))
 
 if __name__ == '__main__': main()

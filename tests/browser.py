@@ -99,11 +99,11 @@ def browser(webgl=True, size=(1280,900)):
     try:
         port = Path(home)/'DevToolsActivePort'
         end = time.time()+60
-        while not (port.exists() and len(port.read_text().split())==2):
+        while not (port.exists() and len(port.read_text(encoding='utf8').split())==2):
             if p.poll() is not None or time.time()>end: raise RuntimeError('Chromium did not start')
             time.sleep(.05)
         import urllib.request
-        n = port.read_text().split()[0]
+        n = port.read_text(encoding='utf8').split()[0]
         tabs = json.load(urllib.request.urlopen(f'http://127.0.0.1:{n}/json', timeout=20))
         ws = create_connection(next(t['webSocketDebuggerUrl'] for t in tabs if t['type']=='page'), timeout=120)
         page = Page(ws)

@@ -9,7 +9,7 @@ def card(name):
     "The card (sizes, conventions, meaning of each tensor) of recording `name`"
     p = golden_dir()/f'{name}.json'
     if not p.exists(): raise FileNotFoundError(f'{p} is missing: point SPA3R_GOLDEN at a folder with all recordings')
-    return json.loads(p.read_text())
+    return json.loads(p.read_text(encoding='utf8'))
 
 def load(name):
     "Tensors and card of recording `name`; every tensor named on the card must be there, in its shape"

@@ -63,6 +63,7 @@ def fault(case):
     if odd: return odd.strip()
     if case.says not in out+said: return f'it does not say {case.says!r}: {(out+said)[-600:]}'
     if case.works: return '' if status in (None,0) else f'exit status {status}: {said[-600:]}'
+    if status==141: return '' if not lines else f'{len(lines)} lines to nobody: {said[-600:]}'
     if status not in (1,2,130,143): return 'it was taken' if not status else f'exit status {status}'
     return '' if len(lines)==1 and len(lines[0])<1500 else f'{len(lines)} lines: {said[-600:]}'
 
@@ -81,6 +82,7 @@ def just_outside(limit, whole):
     values = [low if limit[0]=='(' else low-step, high if limit[-1]==')' else high*(1+1e-6)+step]
     return [str(int(v)) for v in values]+['1'+25*'0'] if whole else [f'{v:.12g}' for v in values]+['nan','inf','-inf']
 
+NO_WORDS = 'out export cache rooms device tasks split media'.split() # Texts that are outputs, made, or tried elsewhere
 NEEDED = dict(check_data=['.'], convert=['nowhere.ckpt']) # Arguments without a default
 
 def numbers():
@@ -110,7 +112,7 @@ def choices():
 # --- outputs
 
 def outputs(d):
-    (d/'file.txt').write_text('kept')
+    (d/'file.txt').write_text('kept', encoding='utf8')
     (d/'folder').mkdir()
     os.mkfifo(d/'pipe')
     with contextlib.suppress(OSError): os.mknod(d/'node', 0o600|0o020000, os.makedev(1, 3))  # a null device of our own, where that is allowed
@@ -143,7 +145,7 @@ def outputs(d):
 # --- weights and what is in their folder
 
 def cut(p, n): p.write_bytes(p.read_bytes()[:n])
-def changed(p, **kw): p.write_text(json.dumps(json.loads(p.read_text())|kw))
+def changed(p, **kw): p.write_text(json.dumps(json.loads(p.read_text(encoding='utf8'))|kw), encoding='utf8')
 
 def tensor(change):
     "Change one tensor of a folder's weights"
@@ -157,9 +159,9 @@ def tensor(change):
 WRONG = {'nan':tensor(lambda s,k: s[k].view(-1)[:1].fill_(torch.nan) is None), 'inf':tensor(lambda s,k: s[k].view(-1)[-1:].fill_(torch.inf) is None), 'int8':tensor(lambda s,k: s.update({k:s[k].to(torch.int8)})),
     'no size':tensor(lambda s,k: s.update({k:s[k][:0]})), 'shape':tensor(lambda s,k: s.update({k:s[k][:1]})), 'missing':tensor(lambda s,k: s.pop(k) is None or s), 'too many':tensor(lambda s,k: s.update({'extra.weight':s[k].clone()})),
     'empty':lambda d: (d/'model.safetensors').write_bytes(b''), 'cut':lambda d: cut(d/'model.safetensors', 4000), 'header':lambda d: (d/'model.safetensors').write_bytes(struct.pack('<Q', 2**62)+b'{}'),
-    'index beside':lambda d: (d/'model.safetensors.index.json').write_text('{"weight_map": {"a": "model.safetensors"}}'), 'no weights':lambda d: (d/'model.safetensors').unlink(),
-    'no config':lambda d: (d/'config.json').unlink(), 'config empty':lambda d: (d/'config.json').write_text(''), 'config list':lambda d: (d/'config.json').write_text('[1]'), 'config binary':lambda d: (d/'config.json').write_bytes(b'\xff\xfe\0'),
-    'config deep':lambda d: (d/'config.json').write_text('['*100_000)}
+    'index beside':lambda d: (d/'model.safetensors.index.json').write_text('{"weight_map": {"a": "model.safetensors"}}', encoding='utf8'), 'no weights':lambda d: (d/'model.safetensors').unlink(),
+    'no config':lambda d: (d/'config.json').unlink(), 'config empty':lambda d: (d/'config.json').write_text('', encoding='utf8'), 'config list':lambda d: (d/'config.json').write_text('[1]', encoding='utf8'), 'config binary':lambda d: (d/'config.json').write_bytes(b'\xff\xfe\0'),
+    'config deep':lambda d: (d/'config.json').write_text('['*100_000, encoding='utf8')}
 SIZES = {k:(lambda v: lambda d: changed(d/'config.json', **v))(v) for k,v in {'deep':dict(enc_depth=10**6), 'wide':dict(dim=10**7), 'negative':dict(n_latents=-1), 'no heads':dict(nh=0), 'words':dict(dim='wide'), 'half':dict(dim=1.5),
     'unknown':dict(zzz=1), 'none':dict(dim=None), 'large':dict(n_latents=99_999), 'uneven':dict(nh=7)}.items()}
 
@@ -189,9 +191,9 @@ def code(d):
     for part in ('config','model','generate'):
         for name in ('vsibench','finetune'):
             folder = shutil.copytree(SHIPPED, d/f'{part} {name}')
-            (folder/'evil.py').write_text(f'open({str(d/"ran")!r}, "w")\nclass Evil: pass\n')
+            (folder/'evil.py').write_text(f'open({str(d/"ran")!r}, "w")\nclass Evil: pass\n', encoding='utf8')
             (folder/'custom_generate').mkdir()
-            (folder/'custom_generate'/'generate.py').write_text(f'open({str(d/"ran")!r}, "w")\n')
+            (folder/'custom_generate'/'generate.py').write_text(f'open({str(d/"ran")!r}, "w")\n', encoding='utf8')
             if part!='generate': changed(folder/'config.json', model_type='evil', auto_map={'AutoConfig':'evil.Evil', 'AutoModelForImageTextToText':'evil.Evil'} if part=='config' else {'AutoModelForImageTextToText':'evil.Evil'})
             args = ['--rooms=1','--limit=1',f'--out={d}/{part}.json'] if name=='vsibench' else ['--nano','--rooms=1','--steps=1',f'--out={d}/tuned {part}']
             if part!='generate': yield '8 code',name,[f'--model={folder}',*args],d/'ran'
@@ -203,11 +205,11 @@ def checkpoints(d):
                 'no size':{'state_dict':{'projection.weight':torch.ones(0,0), 'query_embed.weight':one}}, 'scalar':{'state_dict':{'projection.weight':torch.tensor(1.)}}, 'huge':{'state_dict':{'projection.weight':huge}}}.items():
         torch.save(v, d/f'{k}.ckpt')
         yield '14 checkpoints','convert',[d/f'{k}.ckpt',f'--out={d}/out'],d/f'{k}.ckpt'
-    (d/'text.ckpt').write_text('no checkpoint'), (d/'zero.ckpt').write_bytes(b''), (d/'zip.ckpt').write_bytes(b'PK\3\4'), (d/'pickle.ckpt').write_bytes(pickle.dumps(Counter))
+    (d/'text.ckpt').write_text('no checkpoint', encoding='utf8'), (d/'zero.ckpt').write_bytes(b''), (d/'zip.ckpt').write_bytes(b'PK\3\4'), (d/'pickle.ckpt').write_bytes(pickle.dumps(Counter))
     for k in ('text','zero','zip','pickle'): yield '14 checkpoints','convert',[d/f'{k}.ckpt',f'--out={d}/out'],d/f'{k}.ckpt'
     for k,files in {'bare':{}, 'config alone':{'config.json':'{}'}, 'cut':{'config.json':'{}', 'model.safetensors':'xx'}, 'lost piece':{'config.json':'{}', 'model.safetensors.index.json':'{"weight_map": {"a": "b.safetensors"}}'}}.items():
         (d/k).mkdir()
-        for n,t in files.items(): (d/k/n).write_text(t)
+        for n,t in files.items(): (d/k/n).write_text(t, encoding='utf8')
         yield '14 checkpoints','convert',[d/k,f'--out={d}/out'],d/k
 
 # --- runs
@@ -233,14 +235,14 @@ def runs(d):
     yield '13 runs','pretrain',[*again,f'--out={folder}'],None
     yield '13 runs','pretrain',[*again,'--lr=.5',f'--out={run}'],run
     folder = shutil.copytree(run, d/'odd step')
-    (folder/'step-zzz').mkdir(), (folder/'step-9999999').write_text('no folder')
+    (folder/'step-zzz').mkdir(), (folder/'step-9999999').write_text('no folder', encoding='utf8')
     yield Case('13 runs','pretrain',[*again,f'--out={folder}'], works=True)
     for k,text in {'answers cut':b'{"as', 'answers list':b'[1]\n'}.items():
         (d/f'{k}.json.answers').mkdir()
         (d/f'{k}.json.answers'/'run.json').write_bytes(text), (d/f'{k}.json.answers'/'rank0.jsonl').write_bytes(b'{"ask": "a", "answer": "b"}\n')
         if SHIPPED.is_dir(): yield '13 runs','vsibench',['--rooms=1','--limit=1',f'--out={d}/{k}.json'],None
     for k,text in {'no json':'word', 'list':'[]', 'no rows':'{"rows": {}}', 'rows odd':'{"rows": {"a": [1]}}', 'rows number':'{"rows": 3}'}.items():
-        (d/f'{k}.json').write_text(text)
+        (d/f'{k}.json').write_text(text, encoding='utf8')
         yield '13 runs','vsibench',['--model=none','--rooms=1',f'--against={d}/{k}.json',f'--out={d}/o.json'],d/f'{k}.json'
 
 # --- pictures, videos, questions, conversations, addresses
@@ -267,20 +269,20 @@ def questions(d):
     q = dict(id=0, dataset='a', scene_name='s', question_type='object_counting', question='How many?', options=None, ground_truth='2')
     for k,text in {'nothing':'', 'word':'word', 'list':'[1]', 'no type':json.dumps({n:v for n,v in q.items() if n!='question_type'}), 'type':json.dumps(q|dict(question_type='zzz')), 'truth':json.dumps(q|dict(ground_truth='two')),
                    'twice':json.dumps(q)+'\n'+json.dumps(q), 'options':json.dumps(q|dict(question_type='route_planning', options=['left'], ground_truth='A'))}.items():
-        (d/f'{k}.jsonl').write_text(text)
+        (d/f'{k}.jsonl').write_text(text, encoding='utf8')
         yield '10 11 questions','vsibench',[f'--data={d}/{k}.jsonl','--model=none',f'--out={d}/o.json'],d/f'{k}.jsonl'
     (d/'binary.jsonl').write_bytes(b'\xff\xfe\0\1'), (d/'bad.parquet').write_bytes(b'PAR1'), (d/'folder').mkdir()
     for n in ('binary.jsonl','bad.parquet','folder'): yield '10 11 questions','vsibench',[f'--data={d/n}','--model=none',f'--out={d}/o.json'],d/n
     if SHIPPED.is_dir():
         for k in ('no video','bad zip','up'):
             (d/k).mkdir()
-            (d/k/'test.jsonl').write_text(json.dumps(q|(dict(scene_name='../../s') if k=='up' else {})))
+            (d/k/'test.jsonl').write_text(json.dumps(q|(dict(scene_name='../../s') if k=='up' else {})), encoding='utf8')
             if k=='bad zip': (d/k/'a.zip').write_bytes(b'PK\3\4')
             yield '10 11 questions','vsibench',[f'--data={d/k}','--model=nano',f'--out={d}/{k}.json'],d/k
     talk = dict(conversations=[{'from':'human','value':'<image>\nWhat?'},{'from':'gpt','value':'That.'}], image='a.png')
     for k,text in {'nothing':'', 'word':'word', 'number':'3', 'object':'{}', 'empty list':'[]', 'no turns':json.dumps([talk|dict(conversations=[])]), 'no picture':json.dumps([{'conversations':talk['conversations']}]),
                    'gone':json.dumps([talk]), 'turned':json.dumps([talk|dict(conversations=talk['conversations'][::-1])])}.items():
-        (d/f'{k}.json').write_text(text)
+        (d/f'{k}.json').write_text(text, encoding='utf8')
         yield '9 conversations','finetune',['--nano',f'--data={d}/{k}.json',f'--out={d}/tuned {k}','--steps=1'],d/f'{k}.json'
     for args in (['--host='], ['--host= '], ['--host=999.1.1.1'], ['--host=no host'], ['--host=203.0.113.7'], ['--host='+'a'*300], ['--port=70000'], ['--port=-1']): yield '16 viewer','view',args,None
 
@@ -463,7 +465,7 @@ def odd_talks(d):
 def odd_models(d):
     copy = lambda k,src=WEIGHTS/'exact': shutil.copytree(src, d/k)
     demo_of = lambda f: ['--rooms=0','--views=2','--no-live','--between=0',f'--weights={f}',f'--out={d}/p.html']
-    text = (WEIGHTS/'exact'/'config.json').read_text()
+    text = (WEIGHTS/'exact'/'config.json').read_text(encoding='utf8')
     for k,t in {'nan':text.replace(': 4', ': NaN', 1), 'inf':text.replace(': 4', ': 1e999', 1), 'digits':text.replace(': 4', ': '+'9'*5000, 1), 'float':text.replace(': 4', ': 4.0', 1), 'true':text.replace(': 4', ': true', 1), 'list':text.replace(': 4', ': [4]', 1), 'utf16':text.encode('utf-16'), 'comment':'// mine\n'+text, 'comma':text.replace('}', ',}'), 'null':'null', 'word':'"x"', 'nul':text+'\0'}.items():
         filled(f := copy(f'config {k}'), {'config.json':t})
         yield Case('14 models','demo',demo_of(f), f)
@@ -496,7 +498,7 @@ def odd_runs(d):
     pretrain(out=str(d/'run'), **small)
     again = [f'--{k}' if v is True else f'--{k}={v}' for k,v in small.items()]
     step = next((d/'run').glob('step-*')).name
-    log = (d/'run'/'log.jsonl').read_text()
+    log = (d/'run'/'log.jsonl').read_text(encoding='utf8')
     for k,(f,t) in {'log nan':('log.jsonl','{"step": 0, "loss": NaN}\n{"step": "NaN"}\n'), 'log nul':('log.jsonl','\0\n'), 'log deep':('log.jsonl','['*10**5+'\n'), 'log digits':('log.jsonl','{"step": '+'9'*5000+', "loss": 1}\n'), 'train null':('train.json','null'), 'train deep':('train.json','['*10**5), 'train other':('train.json','{"steps": "2"}'),
                     'state number':(f'{step}/state.pt',3), 'state list':(f'{step}/state.pt',[1]), 'state step':(f'{step}/state.pt',dict(opt={}, step='x')), 'state opt':(f'{step}/state.pt',dict(opt=dict(state={0:{'exp_avg':torch.ones(9)}}, param_groups=[]), step=2)), 'config':(f'{step}/config.json','[')}.items():
         folder = shutil.copytree(d/'run', d/k)
@@ -574,7 +576,123 @@ def moments(d):
             : yield Case('21 extras',cmd,args, within=partial(without, name), says='pip install')
     for args in (['--host=127.0.0.1:80'], ['--host=[::1]'], ['--host=127.0.0.1/8'], ['--host=localhost\n'], ['--port=0x50'], ['--port=1e3'], [f'--images={d}/photos','--video=x'], ['--views=3','--port=65536']): yield Case('16 viewer','view',args)
 
-GROUPS = [numbers, choices, outputs, weights, code, checkpoints, runs, pictures, questions, odd_photos, odd_videos, recordings, odd_questions, zips, odd_talks, odd_models, odd_runs, moments]
+# --- a third round: nonsense for every text, what is no file where files are kept, lists of scenes, streams, homes and disks
+
+def words(d):
+    "Nonsense for every option that takes a text"
+    os.mkfifo(d/'pipe')
+    for name,cmd in COMMANDS.items():
+        f = cmd.__wrapped__
+        texts = {k for k,p in inspect.signature(f).parameters.items() if p.annotation in (str,'str')}-{*NO_WORDS}
+        for k in sorted(texts-{k for k,o in getattr(f, 'limits', {}).items() if isinstance(o, tuple)}):
+            for b in ('a\0b', 'x'*5000, '~nobody at home/x', f'{d}/pipe/x'): yield Case('12 words',name,[*NEEDED.get(name, [])[:k!='data'],*([b] if name=='check_data' and k=='data' or k=='ckpt' else [f'--{k}={b}'])])
+    for args in (['--weights='], ['--teacher='], ['--images='], ['--video=']): yield Case('12 words','demo',['--rooms=0','--views=2',*args])
+    for b in ('', ',', '.,', ',,'): yield Case('12 words','check_data',[b])
+    for b in ('nowhere.json', 'zero3', d/'pipe'): yield Case('12 words','finetune',['--nano','--rooms=1',f'--deepspeed={b}',f'--out={d}/deep'])
+    for b in ('hpu', 'privateuseone', 'cuda:99', 'meta', 'auto:0', 'cpu,cuda'): yield Case('12 words','probe',[f'--device={b}'])
+
+def nodes(d):
+    "Pipes, devices, folders and links to themselves where a run has its files"
+    small = dict(nano=True, grid=2, images=4, images_device=4, v_min=2, v_max=2, eval_every=0, quiet=True, device='cpu', save_every=2)
+    pretrain(out=str(d/'run'), steps=2, **small)
+    again = [f'--{k}' if v is True else f'--{k}={v}' for k,v in small.items()]+['--steps=3']
+    step = next((d/'run').glob('step-*')).name
+    make = dict(pipe=os.mkfifo, folder=lambda p: (p/'x').mkdir(parents=True), loop=lambda p: p.symlink_to(p.name))
+    for f in ('log.jsonl','eval.jsonl','runs.jsonl',f'{step}/model.safetensors'):
+        for k,made in make.items():
+            folder = shutil.copytree(d/'run', d/f'{k} {Path(f).name}')
+            (folder/f).unlink(missing_ok=True), made(folder/f)
+            if (f,k)!=('runs.jsonl','loop'): yield Case('13 15 nodes','pretrain',again+[f'--out={folder}'])
+    for f in ('rank0.jsonl','rank7.jsonl','run.json'):
+        for k,made in make.items():
+            (d/f'{k} {f}.json.answers').mkdir(), made(d/f'{k} {f}.json.answers'/f)
+            if SHIPPED.is_dir() and (f,k)!=('run.json','loop'): yield Case('13 15 nodes','vsibench',['--rooms=1','--limit=1',f'--out={d}/{k} {f}.json'])
+
+def cached(d):
+    "Damaged folders of rooms whose pictures are on disk"
+    from spa3r.data.batches import cache_rooms
+    cache_rooms(d/'rooms', 4, views=3, hw=(28,28), per_file=2)
+    card,n = json.loads((d/'rooms'/'rooms.json').read_text(encoding='utf8')),0
+    args = ['--nano',f"--teacher={WEIGHTS/'nano'/'teacher'}",'--images=4','--images_device=4','--v_min=2','--v_max=2','--steps=1','--quiet','--eval_every=0']
+    for t in ('', '[]', '{}', b'\xff', '['*10**5, *(json.dumps(card|o) for o in (dict(rooms='x'), dict(per_file=0), dict(rooms=10**12), dict(hw=[28]), dict(hw=[-1,28]), dict(views=4), dict(per_file=None)))):
+        folder,n = filled(shutil.copytree(d/'rooms', d/f'card {n}'), {'rooms.json':t}),n+1
+        yield Case('13 rooms','pretrain',[f'--data={folder}',*args,f'--out={d}/run {n}'], folder)
+    for t in (b'', b'text', pickle.dumps(print)):
+        folder,n = filled(shutil.copytree(d/'rooms', d/f'array {n}'), {'cameras-000001.npy':t}),n+1
+        yield Case('13 rooms','pretrain',[f'--data={folder}',*args,f'--out={d}/run {n}'], folder)
+    cut(shutil.copytree(d/'rooms', d/'cut')/'rooms-000001.npy', 500)
+    yield Case('13 rooms','pretrain',[f'--data={d}/cut',*args,f'--out={d}/run cut'], d/'cut')
+
+def lists(d):
+    "Folders as ScanNet and ScanNet++ have them"
+    ok,look = {f'{i}.jpg':photo(kind='JPEG') for i in range(5)},lambda f,*o: [f,'--width=56','--v_max=4','--images_device=8','--images=8',*o]
+    def plus(k, text): return filled(d/k, {f'data/a1/dslr/undistorted_images/{n}':b for n,b in ok.items()}|({} if text is None else {'splits/nvs_sem_train.txt':text}))
+    for k,t in {'mark':'\ufeffa1\r\n# x\r\n', 'twice':'a1\na1\n', 'spaces':'  a1  \n\n', 'some':'a1\nzz\n'}.items(): yield Case('4 20 lists','check_data',look(plus(k, t)), d/k, True, 'zz' if k=='some' else '1 scene')
+    for k,t in {'no list':None, 'nothing':'', 'utf16':'a1'.encode('utf-16'), 'bytes':b'\xff\xfe\0', 'up':'../a1\n', 'absolute':'/etc\n', 'dots':'..\n', 'nul':'a\0\n', 'long':'x'*5000+'\n', 'others':'zz\n', 'comment':'#a1\n'}.items(): yield Case('4 20 lists','check_data',look(plus(k, t)), d/k)
+    (plus('pipe', None)/'splits').mkdir(), os.mkfifo(d/'pipe'/'splits'/'nvs_sem_train.txt'), (plus('folder', None)/'splits'/'nvs_sem_train.txt').mkdir(parents=True)
+    for args in ([d/'pipe'], [d/'folder'], [d/'mark','--split=val']): yield Case('4 20 lists','check_data',look(*args))
+    color = {f'scene0000_00/color/{n}':b for n,b in ok.items()}
+    for k,(more,says) in {'word':({'scene0000_00/intrinsic/intrinsic_color.txt':'word'},''), 'nan':({'scene0000_00/intrinsic/intrinsic_color.txt':'nan nan\nnan nan'},''), 'plain':({},'')}.items(): yield Case('4 20 lists','check_data',look(filled(d/k, color|more)), d/k, True, says)
+    yield Case('4 20 lists','check_data',look(filled(d/'turned', color|{'scene0000_00/color/9.jpg':photo((84,112), 'JPEG')})), d/'turned', says='9.jpg')
+    for k in ('a.sens','b.sens'): sens(filled(d/'two'/'scene0000_00', {'x.txt':'x'})/k)
+    os.mkfifo(filled(d/'piped'/'scene0000_00', {'x.txt':'x'})/'a.sens'), os.mkfifo(d/'p.sens'), filled(d, {'z.sens':b'', 'zeros.sens':bytes(400), 'ones.sens':b'\xff'*400})
+    whole = sens(d/'q.sens', 6).read_bytes()
+    filled(d, {f'cut {i}.sens':whole[:len(whole)*i//5] for i in (1,2,3,4)})
+    for n in ('two','piped','p.sens','z.sens','zeros.sens','ones.sens',*(f'cut {i}.sens' for i in (1,2,3,4))): yield Case('3 recordings','check_data',look(d/n))
+
+class Refusing(io.StringIO):
+    "A stdout that takes nothing"
+    def __init__(self, e):
+        super().__init__()
+        self.e = e
+    def write(self, *_): raise self.e
+    def flush(self): raise self.e
+
+@contextlib.contextmanager
+def stream(name, to):
+    old = getattr(sys, name)
+    setattr(sys, name, to)
+    try: yield
+    finally: setattr(sys, name, old)
+
+@contextlib.contextmanager
+def nowhere(d):
+    "In a folder that has been removed"
+    home = os.getcwd()
+    (d/'gone').mkdir(exist_ok=True), os.chdir(d/'gone'), (d/'gone').rmdir()
+    try: yield
+    finally: os.chdir(home)
+
+def streams(d):
+    "Readers that left, a full disk as stdout, closed streams, a folder that is gone, homes"
+    filled(d/'photos', {f'{i}.png':photo() for i in range(4)})
+    some = {'demo':['--rooms=0','--views=2','--no-live','--between=0',f'--out={d}/o.html'], 'check_data':[d/'photos','--width=56','--v_max=4','--images_device=8','--images=8'], 'vsibench':['--model=none','--rooms=2',f'--out={d}/o.json'],
+            'pretrain':['--nano','--grid=2','--images=4','--images_device=4','--v_min=2','--v_max=2','--steps=1','--eval_every=0',f'--out={d}/run']}
+    for cmd,args in some.items():
+        for e in (BrokenPipeError(32, 'Broken pipe'), OSError(28, 'No space left on device')): yield Case('19 streams',cmd,args, within=partial(stream, 'stdout', Refusing(e)))
+        for k in ('stdout','stderr'): yield Case('19 streams',cmd,args, works=True, within=partial(stream, k, None))
+        yield Case('19 streams',cmd,args, works=True, within=partial(nowhere, d))
+    for cmd,args in dict(demo=['--images=.'], check_data=['.'], convert=['x.ckpt'], vsibench=['--data=.','--model=none'], pretrain=['--nano','--out=run'], probe=['--out=p.json']).items(): yield Case('19 streams',cmd,args, within=partial(nowhere, d))
+
+def more_outputs(d):
+    "Sources that would be written over, and weights that name odd teachers"
+    model = shutil.copytree(WEIGHTS/'exact', d/'model')
+    photos,v = filled(d/'photos', {f'{i}.png':photo() for i in range(4)}),film(d/'v.mp4')
+    filled(d, {'q.jsonl':lines(Q), 'q.json':json.dumps([Q]), 'result.png':'mine'})
+    (d/'link.html').symlink_to(v), os.link(v, d/'hard.html')
+    for cmd,args,kept in (('listen',['--n=2','--steps=1',f'--out={model}'],model), ('listen',['--n=2','--stage=reckon',f'--init={model}',f'--out={model}'],model), ('speedrun',['--small','--minutes=1',f'--out={model}'],model), ('speedrun',['--small','--minutes=1',f'--out={v}'],v), ('speedrun',['--out='],None),
+            ('pretrain',['--nano',f'--out={d}/same',f'--cache={d}/same'],None), ('pretrain',['--nano',f'--data={photos}',f'--out={d}/run'],photos), ('pretrain',['--nano','--steps=1',f'--teacher={model}',f'--out={d}/run'],model), ('pretrain',['--nano','--steps=1',f'--semantic={model}',f"--teacher={WEIGHTS/'nano'/'teacher'}",f'--out={d}/run'],model),
+            ('vsibench',[f'--data={d}/q.jsonl','--model=none',f'--out={d}/q.jsonl'],d/'q.jsonl'), ('vsibench',[f'--data={d}/q.json','--model=none',f'--out={d}/q.json'],d/'q.json'), ('vsibench',[f'--data={d}/q.json','--model=none',f'--out={d}/result'],d/'result.png'), ('vsibench',['--model=none','--rooms=1',f'--out={photos}/0'],photos),
+            ('demo',[f'--video={v}',f'--out={v}'],v), ('demo',[f'--video={v}',f'--out={d}/link.html'],v), ('demo',[f'--video={v}',f'--out={d}/hard.html'],v), ('demo',[f'--images={photos}',f'--out={photos}/1.png'],photos), ('demo',[f'--images={photos}',f'--export={photos}/1.png'],photos), ('demo',[f'--images={photos}',f'--teacher={model}',f'--out={d}/o.html'],model),
+            ('finetune',['--nano',f'--data={d}/q.json',f'--out={d}'],d/'q.json'), ('convert',[v,f'--out={d}/out'],v), ('convert',[photos,f'--out={d}/out'],photos), ('probe',['--scenes=2',f'--out={v}/x.json'],v)): yield Case('1 2 outputs',cmd,args,kept)
+    of_teacher = lambda **kw: lambda f: changed(f/'teacher'/'config.json', **kw)
+    of_student = lambda **kw: lambda f: changed(f/'config.json', **kw)
+    for k,change in {'gone':lambda f: shutil.rmtree(f/'teacher'), 'text':lambda f: filled(f, {'teacher/config.json':'{'}), 'list':lambda f: filled(f, {'teacher/config.json':'[]'}), 'cut':lambda f: cut(f/'teacher'/'model.safetensors', 5000), 'patch':of_teacher(patch=0), 'large':of_teacher(img_size=10**9), 'low':of_teacher(img_size=7), 'less':of_teacher(img_size=-14),
+                     'up':of_student(teacher='../../x'), 'device':of_student(teacher='/dev/null'), 'number':of_student(teacher=3), 'norm':of_student(teacher_norm='zzz'), 'word':of_student(asymmetric='no'), 'note':of_student(note=['x']), 'grid':of_student(grid=10**9)}.items():
+        change(folder := shutil.copytree(WEIGHTS/'nano', d/f'nano {k}'))
+        yield Case('14 models','demo',[f'--images={photos}','--views=2','--no-live','--between=0',f'--weights={folder}',f'--out={d}/o.html'], folder)
+
+GROUPS = [numbers, choices, outputs, weights, code, checkpoints, runs, pictures, questions, odd_photos, odd_videos, recordings, odd_questions, zips, odd_talks, odd_models, odd_runs, moments, words, nodes, cached, lists, streams, more_outputs]
 
 def main(groups):
     tried,handled,start = Counter(),Counter(),time.perf_counter()
@@ -596,7 +714,7 @@ def main(groups):
                 if why: print(f"--- {c.kind}: {c.cmd} {' '.join(map(repr, map(str, c.args)))[:300]}\n    {why}".replace(tmp, 'TMP'), flush=True)
         os.chdir(home)
     for k in tried: print(f'{k}: {tried[k]} tried, {handled[k]} handled')
-    print(f'{tried.total()} tried / {handled.total()} handled in {time.perf_counter()-start:.0f} s')
+    print(f'{tried.total()} tried / {handled.total()} handled in {time.perf_counter()-start:.0f} s, {time.process_time():.0f} s of the processor with all imports')
     return tried.total()-handled.total()
 
 if __name__=='__main__': sys.exit(min(main(sys.argv[1:]), 1))

@@ -7,7 +7,7 @@ import lmms_eval.__main__ as main
 from lmms_eval import evaluator
 from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
-rows = json.loads(Path(sys.argv[1]).read_text())
+rows = json.loads(Path(sys.argv[1]).read_text(encoding='utf8'))
 TASK = '''task: odd
 dataset_path: json
 dataset_kwargs:
@@ -42,9 +42,9 @@ class Says(lmms):
 with tempfile.TemporaryDirectory() as d:
     os.environ['HF_HOME'] = d
     d = Path(d)
-    (d/'test.jsonl').write_text(''.join(json.dumps(dict(id=i, question_type=r['question_type'], ground_truth=r['ground_truth'])) + '\n' for i,r in enumerate(rows)))
-    (d/'odd.yaml').write_text(TASK.format(d=d))
-    (d/'utils.py').write_text(UTILS)
+    (d/'test.jsonl').write_text(''.join(json.dumps(dict(id=i, question_type=r['question_type'], ground_truth=r['ground_truth'])) + '\n' for i,r in enumerate(rows)), encoding='utf8')
+    (d/'odd.yaml').write_text(TASK.format(d=d), encoding='utf8')
+    (d/'utils.py').write_text(UTILS, encoding='utf8')
     sys.argv = ['lmms_eval','--model','says','--tasks','odd']
     args = main.parse_eval_args()[-1]
     got = evaluator.simple_evaluate(model=Says(), tasks=['odd'], task_manager=TaskManager(include_path=str(d), include_defaults=False), cli_args=args, log_samples=True, bootstrap_iters=0, batch_size=1, device='cpu')

@@ -73,7 +73,7 @@ def test_page_latency_rows(run):
 @pytest.mark.parametrize('row,variants', [('camera', 3), ('targets', 3), ('teacher', 3)])
 def test_a_row_of_comparisons(run, tmp_path, row, variants):
     run('ablate', row, '--steps', '2', '--seeds', '1', '--scenes', '2', '--out', str(tmp_path))
-    d = json.loads((tmp_path/f'{row}.json').read_text())
+    d = json.loads((tmp_path/f'{row}.json').read_text(encoding='utf8'))
     assert d['row']==row and len(d['runs'])==variants and d['command'].startswith(f'python benchmarks/ablate.py {row} --steps 2')
     numbers = [[r['prediction']['furniture' if row=='targets' else 'cosine'] for r in v] for v in d['runs'].values()]
     assert all(len(v)==1 for v in numbers) and (row=='targets' or len({x for v in numbers for x in v})==variants)  # each variant differs
@@ -84,13 +84,13 @@ def test_ways_of_telling_a_language_model(run, tmp_path, monkeypatch):
     finetune.finetune(nano=True, fusion='none', rooms=2, turns=2, frames=2, accumulate=1, steps=1, quiet=True, device='cpu', out=str(tmp_path/'base'))
     args = [str(tmp_path/'base'), '--rooms', '1', '--passes', '1', '--judged', '1', '--seeds', '0', '--keep', str(tmp_path/'kept'), '--out', str(tmp_path)]
     run('ablate_vlm', *args)
-    first = json.loads((tmp_path/'language.json').read_text())
+    first = json.loads((tmp_path/'language.json').read_text(encoding='utf8'))
     assert len(first['runs'])==5 and all(0<=r['overall']<=100 for v in first['runs'].values() for r in v) and set(first['beside'])>={'frequency','blind'}
     next((tmp_path/'kept').glob('no geometry 0*')).unlink()
     asked,get = [],finetune.RoomTalks.__getitem__
     monkeypatch.setattr(finetune.RoomTalks, '__getitem__', lambda self, i: asked.append(i) or get(self, i))
     run('ablate_vlm', *args)
-    assert len(asked)==1 and json.loads((tmp_path/'language.json').read_text())['runs']==first['runs']
+    assert len(asked)==1 and json.loads((tmp_path/'language.json').read_text(encoding='utf8'))['runs']==first['runs']
 
 def test_listeners_side_by_side(run, tmp_path):
     from spa3r.train.listen import listen
@@ -100,7 +100,7 @@ def test_listeners_side_by_side(run, tmp_path):
     folder = str(tmp_path/'append')
     out = run('listeners', f"none={tmp_path/'none'}", f'append={folder},{folder}', '--rooms', '5',
               '--lessons', str(tmp_path/'rooms'), '--out', str(tmp_path/'r.json'))
-    r = json.loads((tmp_path/'r.json').read_text())
+    r = json.loads((tmp_path/'r.json').read_text(encoding='utf8'))
     assert set(r['runs'])=={'chance','frequency','blind','none','append','append, another room'}
     assert {'none - blind','append - none','append - append, another room'}<=set(r['minus']) and 'append - none' in out
     assert r['models']['none']['changed']==[] and len(r['models']['append']['changed'])==2
@@ -110,9 +110,9 @@ def test_listeners_side_by_side(run, tmp_path):
 
 def test_a_gpu_session_in_toys_sizes(tmp_path):
     "All parts work before they cost anything; one that is cut short keeps what it had"
-    p = subprocess.run([sys.executable, HERE.parent/'tools/gpu_session.py', tmp_path/'out', '--device', 'cpu', '--tiny', '--minutes', '60'], capture_output=True, text=True)
+    p = subprocess.run([sys.executable, HERE.parent/'tools/gpu_session.py', tmp_path/'out', '--device', 'cpu', '--tiny', '--minutes', '60'], capture_output=True, encoding='utf8')
     assert not p.returncode, p.stderr
-    r = json.loads((tmp_path/'out/results.json').read_text())
+    r = json.loads((tmp_path/'out/results.json').read_text(encoding='utf8'))
     bad = {k:v for k,v in r.items() if any('failed' in o or 'ended' in o or 'not_run' in o for o in v)}
     assert not bad and list(r)==['machine','tests','nano','step','spatial','tune','prefix','resume'], (bad, p.stdout[-5000:])
     assert all(len(v)>1 and v[-1]['seconds']>0 for k,v in r.items() if k!='machine')
@@ -126,7 +126,7 @@ def test_a_gpu_session_in_toys_sizes(tmp_path):
 def test_a_gpu_session_ends_in_time(tmp_path, monkeypatch):
     "A part that never ends is ended, and what it had found is kept; for what comes after there may be no time"
     m = SimpleNamespace(**runpy.run_path(str(HERE.parent/'tools/gpu_session.py')))
-    (p := tmp_path/'part.py').write_text('import time\nprint(\'RESULT {"found": 1}\', flush=True)\ntime.sleep(1000)')
+    (p := tmp_path/'part.py').write_text('import time\nprint(\'RESULT {"found": 1}\', flush=True)\ntime.sleep(1000)', encoding='utf8')
     env = m.Session.run.__globals__
     monkeypatch.setitem(env, '__file__', str(p))
     monkeypatch.setitem(env['LIMITS'], 'tune', 6)
@@ -134,6 +134,6 @@ def test_a_gpu_session_ends_in_time(tmp_path, monkeypatch):
     s.run('tune')
     s.end = 0
     s.run('resume')
-    r = json.loads((tmp_path/'out/results.json').read_text())
+    r = json.loads((tmp_path/'out/results.json').read_text(encoding='utf8'))
     assert r['tune'][-1]['ended']=='out of time' and r['resume']==[dict(not_run='no time left')]
-    assert r['tune'][0]==dict(found=1) and 'RESULT' in (tmp_path/'out/session.txt').read_text()
+    assert r['tune'][0]==dict(found=1) and 'RESULT' in (tmp_path/'out/session.txt').read_text(encoding='utf8')

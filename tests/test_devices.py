@@ -10,16 +10,16 @@ if not hasattr(torch.utils.backend_registration, '_setup_privateuseone_for_pytho
 HERE = Path(__file__).parent
 SMALL = dict(steps=2, images=12, images_device=6, quiet=True)
 
-def lines(path): return [json.loads(o) for o in path.read_text().splitlines()]
+def lines(path): return [json.loads(o) for o in path.read_text(encoding='utf8').splitlines()]
 def losses(out): return [o['loss'] for o in lines(out/'log.jsonl') if 'loss' in o]
 def page(out):
-    s = (out/'it').read_text()
+    s = (out/'it').read_text(encoding='utf8')
     return [o['cos'] for o in json.loads(re.search(r'id="data">(.*?)</script>', s, re.S)[1])['stops']]
 def numbers(o):
     "All numbers in a result, but for times"
     if isinstance(o, dict): return [x for k,v in sorted(o.items()) for x in numbers(v) if k not in ('seconds','time','date')]
     return [x for v in o for x in numbers(v)] if isinstance(o, list) else [o] if isinstance(o, (int,float)) and o==o else []
-def result(out): return numbers(json.loads((out/'it').read_text()))
+def result(out): return numbers(json.loads((out/'it').read_text(encoding='utf8')))
 
 # command, options, what to compare, how many operations it takes at least
 RUNS = dict(
@@ -36,7 +36,7 @@ def words(options, folder):
     for k,v in options.items(): yield from [f'--{k}'] if v is True else [f'--{k}', str(folder/v) if k in ('out','cache') else str(v)]
 
 def on_far(what, *args, path=HERE.parent):
-    return subprocess.run([sys.executable, HERE/'second_device.py', what, *args], capture_output=True, text=True, timeout=600, env=os.environ|dict(PYTHONPATH=str(path)))
+    return subprocess.run([sys.executable, HERE/'second_device.py', what, *args], capture_output=True, encoding='utf8', timeout=600, env=os.environ|dict(PYTHONPATH=str(path)))
 
 def test_the_device_is_strict(tmp_path):
     (tmp_path/'slips.py').write_text('''
@@ -48,7 +48,7 @@ def layer(): torch.nn.Linear(3, 2)(a())
 def index(): torch.ones(3)[a().long()]
 def put(): a()[[0,1]] = torch.ones(2)
 def numpy(): a().numpy()
-''')
+''', encoding='utf8')
     run = lambda name: on_far(f'slips:{name}', path=tmp_path)
     assert not run('fine').returncode
     for name in ('mixed', 'layer', 'index', 'put'):
@@ -102,8 +102,8 @@ def main():
     room = room_place(*exact[:2], views=4, device=to)
     for place in (room, photo_place(*nano[:2], room.imgs[:,:,:112,:112], device=to)):
         for w in WEAR: print(np.round(painter(place)(State((True,False,True,False), colour=w, picked=(1,5), off=frozenset({3}))).rgb.mean(), 1))
-''')
-    a,b = [subprocess.run([sys.executable, HERE/'second_device.py', 'lively:main', to], capture_output=True, text=True, env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}')) for to in ('cpu','far')]
+''', encoding='utf8')
+    a,b = [subprocess.run([sys.executable, HERE/'second_device.py', 'lively:main', to], capture_output=True, encoding='utf8', env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}')) for to in ('cpu','far')]
     assert not b.returncode, b.stderr[-3000:]
     a,b = [[*map(float, p.stdout.split('\n')[:-2])] for p in (a,b)]
     assert len(a)==12 and b==pytest.approx(a, abs=.3)
@@ -132,9 +132,9 @@ def main():
         s = Spa3R(Spa3RConfig.nano(geo_channels=t.channels['geo'])).to('far')
         count(name, lambda: psfm_loss(s, observe(t, *to_device(batch, there)))['loss'].backward())
     batch = next(b for b in (lesson_views(LESSONS, i) for i in range(2000, 2100)) if b[1].any())
-    lesson = Lesson(VGGT(VGGTConfig.nano(patch=7)), 21).to('far')
+    lesson = Lesson(VGGT(VGGTConfig.nano()), 21).to('far')
     count('lesson', lambda: teach_loss(lesson, to_device(batch, there))['loss'].backward())
-'''.replace('TEACHER', repr(str(HERE.parent/'spa3r/weights/nano/teacher'))))
-    p = subprocess.run([sys.executable, HERE/'second_device.py', 'steps:main'], capture_output=True, text=True, env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}'))
+'''.replace('TEACHER', repr(str(HERE.parent/'spa3r/weights/nano/teacher'))), encoding='utf8')
+    p = subprocess.run([sys.executable, HERE/'second_device.py', 'steps:main'], capture_output=True, encoding='utf8', env=os.environ|dict(PYTHONPATH=f'{HERE.parent}:{tmp_path}'))
     assert not p.returncode, p.stderr[-3000:]
     assert p.stdout.split('\n')[:3]==['photos []','exact []','lesson []']

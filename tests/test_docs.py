@@ -80,7 +80,7 @@ def test_every_definition_has_its_place(site):
 
 def test_problems_are_seen(tab, tmp_path):
     (tmp_path/'bad.html').write_text(r'''<main><p id=a>A price of $5, $x_1$ and \(y\)</p><pre>#| hide</pre><img src=none.png><a href=none.html>x</a><a href=#b>y</a>
-        <script src=http://example.invalid/x.js></script><script>nobody()</script><span class=arithmatex></span></main>''')
+        <script src=http://example.invalid/x.js></script><script>nobody()</script><span class=arithmatex></span></main>''', encoding='utf8')
     with serve(tmp_path) as url: bad = '\n'.join(problems(tab, url+'/bad.html', tmp_path))
     for o in ('error: ReferenceError: nobody', 'asks elsewhere: http://example.invalid', 'raw TeX: $x_1$', r'raw TeX: \(', 'no picture', 'no alt text', '1 code blocks with #|',
               '1 formulas', 'leads nowhere', 'no such place'): assert o in bad, f'{o!r} is not in\n{bad}'
@@ -104,7 +104,7 @@ def test_a_plotly_figure_is_drawn(tab, site):
     fig = dict(data=[dict(type='scatter', y=[1,3,2])], layout=dict(height=200))
     cell = dict(outputs=[dict(output_type='display_data', data={PLOTLY:fig})])
     plotly_div(cell)
-    (site/'fig.html').write_text(f"<main>{cell['outputs'][0]['data']['text/markdown'][0]}</main><script src=assets/site.js></script>")
+    (site/'fig.html').write_text(f"<main>{cell['outputs'][0]['data']['text/markdown'][0]}</main><script src=assets/site.js></script>", encoding='utf8')
     with serve(site) as url: assert not problems(tab, url+'/fig.html', site)
     tab.wait("document.querySelectorAll('.scatterlayer .trace').length==1")
     (site/'fig.html').unlink()

@@ -50,14 +50,14 @@ def test_shapes_are_those_of_the_model(size):
 
 def test_the_miniature_is_the_one_in_the_package():
     weights,s = root/'spa3r/weights',draw.nano()
-    def read(f): return json.loads((weights/f/'config.json').read_text())
+    def read(f): return json.loads((weights/f/'config.json').read_text(encoding='utf8'))
     assert Spa3R.read_config(read('nano'))==s.student
     told = VGGT.read_config(read('nano/teacher'))
     assert replace(told, relative=s.encoder.relative)==s.encoder  # weights of before tell cameras as their head says them: the same shapes
     assert read('vlm')['text_config']['hidden_size']==s.width and read('vlm')['spatial_width']==s.hw[1]
 
 def test_the_language_model_of_the_paper():
-    keys = json.loads((root/'tests/golden/keys_spa3_vlm_adapter.json').read_text())['keys']
+    keys = json.loads((root/'tests/golden/keys_spa3_vlm_adapter.json').read_text(encoding='utf8'))['keys']
     assert draw.paper().width==keys['geometry_projector.2.weight']['shape'][0]
     assert draw.paper().student.dim==keys['geometry_projector.0.weight']['shape'][1]
 

@@ -15,8 +15,8 @@ from spa3r.model.psfm import Spa3RConfig
 from small_run import SIZE,small
 
 here = Path(__file__).parent
-def log(d): return [json.loads(l) for l in open(Path(d)/'log.jsonl')]
-def python(code, *args, **env): return subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True, cwd=here, env=os.environ|dict(HF_HUB_OFFLINE='1')|env, timeout=600)
+def log(d): return [json.loads(l) for l in open(Path(d)/'log.jsonl', encoding='utf8')]
+def python(code, *args, **env): return subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, encoding='utf8', cwd=here, env=os.environ|dict(HF_HUB_OFFLINE='1')|env, timeout=600)
 
 @pytest.mark.parametrize('cfg', [TrainConfig, TuneConfig, Spa3RConfig, VGGTConfig])
 def test_every_number_of_a_configuration_has_a_range(cfg):
@@ -37,7 +37,7 @@ def test_workers_under_every_start_method(tmp_path, method):
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_goes_on(tmp_path, sig):
     opts = [f'--{k}={v}' for k,v in (SIZE|dict(steps=12, save_every=100)).items()]
-    p = subprocess.Popen([sys.executable, here/'small_run.py', f'--out={tmp_path}/a', '--pause=.3', *opts], stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, here/'small_run.py', f'--out={tmp_path}/a', '--pause=.3', *opts], stderr=subprocess.PIPE, encoding='utf8')
     while p.poll() is None and not ((tmp_path/'a'/'log.jsonl').exists() and log(tmp_path/'a')): time.sleep(.05)
     p.send_signal(sig)
     said = p.communicate()[1]
@@ -53,27 +53,27 @@ def test_a_run_that_is_stopped_goes_on(tmp_path, sig):
 def test_python_in_a_model_folder_is_never_run(tmp_path, part, monkeypatch):
     monkeypatch.setattr('builtins.input', lambda *a: 'y')
     d = shutil.copytree(SHIPPED, tmp_path/'model')
-    (d/'evil.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")\nclass Evil: pass\n')
-    cfg = json.loads((d/'config.json').read_text())
-    (d/'config.json').write_text(json.dumps(cfg|dict(model_type='evil', auto_map={part:'evil.Evil'})))
+    (d/'evil.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")\nclass Evil: pass\n', encoding='utf8')
+    cfg = json.loads((d/'config.json').read_text(encoding='utf8'))
+    (d/'config.json').write_text(json.dumps(cfg|dict(model_type='evil', auto_map={part:'evil.Evil'})), encoding='utf8')
     with pytest.raises(UserError, match='cannot be loaded'): load_chat(str(d))
     assert not (tmp_path/'ran').exists()
 
 def test_a_torchvision_of_another_torch_is_set_aside(tmp_path):
     (tmp_path/'torchvision').mkdir()
-    (tmp_path/'torchvision'/'__init__.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path/'torchvision'/'__init__.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')", encoding='utf8')
     r = python('import spa3r.train.finetune,spa3r.language.chat,transformers; from transformers import PreTrainedModel; print(transformers.utils.is_torchvision_available())', PYTHONPATH=str(tmp_path))
     assert r.returncode==0 and r.stdout.strip()=='False', r.stderr[-2000:]
     assert r.stderr.count('torchvision does not work')==1 and 'pip install torch torchvision' in r.stderr and 'Traceback' not in r.stderr
     for p in sorted((here.parent/'spa3r').rglob('*.py')):  # whoever imports transformers asks first
-        s = p.read_text()
+        s = p.read_text(encoding='utf8')
         if p.stem!='core' and ('from transformers' in s or 'import transformers' in s): assert 'spare_torchvision()' in s or 'import BASES' in s or 'PretrainedConfig' in s, p.name
 
 def test_what_is_written_harms_nothing_that_is_read(tmp_path):
     data,out = tmp_path/'data',tmp_path/'data'/'result.json'
-    data.mkdir(), (data/'config.json').write_text('{}'), (tmp_path/'link').symlink_to(data), os.mkfifo(tmp_path/'pipe')
+    data.mkdir(), (data/'config.json').write_text('{}', encoding='utf8'), (tmp_path/'link').symlink_to(data), os.mkfifo(tmp_path/'pipe')
     check_outputs(out, sources=[data])
-    out.write_text('{"rows": {}}')
+    out.write_text('{"rows": {}}', encoding='utf8')
     check_outputs(out, sources=[data])  # a table of ours may be written again
     for o,kw in ((data,dict(folder=True)), (tmp_path/'link',dict(folder=True)), (tmp_path,dict(folder=True)), (data/'config.json',{}), (tmp_path/'link'/'config.json',{}), (tmp_path/'pipe',{}), (tmp_path/'pipe'/'x',{}), (data,{})):
         with pytest.raises(UserError, match='Cannot write'): check_outputs(o, sources=[data], **kw)

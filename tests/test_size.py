@@ -116,7 +116,7 @@ imgs,enc = torch.rand(2, 3, 28, 42),SpatialEncoder.from_pretrained('nano')
 with torch.no_grad(): near,far = enc(imgs),enc(imgs.to('far'))
 print(next(enc.parameters()).device.type, far.device.type, far.dtype, ((far.cpu()-near).norm()/near.norm()).item()<1e-4, flush=True)
 os._exit(0)"""
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf8', cwd=Path(__file__).parent)
     assert r.stdout.split()==['far','far','torch.float32','True'], r.stdout+r.stderr[-2000:]
 
 # ---- one picture for both eyes
@@ -161,7 +161,7 @@ def official(tmp_path_factory):
     "A small student as the converted official one, and a VGGT for it whose norms have biases"
     root = tmp_path_factory.mktemp('official')
     torch.manual_seed(0)
-    net = VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, dpt_layers=(0,0,1,1), dpt_dim=8, dpt_channels=(8,8,8,8), camera_nh=2, dpt_down=4))
+    net = VGGT(VGGTConfig.nano(patch=14, dim=32, depth=2, nh=2, dpt_dim=8, dpt_channels=(8,8,8,8), camera_nh=2, dpt_down=4))
     for k,p in net.named_parameters():
         if 'norm' in k and 'global' in k: p.data += torch.randn_like(p)
     net.save_pretrained(root/'vggt')
@@ -183,9 +183,9 @@ def test_init_from_official_weights_has_the_official_teacher(official, tmp_path,
     st = pretrain(out=str(tmp_path/'run'), teacher=str(official/'vggt'), init=str(official/'student'), **RUN, **asked)
     (t,) = made
     assert (t.vggt.cfg.global_qk_norm,t.asymmetric)==(norm,asymmetric)
-    said = json.loads((tmp_path/'run'/'config.json').read_text())
+    said = json.loads((tmp_path/'run'/'config.json').read_text(encoding='utf8'))
     assert (said['teacher_norm'],said['asymmetric'])==(norm,asymmetric)==(st.cfg.teacher_norm,st.cfg.asymmetric) and said['note'].startswith('goes on from: official')
-    settings = json.loads((tmp_path/'run'/'train.json').read_text())
+    settings = json.loads((tmp_path/'run'/'train.json').read_text(encoding='utf8'))
     assert {k:settings.get(k) for k in asked}==asked
     _,tea,_ = load_student(str(tmp_path/'run'))
     assert (tea.vggt.cfg.global_qk_norm,tea.asymmetric)==(norm,asymmetric)

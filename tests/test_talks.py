@@ -17,7 +17,7 @@ def row(q='<image>\nWhat is here?', a='A bed.', system=None, **kw):
     said = [{'from':'system','value':system}]*(system is not None)+[{'from':'human','value':q},{'from':'gpt','value':a}]
     return dict(conversations=said) | (kw or dict(image='p0.jpg'))
 def write(folder, rows, name='t.json', **kw):
-    (folder/name).write_text(json.dumps(rows) if name.lower().endswith('json') else '\n'.join(map(json.dumps, rows)), **kw)
+    (folder/name).write_text(json.dumps(rows) if name.lower().endswith('json') else '\n'.join(map(json.dumps, rows)), **kw, encoding='utf8')
     return folder/name
 
 @pytest.fixture(scope='module')
@@ -76,9 +76,9 @@ turn = dict(question_type='route_planning', options=['A. left','B. right'], grou
     (dict(dataset='../d'),'no plain name'), (dict(dataset='/etc'),'no plain name'), (dict(scene_name='..'),'no plain name'), (dict(scene_name='a\\b'),'no plain name'), (dict(scene_name='a\0'),'no plain name'),
     (dict(id=[1]),'neither a number nor a name'), (dict(question=7),'no text'), (dict(question='<|im_end|>?'),'in words'), (turn|dict(options=['A. <|image_pad|>','B. x']),'in words')])
 def test_questions_nobody_should_be_asked(tmp_path, kw, why):
-    (tmp_path/'q.json').write_text(json.dumps([question(**kw)]))
+    (tmp_path/'q.json').write_text(json.dumps([question(**kw)]), encoding='utf8')
     with pytest.raises(UserError, match=why): bm.read_questions(tmp_path/'q.json')
 
 def test_an_id_is_its_text(tmp_path):
-    (tmp_path/'q.json').write_text(json.dumps([question(id=0), question(id='0', ground_truth='4')]))
+    (tmp_path/'q.json').write_text(json.dumps([question(id=0), question(id='0', ground_truth='4')]), encoding='utf8')
     with pytest.raises(UserError, match='the same scene and id'): bm.read_questions(tmp_path/'q.json')

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize('name,folder', [('weights',WEIGHTS), ('golden',HERE/'golden')])
 def test_every_file_is_the_one_that_was_judged(name, folder):
     "Lists written by tools/checksums.py"
-    want = {name:h for h,name in (l.split() for l in (HERE/f'{name}.sha256').read_text().splitlines())}
+    want = {name:h for h,name in (l.split() for l in (HERE/f'{name}.sha256').read_text(encoding='utf8').splitlines())}
     have = {p.relative_to(folder).as_posix():hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob('*') if p.is_file()}
     assert have==want, f'not as listed: {sorted(k for k in have.keys()|want.keys() if have.get(k)!=want.get(k))}; after a change that is meant: python tools/checksums.py'
 
@@ -24,7 +24,7 @@ def test_the_weights_are_small(): assert sum(p.stat().st_size for p in WEIGHTS.r
 @pytest.mark.parametrize('name', ['exact','nano'])
 def test_the_card_can_be_had_again(name):
     "The cosine at hidden views of some of the card's rooms, within what so few rooms can differ from all of them"
-    told = json.loads((WEIGHTS/name/'card.json').read_text())['measures']['video']
+    told = json.loads((WEIGHTS/name/'card.json').read_text(encoding='utf8'))['measures']['video']
     assert told['config']['first_seed']==HELD_OUT
     student,teacher,_ = load_student(name)
     n,rows = 8,evaluate_field(student, teacher, range(HELD_OUT, HELD_OUT+8), hw=tuple(told['config']['hw']))['rows']
@@ -35,7 +35,7 @@ def test_the_card_can_be_had_again(name):
 
 def test_the_vlm_says_what_its_card_says():
     "Its answers about the first of the card's rooms; one may differ, for another CPU rounds a near tie otherwise"
-    card,chat = json.loads((WEIGHTS/'vlm'/'card.json').read_text()),load_chat(str(WEIGHTS/'vlm'), frames=8)
+    card,chat = json.loads((WEIGHTS/'vlm'/'card.json').read_text(encoding='utf8')),load_chat(str(WEIGHTS/'vlm'), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
     assert len(said)==len(card['said'])>=5 and sum(a!=b for a,b in zip(said, card['said']))<=1
     assert {'nano','chance','frequency','blind'}<=card['result']['runs'].keys()

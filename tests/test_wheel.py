@@ -13,7 +13,7 @@ models = ['exact', 'nano', 'nano/teacher']
 def run(*cmd, cwd, timeout=600):
     "Run a command that must succeed, without the checkout in sight and without a network to the hub"
     env = {k:v for k,v in os.environ.items() if k not in ('PYTHONPATH','VIRTUAL_ENV','PYTHONHOME')}|dict(HF_HUB_OFFLINE='1', PIP_DISABLE_PIP_VERSION_CHECK='1')
-    r = subprocess.run([str(o) for o in cmd], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+    r = subprocess.run([str(o) for o in cmd], cwd=cwd, env=env, capture_output=True, encoding='utf8', timeout=timeout)
     assert r.returncode==0, f'{cmd} ended in {r.returncode}\n{r.stdout[-2000:]}\n{r.stderr[-4000:]}'
     return r.stdout
 
@@ -53,7 +53,7 @@ def outside(wheel, tmp_path_factory):
     venv.create(home, with_pip=True)
     site = next(home.glob('lib*/python*/site-packages'))
     # a folder named in a .pth is searched last, and its own .pth files (our editable install) are not read
-    (site/'outer.pth').write_text('\n'.join(dict.fromkeys(sysconfig.get_path(o) for o in ('purelib','platlib'))))
+    (site/'outer.pth').write_text('\n'.join(dict.fromkeys(sysconfig.get_path(o) for o in ('purelib','platlib'))), encoding='utf8')
     run(home/'bin/python', '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', wheel, cwd=home)
     return home/'bin'
 

@@ -31,7 +31,7 @@ def strong(model, by=4.):
 def encoder(dim=32, m=6):
     "A spatial encoder of random weights, for views 56 pixels wide"
     torch.manual_seed(7)
-    vggt = VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, img_size=56, heads=()))
+    vggt = VGGT(VGGTConfig.nano(patch=14, dim=32, depth=2, nh=2, img_size=56, heads=()))
     student = Spa3R(Spa3RConfig.nano(dim=dim, nh=2, enc_depth=1, dec_depth=1, n_latents=m, geo_channels=64, teacher='teacher', grid=0, standardise=False))
     return strong(SpatialEncoder(student, VGGTTeacher(vggt)), 3.)
 

@@ -239,12 +239,12 @@ def docs(
         file.write_text(relink(md, stems, stems[k]), encoding='utf8')
         for f,b in pics.items(): (file.parent/f).write_bytes(b)
     page = lambda o: stems[o.removesuffix('.ipynb')]+'.md'
-    side = yaml.safe_load((cfg.nbs_path/'_quarto.yml').read_text())['website']['sidebar']['contents']
+    side = yaml.safe_load((cfg.nbs_path/'_quarto.yml').read_text(encoding='utf8'))['website']['sidebar']['contents']
     nav = [page(o) if isinstance(o, str) else {o['section']:[page(p) for p in o['contents']]} for o in side]
-    (work/'mkdocs.yml').write_text(yaml.safe_dump(mkdocs_settings(cfg, nav), sort_keys=False))
+    (work/'mkdocs.yml').write_text(yaml.safe_dump(mkdocs_settings(cfg, nav), sort_keys=False), encoding='utf8')
     cmd = [sys.executable, '-m', 'mkdocs', 'build', '-f', work/'mkdocs.yml',
            '-d', Path(out).resolve(), *(['--strict'] if strict else [])]
-    r = subprocess.run(cmd, env=os.environ|{'NO_MKDOCS_2_WARNING':'1'}, capture_output=True, text=True)
+    r = subprocess.run(cmd, env=os.environ|{'NO_MKDOCS_2_WARNING':'1'}, capture_output=True, encoding='utf8')
     said = '\n'.join(l for l in r.stderr.splitlines() if not l.startswith('INFO'))
     if r.returncode: raise UserError(f'MkDocs could not make the site: {said}')
     if said: print(said)

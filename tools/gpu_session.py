@@ -23,7 +23,7 @@ def tell(**found): print(MARK+json.dumps(found), flush=True)
 def script(*args, **kw):
     "Run a Python script of this repository, show what it says, return it"
     done = subprocess.run([sys.executable, *map(str, args)], cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf8', **kw)
     print(done.stdout, flush=True)
     if done.returncode: tell(failed=' '.join(map(str, args)), code=done.returncode)
     return done.stdout
@@ -151,7 +151,7 @@ def resume(a):
                 (56,42) if a.tiny else (640,480), Image.BICUBIC).save(p)
         with torch.device(a.device):
             VGGT((VGGTConfig.nano if a.tiny else VGGTConfig)(heads=('camera','depth'))).save_pretrained(f'{d}/teacher')
-        (start := Path(d)/'start.py').write_text('from spa3r.train.pretrain import pretrain\npretrain()\n')
+        (start := Path(d)/'start.py').write_text('from spa3r.train.pretrain import pretrain\npretrain()\n', encoding='utf8')
         nano = ['--nano','--width','56'] if a.tiny else []
         command = [sys.executable, str(start), *nano, '--out',
                    f'{d}/run', '--data', f'{d}/photos', '--teacher', f'{d}/teacher',
@@ -162,7 +162,7 @@ def resume(a):
         first,_ = time.perf_counter()-t,p.kill()
         p.wait()
         script(*command[1:])
-        rows = [json.loads(l) for l in Path(f'{d}/run/log.jsonl').read_text().splitlines()]
+        rows = [json.loads(l) for l in Path(f'{d}/run/log.jsonl').read_text(encoding='utf8').splitlines()]
         tell(to_first_checkpoint=round(first, 1), seconds=round(time.perf_counter()-t, 1),
              steps=[r['step'] for r in rows], losses=[r['loss'] for r in rows])
 
@@ -175,7 +175,7 @@ class Session:
     def __init__(self, a):
         self.a,self.out,self.end,self.found = a,Path(a.out),time.monotonic()+60*a.minutes,{}
         self.out.mkdir(parents=True, exist_ok=True)
-        self.text = open(self.out/'session.txt', 'a')
+        self.text = open(self.out/'session.txt', 'a', encoding='utf8')
     def say(self, line):
         print(line, end='', flush=True)
         self.text.write(line)
@@ -183,7 +183,7 @@ class Session:
     def note(self, part, **found):
         self.found.setdefault(part, []).append(found)
         tmp = self.out/'results.json.tmp'
-        tmp.write_text(json.dumps(self.found, indent=1))
+        tmp.write_text(json.dumps(self.found, indent=1), encoding='utf8')
         tmp.rename(self.out/'results.json')
     def run(self, part):
         "One part, in a process group that ends with its time"
@@ -194,7 +194,7 @@ class Session:
         command = [sys.executable, __file__, self.a.out, '--part', part, '--device',
                    self.a.device, '--seconds', str(left), *['--tiny']*self.a.tiny]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-        p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf8',
                              start_new_session=True, env=os.environ|dict(PYTHONPATH=path, PYTHONUNBUFFERED='1'))
         start,late = time.monotonic(),threading.Timer(left, lambda: os.killpg(p.pid, signal.SIGKILL))
         late.start()

@@ -11,5 +11,5 @@ if __name__ == '__main__':
     p.add_argument('--scenes', type=int, default=48, help='rooms in a set')
     p.add_argument('--seeds', type=int, default=3, help='disjoint sets of rooms')
     a = p.parse_args()
-    card = json.loads((ROOT/a.name/'card.json').read_text())
+    card = json.loads((ROOT/a.name/'card.json').read_text(encoding='utf8'))
     write_card(a.name, measure_card(a.name, card, a.scenes, a.seeds))

@@ -8,7 +8,7 @@ from pathlib import Path
 def stats(path):
     "Counts of one notebook"
     cells = [(c['cell_type'], ''.join(c['source']), c.get('outputs', []))
-             for c in json.loads(path.read_text())['cells']]
+             for c in json.loads(path.read_text(encoding='utf8'))['cells']]
     prose = sum(len(s.split()) for t, s, _ in cells if t == 'markdown')
     code = [(s, o) for t, s, o in cells if t == 'code' and not re.match(r'\s*#\|\s*(hide|default_exp)', s)]
     lines = sum(len([l for l in s.split('\n') if l.strip() and not l.startswith('#|')]) for s, _ in code)

@@ -39,17 +39,17 @@ def main():
         result = evaluate(model=str(out), rooms=a.rooms, frames=8, out=f'{d}/vsibench.json')
     chat = load_chat(str(out), frames=8)
     said = chat.ask(chat.watch(room_frames(HELD_OUT, 8)), [prompt(q) for q in room_questions(HELD_OUT, 1)])
-    loud = [json.loads(l)['adapter'] for l in open(a.run/'log.jsonl')]
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
+    loud = [json.loads(l)['adapter'] for l in open(a.run/'log.jsonl', encoding='utf8')]
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, encoding='utf8').stdout.strip()
     card = dict(about='A Qwen2.5-VL of a few million weights that learnt to read, to see and to answer from '
                       'questions about procedural rooms, and was then told of the latents of the nano student.',
-                command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
+                command=a.command, seed=json.loads((a.run/'train.json').read_text(encoding='utf8'))['seed'],
                 commit=commit, hardware=a.hardware, hours=a.hours,
                 parameters=sum(o.numel() for o in model.parameters()), curves=[curve([r/'log.jsonl']) for r in (
                     *a.before, a.run)], adapter=[round(x, 3) for x in loud[::max(1, len(loud)//50)]],
                 # `said`: of the first of these rooms, for a test to have again
                 result={k: result[k] for k in ('about', 'runs', 'minus')}, said=said)
-    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
+    atomic_write(out/'card.json', lambda f: f.write_text(json.dumps(card, indent=1), encoding='utf8'))
     atomic_write(out/'README.md', lambda f: f.write_text(f"""---
 license: apache-2.0
 library_name: spa3r
@@ -79,6 +79,6 @@ Learnt on procedurally generated rooms and nothing else: about real places it kn
 ```
 {result_text(result)}
 ```
-"""))
+""", encoding='utf8'))
 
 if __name__ == '__main__': main()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent/'spa3r'/'weights'
 
 def curve(logs, points=200):
     "The loss of one or more runs after another, averaged in at most `points` pieces"
-    loss = torch.tensor([json.loads(l)['loss'] for log in logs for l in open(log)])
+    loss = torch.tensor([json.loads(l)['loss'] for log in logs for l in open(log, encoding='utf8')])
     pieces = loss.tensor_split(min(points, len(loss)))
     steps = torch.tensor([len(p) for p in pieces]).cumsum(0)
     return dict(step=steps.tolist(), loss=[round(p.mean().item(), 4) for p in pieces])
@@ -30,8 +30,8 @@ def measure_card(name, card, scenes, seeds):
 
 def write_card(name, card):
     "For programs, and for people"
-    atomic_write(ROOT/name/'card.json', lambda f: f.write_text(json.dumps(card, indent=1)))
-    atomic_write(ROOT/name/'README.md', lambda f: f.write_text(card_text(name, card)))
+    atomic_write(ROOT/name/'card.json', lambda f: f.write_text(json.dumps(card, indent=1), encoding='utf8'))
+    atomic_write(ROOT/name/'README.md', lambda f: f.write_text(card_text(name, card), encoding='utf8'))
 
 def card_text(name, c):
     "The card as Markdown"
@@ -91,8 +91,8 @@ def main():
     student.half().save_pretrained(out)
     if student.cfg.teacher == 'teacher': VGGT.from_pretrained(a.run/'teacher').half().save_pretrained(out/'teacher')
     export_decoder(Spa3R.from_pretrained(out), out/'decoder.onnx')
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text())['seed'],
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, encoding='utf8').stdout.strip()
+    c = dict(about=a.about, command=a.command, seed=json.loads((a.run/'train.json').read_text(encoding='utf8'))['seed'],
              commit=commit, hardware=a.hardware, hours=a.hours,
              parameters=sum(o.numel() for o in student.parameters()),
              curve=curve([r/'log.jsonl' for r in (*a.before, a.run)]))

@@ -96,11 +96,13 @@ class _Known:
     def __init__(self, questions, parser):
         words = [_words(q) for q in questions]
         self.at = {w:i for i,w in enumerate(sorted(frozenset().union(*words)))}
-        self.has,self.sizes = np.zeros((len(self.at), len(words)), np.uint8),np.array([len(w) for w in words])
+        self.has = np.zeros((len(self.at), len(words)), np.uint8)
+        self.sizes = np.array([len(w) for w in words])
         for j,w in enumerate(words): self.has[[self.at[o] for o in w],j] = 1
         if not questions or questions[0]['question_type'] in NUMERIC:
             self.texts = [str(q['ground_truth']) for q in questions]
-            self.worth,self.rank = tenths(self.texts, self.texts, parser),np.unique(self.texts, return_inverse=True)[1]
+            self.worth = tenths(self.texts, self.texts, parser)
+            self.rank = np.unique(self.texts, return_inverse=True)[1]
         else: self.right = np.array([_right(q) for q in questions])
 
     def alike(self, words):
@@ -290,7 +292,10 @@ class _Sums:
             scores.append(r['score'])
             self.unread += not r.get('readable', True)
         def added(w): return np.bincount(at, w, len(scenes)*len(TYPES)).reshape(-1, len(TYPES))
-        self.scenes,self.n,self.score,self.micro = scenes,added(None),added(scores),sum(scores)/max(len(scores), 1)
+        self.scenes = scenes
+        self.n = added(None)
+        self.score = added(scores)
+        self.micro = sum(scores)/max(len(scores), 1)
 
     def averages(self):
         return averages({t:s/n for t,n,s in zip(TYPES, self.n.sum(0).tolist(), self.score.sum(0).tolist()) if n})
@@ -307,7 +312,8 @@ def _draws(*runs, n, seed):
     "`averages` of each of some `_Sums` for `n` draws of as many scenes as there are, the same scenes for all"
     scenes,r = list(runs[0].scenes),_random(f'bootstrap {seed}')
     # whole numbers add up without rounding
-    k,tenths = len(scenes),[np.round(10*o.score[[o.scenes[s] for s in scenes]], 6) for o in runs]
+    k = len(scenes)
+    tenths = [np.round(10*o.score[[o.scenes[s] for s in scenes]], 6) for o in runs]
     x = np.stack([runs[0].n, *tenths], -1)
     for _ in range(n):
         sums = np.tensordot(np.bincount((r.random_sample(k)*k).astype(int), minlength=k).astype(float), x, 1)

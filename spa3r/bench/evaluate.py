@@ -20,7 +20,8 @@ import numpy as np
 import spa3r,torch
 from tqdm import tqdm
 from fastcore.script import call_parse
-from ..util.core import UserError,atomic_write,check_outputs,command,from_json,hold,pick_device,read_json,say
+from ..util.core import UserError,atomic_write,check_outputs,check_regular,command,from_json,hold,pick_device
+from ..util.core import read_json,say
 from ..teachers.teachers import WEIGHTS
 from ..rooms.rooms import HELD_OUT
 from .scoring import PARSERS,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
@@ -125,6 +126,7 @@ class AnswerFile:
     def __init__(self,
         path, # .jsonl; goes on where it was left
     ):
+        check_regular(path)
         self.stack = ExitStack()
         self.stack.enter_context(hold(
             f'{path}.lock', f"{path} is being written by another process: wait for it, or write elsewhere with --out"))
@@ -153,6 +155,7 @@ def read_answers(
     "Everything that has been answered so far; a torn last line does not count"
     got = {}
     for p in sorted(Path(folder).glob('rank*.jsonl')):
+        check_regular(p)
         *lines,_ = p.read_bytes().split(b'\n')
         for i,line in enumerate(lines, 1):
             try:
@@ -176,7 +179,7 @@ def ask(
     mine = scenes[rank::world]
     todo = {s.name:[q for q in s.questions if ask_id(q) not in known] for s in mine}
     n,left = sum(len(s.questions) for s in mine),sum(map(len, todo.values()))
-    with AnswerFile(Path(folder)/f'rank{rank}.jsonl') if folder else open(os.devnull) as file, \
+    with AnswerFile(Path(folder)/f'rank{rank}.jsonl') if folder else open(os.devnull, encoding='utf8') as file, \
          tqdm(total=n, initial=n-left, unit=' questions',
               desc=f'rank {rank}' if world>1 else None, disable=None) as bar:
         for scene in mine:
@@ -203,7 +206,7 @@ def same_run(
     card = Path(folder)/'run.json'
     # nothing has been answered yet
     if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):
-        atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1)))
+        atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1), encoding='utf8'))
     elif (old := read_json(card, f'remove the folder {folder}, and all is asked again'))!=about:
         off = [f"{k} {old.get(k)!r}, not {about.get(k)!r}"
                for k in dict.fromkeys([*old,*about]) if old.get(k)!=about.get(k)]
@@ -214,7 +217,7 @@ def same_run(
 def commit()->str:
     "Version of the code, and its commit where it is a checkout"
     here = Path(spa3r.__file__).resolve().parent
-    def git(*a): return subprocess.run(['git','-C',str(here),*a], capture_output=True, text=True).stdout.strip()
+    def git(*a): return subprocess.run(['git','-C',str(here),*a], capture_output=True, encoding='utf8').stdout.strip()
     try: mine = Path(git('rev-parse','--show-toplevel'))==here.parent
     except OSError: mine = False
     return f'spa3r {spa3r.__version__}'+(f" ({git('rev-parse','--short','HEAD')})" if mine else '')
@@ -296,7 +299,7 @@ def save_result(
     "Write a result down, a row at a time: there may be a million"
     import matplotlib.pyplot as plt
     def write(p):
-        with open(p, 'w') as f:
+        with open(p, 'w', encoding='utf8') as f:
             f.write(json.dumps({k:v for k,v in result.items() if k!='rows'}, indent=1)[:-2]+',\n "rows": {')
             for i,(name,rows) in enumerate(result['rows'].items()):
                 f.write(f"{','*(i>0)}\n  {json.dumps(name)}: [")
@@ -511,18 +514,25 @@ def evaluate(
     sources = (data, model, against)
     check_outputs(out, sources=sources)  # as it was typed: a slash at its end says folder
     out,answers = Path(out),beside(out, '.answers')
-    # beside a result of ours it is ours, too
-    check_outputs(beside(out, '.png'), sources=() if out.exists() else sources)
+    picture = beside(out, '.png')  # beside a result of ours it is ours, too
+    if picture.exists() and not out.exists():
+        raise UserError(f"{picture} is there without the {out.name} it would belong to: move it, or give another --out")
+    check_outputs(picture, sources=() if out.exists() else sources)
     check_outputs(answers, folder=True, sources=sources)
     say(f'reading the questions of {data}')
-    model,name,runs,rank,asked = find_model(model, data),'',{},int(os.environ.get('RANK', 0)),0
+    model = find_model(model, data)
+    name = ''
+    runs = {}
+    rank = int(os.environ.get('RANK', 0))
+    asked = 0
     with one_thread(model in ('',str(SHIPPED))):
         questions,films = (room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms), split)
                            if data=='rooms' else open_data(data, split))
         questions = choose(questions, tasks, limit)
         other = [against_run(against, questions)] if against else []  # before a model is asked for hours
         if model:
-            name,frames = model_name(model),frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
+            name = model_name(model)
+            frames = frames or (SHIPPED_FRAMES if model==str(SHIPPED) else 32)
             world = int(os.environ.get('WORLD_SIZE', 1))
             runs[name],asked = ask_model(model, questions, films, answers,
                                          frames, batch, max_pixels, device, rank, world)
@@ -629,7 +639,8 @@ def _model():
         def __init__(self, pretrained, frames=32, batch_size=8, device='auto', **kwargs):
             super().__init__()
             self.device = process_device(device or 'auto')  # lmms-eval asks for it where there are several processes
-            self.vlm,self.batch = VLM.from_pretrained(pretrained, self.device, frames=int(frames)),int(batch_size)
+            self.vlm = VLM.from_pretrained(pretrained, self.device, frames=int(frames))
+            self.batch = int(batch_size)
         def generate_until(self, requests):
             rows = []
             for text,_,doc_to_visual,doc_id,task,split in (r.args for r in requests):

@@ -15,7 +15,7 @@ from copy import copy
 from pathlib import Path,PurePosixPath
 import numpy as np
 from fastcore.basics import patch
-from ..util.core import UserError,from_json,read_text
+from ..util.core import UserError,from_json,home,read_text
 from .baselines import debias
 from ..rooms.questions import room_questions
 from ..language.processor import token_in
@@ -381,7 +381,7 @@ def open_data(
     split:str='full', # full, debiased or pruned
 )->tuple: # Questions, and `Videos`
     "Questions from a file and where their videos are"
-    path,fetch = Path(data).expanduser(),None
+    path,fetch = home(data),None
     if not path.exists():
         if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', data):
             raise UserError(f"no data {data!r}: give `rooms`, a folder or file that exists, "

@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from tqdm import tqdm
 from ..model.cameras import Cameras,axis_angle,compose,intrinsics,rigid
-from ..util.core import UserError,atomic_write,command,say
+from ..util.core import UserError,atomic_write,command,read_json,say
 from ..rooms.rooms import BALL,BOX,CLASSES,CYLINDER,HELD_OUT,Rooms,columns,make_rooms,render,scene_cameras
 from .scenes import (Scene,Scenes,natural,open_scenes,resize_view,
                                stack_bytes,upright_size,view_hw,_some,_spread_out,reason)
@@ -127,7 +127,11 @@ class Batches:
                             f"more than images")
         if images<images_device or images%images_device:
             raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
-        self.source,self.seed,self.v_min,self.v_max,self.images_device = source,seed,v_min,v_max,images_device
+        self.source = source
+        self.seed = seed
+        self.v_min = v_min
+        self.v_max = v_max
+        self.images_device = images_device
         self.micros = images//images_device
 
     def _thousand(self, block): return _thousand(self.seed, self.v_min, self.v_max, self.images_device, block)
@@ -317,19 +321,23 @@ class CachedRooms:
     def __init__(self,
         folder, # Written by `cache_rooms`
     ):
-        self.folder = Path(folder)
-        try: self.meta = json.loads((self.folder/'rooms.json').read_text())
-        except (OSError, ValueError) as e:
-            raise UserError(f"No cached rooms in {folder}: write them with cache_rooms") from e
-        missing = [f.name for f in self.files if not f.exists()]
+        card = Path(folder)/'rooms.json'
+        self.folder,self.meta = card.parent,read_json(card, 'write rooms with cache_rooms')
+        try: missing = next((f.name for f in self.files if not self._whole(f)), '')
+        except (LookupError, TypeError, ValueError, ArithmeticError) as e:
+            raise UserError(f"{card} does not say what is in its folder: delete it, and write the rooms again") from e
         if missing:
-            raise UserError(f"{len(missing)} of {len(self.files)} files are missing in {folder} (such as "
-                            f"{missing[0]}): call cache_rooms again, it writes what is not there")
+            raise UserError(f"{missing} is missing in {folder}, or damaged: delete it, and call cache_rooms again, "
+                            f"which writes what is not there")
+    def _whole(self, f):
+        m,last = self.meta,(3,*self.meta['hw']) if f.name.startswith('rooms') else (4,7)
+        try: return np.load(f, mmap_mode='r').shape==(m['per_file'],m['views'],*last)
+        except (OSError, ValueError, EOFError): return False
     def __len__(self): return self.meta['rooms']
     @property
     def files(self):
         "All files: pictures and cameras, in order"
-        return [f for i in range(len(self)//self.meta['per_file']) for f in _cached(self.folder, i)]
+        return (f for i in range(len(self)//self.meta['per_file']) for f in _cached(self.folder, i))
     def views(self, seed:int, ks, v:int)->Views:
         "`v` views in a row of each of the rooms that are drawn as number `ks`"
         rooms = [shuffled(len(self), seed, k) for k in ks]
@@ -357,7 +365,7 @@ def cache_rooms(
     meta = dict(rooms=files*per_file, views=views, hw=list(hw), per_file=per_file)
     card = folder/'rooms.json'
     folder.mkdir(parents=True, exist_ok=True)
-    old = json.loads(card.read_text()) if card.exists() else meta
+    old = read_json(card, 'delete it') if card.exists() else meta
     if old|dict(rooms=0)!=meta|dict(rooms=0):
         raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
     todo = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))]
@@ -368,7 +376,7 @@ def cache_rooms(
     if len(todo)*size>.95*free:
         raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for "
                         f"fewer rooms")
-    atomic_write(card, lambda p: p.write_text(json.dumps(meta)))
+    atomic_write(card, lambda p: p.write_text(json.dumps(meta), encoding='utf8'))
     for i in todo:
         made = with_images(rooms_as_views(range(i*per_file, (i+1)*per_file), views, hw).to(device))
         cams = torch.cat([made.cams.w2c, F.pad(made.cams.K, (0,0,0,1))], -1)  # (per_file, views, 4, 7)

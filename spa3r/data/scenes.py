@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..util.core import UserError,read_text
+from ..util.core import UserError,home,read_text
 
 # %% ../../nbs/data/01_scenes.ipynb #812617f9
 PICTURES = '.jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif .pgm .ppm'.split()
@@ -172,7 +172,7 @@ def photo_folder(
     images:str, # A folder of photos, or one that holds such a folder
 )->Path: # The folder with the photos
     "Find the photos that were meant"
-    path = Path(images or '').expanduser()
+    path = home(images or '')
     if images and path.is_file():
         if path.suffix.lower() in VIDEOS: raise UserError(f"{path} is a video: give it to --video, not to --images")
         raise UserError(f"{path} is a file: give the folder that it is in, {path.parent}")
@@ -316,7 +316,7 @@ class Video:
         name:str='', # What to call it in a message; default: its path
     ):
         # a whole path: FFmpeg takes `12:30.mp4` for an address
-        self.file = file if hasattr(file, 'read') else Path(file).expanduser().absolute()
+        self.file = file if hasattr(file, 'read') else home(file).absolute()
         self.name = name or str(file)
         with self._opened() as box:
             packets,whole,lost = _packets(box)
@@ -468,7 +468,7 @@ def given_pictures(
     "Check what a command is given to look at"
     if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if images is not None: photo_folder(images)
-    if video is not None and not Path(video).expanduser().is_file():
+    if video is not None and not home(video).is_file():
         raise UserError(f"No video {video!r}: give a file to --video")
     return images is not None or video is not None
 
@@ -806,8 +806,10 @@ def open_scenes(
 )->Scenes:
     "Recognise what is in `path`"
     names,scenes,left = [],[],[]
-    for p in [path] if Path(path).expanduser().exists() else str(path).split(','):
-        name,makes = _find(Path(p).expanduser(), split, left)
+    for p in [path] if home(path).exists() else str(path).split(','):
+        if not str(p).strip():
+            raise UserError(f"no name in {str(path)!r}: give folders or files, with commas between them")
+        name,makes = _find(home(p), split, left)
         names.append(name)
         scenes += [s for m in makes if (s := _made(m, left))]
     if not scenes:

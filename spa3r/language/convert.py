@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint,safe_globals
-from ..util.core import TensorFiles,UserError,check_finite,check_outputs,command,one_line,read_json
+from ..util.core import TensorFiles,UserError,check_finite,check_outputs,command,home,one_line,read_json
 from ..model.psfm import Spa3R,Spa3RConfig
 
 # %% ../../nbs/language/04_convert.ipynb #580b1410
@@ -30,7 +30,7 @@ def read_checkpoint(
     allow:tuple=(), # Names in it that are to be replaced by stubs
 )->dict: # What it holds; tensors stay on disk until they are used
     "What a checkpoint holds, without running anything of it"
-    path = Path(path).expanduser()
+    path = home(path)
     if not path.is_file(): raise UserError(f"No file {path}: give the path of a checkpoint such as spa3r.ckpt")
     try:
         with safe_globals([(Stub,o) for o in allow]):
@@ -107,7 +107,7 @@ def convert_student(
     "Make the official Spa3R checkpoint one of ours, teachers left behind, and note which teacher belongs to it"
     held = read_checkpoint(ckpt, allow)
     state = student_state(held)
-    if (n := sum(v.numel()*v.itemsize for v in state.values()))>2*Path(ckpt).expanduser().stat().st_size:
+    if (n := sum(v.numel()*v.itemsize for v in state.values()))>2*home(ckpt).stat().st_size:
         raise UserError(f"{ckpt} is much smaller than the {n/1e6:.0f} MB that its tensors claim: get it again")
     check_finite(state, ckpt)
     official_student(state).save_pretrained(out)
@@ -188,7 +188,7 @@ def convert_vlm(
     out:str, # Folder to write
 )->Path: # The folder
     "Make the official Spa3-VLM one of ours, without teachers and field decoder, and note which teacher belongs to it"
-    src,out = Path(folder).expanduser(),Path(out)
+    src,out = home(folder),Path(out)
     held = read_folder(src)
     state,student = vlm_states(held)
     said = read_json(src/'config.json', 'get it again')
@@ -222,5 +222,5 @@ def convert(
 )->Path: # The folder
     "Make the official Spa3R or Spa3-VLM one of ours, teachers left behind, and note which teacher belongs to it"
     check_outputs(out, folder=True, runs=False, sources=(ckpt,))
-    return (convert_vlm(ckpt, out) if Path(ckpt).expanduser().is_dir()
+    return (convert_vlm(ckpt, out) if home(ckpt).is_dir()
             else convert_student(ckpt, out, tuple(filter(None, allow.split(',')))))

@@ -14,7 +14,7 @@ from PIL import Image,ImageOps
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
-from ..util.core import UserError,one_line,spare_torchvision
+from ..util.core import UserError,home,one_line,spare_torchvision
 from ..data.scenes import (PICTURES,VIDEOS,Video,odd_shapes,resize_view,
                                stack_views,_are,_listed,_picture,_rgb,_spread_out,reason)
 
@@ -76,7 +76,7 @@ def pictures(
     n:int=32, # At most so many, spread evenly
 )->list: # PIL images, upright RGB
     "Whatever shows a scene, as a list of pictures"
-    if isinstance(x, (str,Path)): return _from_path(Path(x).expanduser(), n)
+    if isinstance(x, (str,Path)): return _from_path(home(x), n)
     if isinstance(x, Tensor): x = (x.movedim(-3,-1)*255).round().byte().cpu().numpy()
     if isinstance(x, np.ndarray) and x.ndim==3 or isinstance(x, Image.Image): x = [x]
     if not len(x): raise UserError("No pictures: give at least one")

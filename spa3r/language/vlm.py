@@ -39,7 +39,9 @@ class SpatialEncoder(Teacher):
     ):
         super().__init__()
         if hasattr(student, 'field'): del student.field
-        self.student,self.teacher,self.wanted = student,teacher,str(dtype).removeprefix('torch.')
+        self.student = student
+        self.teacher = teacher
+        self.wanted = str(dtype).removeprefix('torch.')
         self.requires_grad_(False).eval()
         self.settle(next(student.parameters()).device)
 
@@ -94,7 +96,8 @@ def from_pretrained(cls:SpatialEncoder,
 )->SpatialEncoder: # Frozen
     "Only what encoding needs is read: no field decoder, no heads, no semantic teacher"
     folder = find_weights(name)
-    d,held = read_json(folder/'config.json', 'give the folder of a student'),TensorFiles(folder)
+    d = read_json(folder/'config.json', 'give the folder of a student')
+    held = TensorFiles(folder)
     try: cfg = Spa3R.read_config(d)
     except TypeError as e: raise UserError(f"No student in {folder}: {one_line(e)}") from e
     def bare():

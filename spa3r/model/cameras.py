@@ -202,7 +202,9 @@ class Cameras:
         if self.w2c.shape[-2:]!=(4,4): raise ValueError(f"w2c is {tuple(self.w2c.shape)}, not (..., 4, 4): see `rigid`")
         if self.K.shape[-2:]!=(3,3): raise ValueError(f"K is {tuple(self.K.shape)}, not (..., 3, 3): see `intrinsics`")
         dims = torch.broadcast_shapes(self.w2c.shape[:-2], self.K.shape[:-2])
-        self.w2c,self.K,self.hw = self.w2c.expand(*dims, 4, 4),self.K.expand(*dims, 3, 3),tuple(self.hw)
+        self.w2c = self.w2c.expand(*dims, 4, 4)
+        self.K = self.K.expand(*dims, 3, 3)
+        self.hw = tuple(self.hw)
 
     @property
     def shape(self):

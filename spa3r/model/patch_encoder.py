@@ -83,11 +83,12 @@ class VGGTConfig:
     dpt_down:int=within('[1, 64]', 1) # Their maps are this many times smaller than the image
 
     @classmethod
-    def nano(cls, **kw):
-        "Under two million parameters, for 112-pixel views on a laptop"
-        return cls(**{**dict(dim=96, depth=4, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4,
-                             relative=True, img_size=112,
-            dpt_layers=(0,1,2,3), dpt_dim=16, dpt_channels=(16,16,24,24), dpt_down=2), **kw})
+    def nano(cls, depth=6, **kw):
+        "The miniature that ships, under four million parameters, for 112-pixel views; `kw` overrides fields"
+        d = dict(patch=7, dim=128, nh=4, init_values=None, embed='conv', camera_depth=1, camera_nh=4, relative=True,
+                 img_size=112, dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)), dpt_dim=16,
+                 dpt_channels=(16,16,24,24), dpt_down=2)
+        return cls(depth=depth, **d|kw)
 
     def __post_init__(self):
         for k in ('heads','dpt_layers','dpt_channels'):
@@ -276,7 +277,8 @@ class ResidualConv(nn.Module):
         dim:int, # Channels
     ):
         super().__init__()
-        self.conv1,self.conv2 = nn.Conv2d(dim, dim, 3, padding=1),nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self,
         x:Tensor, # Maps, (k, dim, h, w)

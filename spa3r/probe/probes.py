@@ -350,5 +350,5 @@ def probe(
     result['config'] |= dict(weights=str(weights))
     result['aims'] = criteria(result)
     print(format_parts(result) + '\n\n' + format_table(result))
-    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1)))
+    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1), encoding='utf8'))
     return result

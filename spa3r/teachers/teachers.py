@@ -267,7 +267,7 @@ def worth_showing(
 )->bool: # False, too, when there are none
     "Does the card of these weights say that their aims are met?"
     card = Path(folder)/'card.json'
-    return card.is_file() and json.loads(card.read_text())['worth_showing']
+    return card.is_file() and read_json(card, 'get it again').get('worth_showing') is True
 
 def load_student(
     weights:str=None, # See `find_weights`
@@ -284,8 +284,8 @@ def load_student(
     grid = grid or student.cfg.grid or 8
     dtype = pick_dtype(device, dtype)
     if dtype!=torch.float32: student.dtype = dtype
-    t = load_teacher(teacher or cfg.teacher, folder, cfg.semantic if semantic else None, cfg.asymmetric,
-                     cfg.teacher_norm, dtype, grid=(grid,grid))
+    t = load_teacher(cfg.teacher if teacher is None else teacher, folder, cfg.semantic if semantic else None,
+                     cfg.asymmetric, cfg.teacher_norm, dtype, grid=(grid,grid))
     if t.channels['geo']!=student.cfg.geo_channels:
         raise UserError(f"The weights in {folder} were learnt on features of {student.cfg.geo_channels} channels, "
                         f"this teacher makes {t.channels['geo']}: give the teacher they belong to")
@@ -342,7 +342,7 @@ class ObservationCache:
         if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k)}:
             raise UserError(f"{folder} holds observations made under other conditions, (there, here): {diff}; use "
                             f"another folder or delete this one")
-        atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
+        atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
 
 # %% ../../nbs/teachers/01_teachers.ipynb #52874e0f
 def _size(n):

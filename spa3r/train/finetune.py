@@ -11,6 +11,7 @@ __all__ = ['MARK', 'in_answers', 'Talk', 'Broken', 'read_talks', 'FileTalks', 'R
 # %% ../../nbs/train/05_finetune.ipynb #e00f7157
 import json,math,os,random,re,zipfile
 from dataclasses import asdict,dataclass,replace
+from importlib.util import find_spec
 from pathlib import Path
 from contextlib import ExitStack
 import torch
@@ -19,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
 from ..util.core import (Stopped,UserError,check_fields,
-                             check_finite,check_outputs,command,from_json,hub_model,hub_part)
-from ..util.core import pick_device,pick_dtype,read_text,say,set_seed,spare_torchvision,stop_between,weights_folder
+                             check_finite,check_outputs,command,from_json,home,hub_model,hub_part)
+from ..util.core import pick_device,pick_dtype,read_json,read_text,say,set_seed,spare_torchvision
+from ..util.core import stop_between,weights_folder
 from ..util.core import with_cfg,within
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel
@@ -106,9 +108,9 @@ def read_talks(
     media='', # Folder that paths of pictures and videos begin at; the file's own if empty
 )->list: # Of `Talk`; of `Broken` where somebody says a token of Qwen's
     "Conversations of VSI-590K, VG-LLM, SPAR and their relatives"
-    path = Path(path).expanduser()
+    path = home(path)
     if not path.is_file(): raise UserError(f"no conversations in {path}: give `rooms` or a .json or .jsonl file")
-    root,out = Path(media or path.parent).expanduser(),[]
+    root,out = home(media or path.parent),[]
     try: rows = _rows(path)
     except (ValueError, RecursionError) as e: raise UserError(f"{path} is no {path.suffix[1:] or 'json'}: {e}") from e
     if not isinstance(rows, list) or not rows: raise UserError(f"{path} holds no list of conversations")
@@ -368,6 +370,12 @@ def _peft():
     except ImportError as e: raise UserError("--lora needs PEFT: pip install 'spa3r[vlm]'") from e
     return peft
 
+def _deepspeed(name):
+    path = Path(__file__).parent/'zero2.json' if name=='zero2' else home(name)
+    read_json(path, "give `zero2` or a file with DeepSpeed's settings to --deepspeed")
+    if not find_spec('deepspeed'): raise UserError("--deepspeed needs DeepSpeed: pip install deepspeed")
+    return str(path)
+
 def pupils(
     model, # A Qwen-VL or Spa3-VLM
     cfg:TuneConfig, # What is tuned
@@ -491,8 +499,7 @@ def training_args(
     "What `Trainer` wants to know"
     cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
-    if cfg.deepspeed:
-        shard['deepspeed'] = str(Path(__file__).parent/'zero2.json') if cfg.deepspeed=='zero2' else cfg.deepspeed
+    if cfg.deepspeed: shard['deepspeed'] = _deepspeed(cfg.deepspeed)
     args = TrainingArguments(output_dir=str(out), seed=cfg.seed, use_cpu=cpu, bf16=device.type=='cuda',
         per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulate,
         num_train_epochs=cfg.epochs, max_steps=cfg.steps or -1,
@@ -511,7 +518,7 @@ def last_checkpoint(
 )->Path: # None if there is none
     "The newest checkpoint that was written to its end"
     def whole(p):
-        try: return bool(from_json((p/'trainer_state.json').read_text()))
+        try: return bool(from_json((p/'trainer_state.json').read_text(encoding='utf8')))
         except (OSError, ValueError): return False
     return next((p for p in reversed(checkpoints(out, 'checkpoint')) if whole(p)), None)
 

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file,save_file
 from torch import Tensor,nn
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json,read_tensors
-from ..util.core import set_seed,spare_torchvision,with_cfg
+from ..util.core import set_seed,spare_torchvision,weights_folder,with_cfg
 spare_torchvision()
 from ..model.adapter import fuse
 from ..model.cameras import Cameras
@@ -26,7 +26,7 @@ from ..rooms.visibility import room_video
 from ..rooms.questions import room_questions
 from ..data.batches import Views
 from ..data.scenes import stack_views
-from ..teachers.teachers import load_student
+from ..teachers.teachers import ExactTeacher,load_student
 from ..language.processor import Processor,make_tokenizer,pictures
 from ..language.vlm import SpatialEncoder
 from ..language.vlm import Spa3Qwen2_5VL,nano_config,processor_fields,spatial_fields
@@ -286,9 +286,9 @@ class Direct:
         return features[:,::2,::2].reshape(-1, 64)
 
 class Exact:
-    "Latents of the exact student, from every second frame, as many as it was trained with"
-    def __init__(self):
-        self.student,self.teacher,_ = load_student('exact')
+    "Latents of a student of true fields, from every second frame, as many as it was trained with"
+    def __init__(self, student, teacher):
+        self.student,self.teacher = student,teacher
         self.fields = dict(latent_dim=self.student.cfg.dim, n_latents=self.student.cfg.n_latents)
     def __call__(self, x):
         f,grid = self.teacher.context(_views(x))
@@ -310,10 +310,12 @@ def _views(x):
     return Views(rooms=make_rooms([x['room']]), cams=Cameras(cams.w2c, K, (h,h))[None])
 
 def source(
-    spatial:str, # 'direct', 'exact', or a student of pictures: `nano`, a folder, or a hub id
+    spatial:str, # `direct`, or a student: `exact`, `nano`, a folder, or a hub id
 ): # Function of a lesson that makes latents, with `fields` for the configuration
     "Where latents come from"
-    return dict(direct=Direct, exact=Exact).get(spatial, partial(Seen, spatial))()
+    if spatial=='direct': return Direct()
+    student,teacher,_ = load_student(spatial)
+    return Exact(student, teacher) if isinstance(teacher, ExactTeacher) else Seen(spatial)
 
 @torch.no_grad()
 def prepare(
@@ -427,7 +429,7 @@ def listen(
     out:str='runs/listen', # Folder of the stage and its model, or of all stages; continued when it holds a run
     stage:str='all', # eye, roll, reckon, ask; all: one after another
     fusion:str='cross', # How latents reach the language model: none, append, cross
-    spatial:str='nano', # Latents: direct (features in their place), exact, or a student: `nano`, a folder, a hub id
+    spatial:str='nano', # Latents: direct (features in their place), or a student: `exact`, `nano`, a folder, a hub id
     init:str='', # Folder of the stage before; empty: random numbers
     rooms:str='runs/lessons', # Folder of filmed rooms, made if it is not there
     n:int=1000, # Rooms to learn from
@@ -437,6 +439,8 @@ def listen(
     "Teach a language model to see, to reckon, to place, and to answer"
     device = str(pick_device(device, numbered=False))
     check_outputs(out, rooms, folder=True, sources=(init,))
+    if init: read_json(Path(init)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
+    if spatial not in ('direct','exact','nano'): weights_folder(spatial)  # before hours are spent on what comes first
     if stage=='all':
         for s in STAGES:
             model = listen(f'{out}/{s}', s, fusion, spatial, init, rooms, n, device, quiet, **kwargs)

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
 from ..util.core import (Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,
-                             from_json,hold,no_room,one_line,read_json,stop_between,within)
+                             check_regular,from_json,hold,no_room,one_line,read_json,stop_between,within)
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
@@ -137,7 +137,8 @@ class Muon(torch.optim.AdamW):
                 # AdamW wants to find a step in every memory
                 for p in ps: self.state[p] = self.state[p] or dict(mean=torch.zeros_like(p), step=torch.tensor(0.))
                 means = [self.state[p]['mean'].lerp_(p.grad, 1-momentum) for p in ps]
-                even,lr = even_out(torch.stack([p.grad.lerp(m, momentum) for p,m in zip(ps, means)])),g['lr']*g['muon']
+                even = even_out(torch.stack([p.grad.lerp(m, momentum) for p,m in zip(ps, means)]))
+                lr = g['lr']*g['muon']
                 for p,u in zip(ps, even):
                     p.mul_(1-lr*g['weight_decay']).sub_(u, alpha=lr*.2*max(r, c)**.5)
                     p.grad = None  # done: AdamW leaves out what has no gradient
@@ -305,7 +306,8 @@ class Run:
             with reading(last): model.load_state_dict(TensorFiles(last).tensors())
         self.copy = deepcopy(model) if cfg.fsdp else None
         self.task = spread(Task(model, loss_fn, acc.device.type=='cuda' and cfg.precision!='float32'), cfg, acc)
-        groups,kind = param_groups(model, cfg.weight_decay, cfg.muon),Muon if cfg.muon else torch.optim.AdamW
+        groups = param_groups(model, cfg.weight_decay, cfg.muon)
+        kind = Muon if cfg.muon else torch.optim.AdamW
         self.opt = kind(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=acc.device.type=='cuda' or None)
         if last:
             with reading(last): self.load(torch.load(last/'state.pt', map_location='cpu', weights_only=True))
@@ -454,6 +456,7 @@ class Log:
         path:Path, # File
         value:str='loss', # What to compare when a step comes again
     ):
+        check_regular(path)
         try: self.f = open(path, 'ab+', buffering=0)
         except OSError as e: raise UserError(f"{path} cannot be written ({one_line(e)}): remove it") from e
         self.f.seek(0)
@@ -494,7 +497,7 @@ def same_run(
     if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
         raise UserError(f"{out} holds a run with other settings, (there, here): "
                         f"{diff}; use the same ones or another folder")
-    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1)))
+    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
 
 # %% ../../nbs/train/01_loop.ipynb #91aa6957
 def what_happened(
@@ -539,7 +542,12 @@ class Notes:
         feed:Feed, # Knows how long it was waited for
         progress:bool=True, # Show a progress bar, and a line at the end
     ):
-        self.run,self.feed,self.progress,self.first,self.start = run,feed,progress,run.step,time.perf_counter()
+        check_regular(run.out/'runs.jsonl')  # written at the very end
+        self.run = run
+        self.feed = feed
+        self.progress = progress
+        self.first = run.step
+        self.start = time.perf_counter()
         self.log,self.scores = Log(run.out/'log.jsonl'),Log(run.out/'eval.jsonl', 'score')
         self.board = _board(run) if run.cfg.tensorboard else None
         self.bar = tqdm(total=run.cfg.steps, initial=run.step, disable=not progress, unit='step', mininterval=1)
@@ -590,7 +598,7 @@ def end(self:Notes):
               f"from the log by up to {max(apart):.1e}: another machine?")
     line = dict(first=self.first, steps=n, seconds=secs, waited=self.feed.waited/secs,
                 processes=acc.num_processes, device=str(acc.device))
-    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a') as f: f.write(json.dumps(line)+'\n')
+    with suppress(OSError), open(self.run.out/'runs.jsonl', 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
 def wanted(
@@ -641,7 +649,8 @@ def fit(
         stack.enter_context(multiplying(acc.device.type=='cpu' and cfg.precision=='bf16_cpu'))
         notes = Notes(run, feed, progress) if acc.is_main_process else None
         if notes: stack.callback(notes.end)
-        told,guarded = stack.enter_context(stop_between()),partial(accidents, out, newest, run.rescue)
+        told = stack.enter_context(stop_between())
+        guarded = partial(accidents, out, newest, run.rescue)
         while run.step<cfg.steps:
             with guarded(): losses = run.gradients(feed)
             run.update()

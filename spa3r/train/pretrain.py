@@ -94,7 +94,10 @@ class HeldRooms:
         n:int=16, # Rooms
         **kw, # For `evaluate_field`: hw, device
     ):
-        self.teacher,self.seeds,self.kw,self.prior = teacher,range(HELD_OUT+10**6, HELD_OUT+10**6+n),kw,None
+        self.teacher = teacher
+        self.seeds = range(HELD_OUT+10**6, HELD_OUT+10**6+n)
+        self.kw = kw
+        self.prior = None
     def __call__(self,
         student:Spa3R, # On the teacher's device
     )->dict: # score: cosine at hidden views; what is nearly free; furniture
@@ -228,8 +231,7 @@ def pretrain(
     "Train a student to predict feature fields (PSFM)"
     cfg,size = (c.nano if nano else c for c in (TrainConfig,Spa3RConfig))
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
-    for folder in (out, cache or None):
-        check_outputs(folder, folder=True, sources=(data, teacher, semantic, init, eval_data))
+    check_outputs(out, cache or None, folder=True, sources=(data, teacher, semantic, init, eval_data))
     cfg.batches(None)  # do views and images fit together?
     settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano,
                     grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
@@ -242,7 +244,8 @@ def pretrain(
     if cfg.compile: compile_blocks(t)
     side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
-    batches,report = cfg.batches(_source(data, side, width, pictures)),BrokenReport(max_broken)
+    batches = cfg.batches(_source(data, side, width, pictures))
+    report = BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
     look = _asking(t, report, acc)
     if cache: batch_fn,look = cached(_open_cache(cache, cache_samples, settings, cfg, acc), cfg, batch_fn, look)

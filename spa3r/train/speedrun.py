@@ -136,7 +136,7 @@ class Plan:
             each = seconds_a_step(part, self.out, self.told['small'], **kw)
             share = part.share/sum(p.share for p in PARTS[PARTS.index(part):])
             self.told['parts'][part.name] = dict(steps=_steps(part, self.left()*share, each), each=each)
-            atomic_write(self.path, lambda f: f.write_text(json.dumps(self.told, indent=1)))
+            atomic_write(self.path, lambda f: f.write_text(json.dumps(self.told, indent=1), encoding='utf8'))
         return self.told['parts'][part.name]['steps']
 
 def whole(

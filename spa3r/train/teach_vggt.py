@@ -59,13 +59,15 @@ def lesson_views(
     "What there is to see in a step: the same for the same seed and step on any machine"
     stage,g = next(s for s in stages if step<s.until*cfg.steps),seeded(cfg.seed, step, m)
     draw = lambda n: torch.randint(n, (1,), generator=g).item()
-    v,hw = cfg.v_min+draw(stage.v_max-cfg.v_min+1),[int(stage.size*s) for s in SHAPES[draw(3)]]
+    v = cfg.v_min+draw(stage.v_max-cfg.v_min+1)
+    hw = [int(stage.size*s) for s in SHAPES[draw(3)]]
     seeds = torch.randint(HELD_OUT, (cfg.images_device//v,), generator=g).tolist()
     rooms,cams = sample_scenes(seeds, v, hw,
                                spread=LAYOUTS[torch.multinomial(torch.tensor(stage.shares(v)), 1, generator=g).item()])
     cams = handheld(cams, g)[:,torch.tensor(_order(v, draw))]
     is_tgt = draw_targets(len(seeds), v, .5, g) if draw(2) else torch.zeros(len(seeds), v, dtype=bool)
-    views,seed = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms),draw(2**31)
+    views = Views(cams=cams, rooms=redecorate(rooms, g) if draw(4) else rooms)
+    seed = draw(2**31)
     return taken(views, seed) if pictures else views,is_tgt,draw(v),seed
 
 def _order(v, draw):
@@ -210,13 +212,12 @@ LESSONS = TrainConfig.nano(steps=28_000, images=32, images_device=32,
 def miniature(
     dim:int=128, # Width of the blocks, a multiple of 32
     depth:int=6, # Pairs of blocks
-)->VGGTConfig: # For patches of 7 pixels
+)->VGGTConfig: # `nano`, or another size of it
     "Sizes of the patch encoder that learns"
     if dim<32 or dim%32 or depth<1:
         raise UserError(f"--dim {dim} --depth {depth}: "
                         "a width that is a multiple of 32, and at least one pair of blocks")
-    return VGGTConfig.nano(patch=7, dim=dim, depth=depth, nh=dim//32,
-                           dpt_layers=tuple(round(i*(depth-1)/3) for i in range(4)))
+    return VGGTConfig.nano(dim=dim, depth=depth, nh=dim//32)
 
 @command(dim='[32, 4096]', depth='[1, 100]')
 @with_cfg(LESSONS, but='v_min,v_max,ratio,smooth,on')  # the stages say how many views, and how many are hidden

@@ -150,7 +150,8 @@ def find_decoder(
     most:float=4e6, # Bytes that may travel
 )->tuple: # Bytes of the ONNX file or None, and why there are none
     "The exported decoder of a student: from beside its weights, or made now"
-    n,file = sum(p.numel() for p in student.field.parameters()),Path(folder or '.')/'decoder.onnx'
+    n = sum(p.numel() for p in student.field.parameters())
+    file = Path(folder or '.')/'decoder.onnx'
     if 2*n>most: return None,f"its decoder has {n/1e6:.1f} million numbers, too many for a page"
     if folder and file.is_file() and fingerprint(student).encode() in (data:=file.read_bytes()): return data,''
     try:
@@ -196,7 +197,8 @@ class Eyes(nn.Module):
         grid,v = self.vggt.grid(hw),imgs.shape[0]
         x = agg.tokens(imgs[None])
         pos = F.pad(grid_positions(*grid, device=x.device)+1, (0,0,1+cfg.n_registers,0))
-        in_view,in_scene = Rope2d(pos[None], cfg.dim//cfg.nh),Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
+        in_view = Rope2d(pos[None], cfg.dim//cfg.nh)
+        in_scene = Rope2d(pos.repeat(v,1)[None], cfg.dim//cfg.nh)
         attend = self.blind(hidden.repeat_interleave(len(pos)), (1-hidden).repeat_interleave(len(pos)))
         kept = []
         for frame,glob in zip(agg.frame_blocks, agg.global_blocks):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..model.cameras import intrinsics,look_at,project,rotation_angle,scale_intrinsics,unproject
-from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,say
+from ..util.core import UserError,atomic_write,check_outputs,command,home,pick_device,say
 from ..data.batches import Views
 from ..data.scenes import given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
@@ -446,7 +446,7 @@ def load_for(
     "Student and teacher for what there is to show"
     say('loading the weights')
     # only nano starts from images
-    student,tea,folder = load_student(weights or ('nano' if real else None), device, teacher, dtype=dtype)
+    student,tea,folder = load_student('nano' if real and weights is None else weights, device, teacher, dtype=dtype)
     if real and isinstance(tea, ExactTeacher):
         raise UserError(f"The weights {folder.name!r} know rooms by their geometry and "
                         "cannot look at pictures: give --weights that start from images")
@@ -547,7 +547,7 @@ def show(
     with tempfile.TemporaryDirectory() as d:
         if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
         elif isinstance(what, (str,Path)):
-            given = {'video' if Path(what).expanduser().is_file() else 'images':str(what)}
+            given = {'video' if home(what).is_file() else 'images':str(what)}
         elif what is None: given = {}
         else:
             raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, "

@@ -200,7 +200,8 @@ def upright(
     scene:FieldScene, # A scene
 )->Cameras: # Its cameras in a world with z up, (v,)
     "The scene's cameras after its up has become z"
-    z,c = F.normalize(torch.as_tensor(scene.up, dtype=torch.float32), dim=0),scene.cams.to('cpu', torch.float32)
+    z = F.normalize(torch.as_tensor(scene.up, dtype=torch.float32), dim=0)
+    c = scene.cams.to('cpu', torch.float32)
     # level part of where the first camera looks
     ahead = next(o-o@z*z for o in (*c.c2w[0,:3,[2,1]].T, torch.eye(3)[0]) if (o-o@z*z).norm()>.1)
     y = F.normalize(ahead, dim=0)
@@ -219,7 +220,8 @@ def scene_points(
     xyz = unproject(depth, scale_intrinsics(cams.K, cams.hw, (dh,dw)), cams.c2w)  # (v, dh, dw, 3)
     rgb = torch.stack([torch.zeros(dh, dw, 3) if o is None else _shrink(o, (dh,dw)) for o in scene.imgs])
     y,x = torch.meshgrid(torch.arange(dh)*gh//dh, torch.arange(dw)*gw//dw, indexing='ij')
-    stop,patch = repeat(torch.arange(len(depth)), 'v -> v h w', h=dh, w=dw),repeat(y*gw+x, 'h w -> v h w', v=len(depth))
+    stop = repeat(torch.arange(len(depth)), 'v -> v h w', h=dh, w=dw)
+    patch = repeat(y*gw+x, 'h w -> v h w', v=len(depth))
     ok = depth.isfinite() & (depth>0)
     p = {k:o[ok].numpy() for k,o in dict(xyz=xyz, rgb=(rgb*255).round().byte(), stop=stop, patch=patch).items()}
     seen = np.array([o is not None for o in scene.imgs])[p['stop']]

@@ -12,7 +12,7 @@ def question(i, scene='s0', t='object_counting', truth='3', options=None, datase
     return dict(id=i, dataset=dataset, scene_name=scene, question_type=t, question=f'Question {i}?', options=options, ground_truth=truth) | kw
 def questions(n=60, per=7, **kw): return [question(i, f's{i//per}', v.TYPES[i%10], **kw) for i in range(n)]
 def write(path, qs):
-    path.write_text('\n'.join(map(json.dumps, qs)) if path.suffix=='.jsonl' else json.dumps(qs))
+    path.write_text('\n'.join(map(json.dumps, qs)) if path.suffix=='.jsonl' else json.dumps(qs), encoding='utf8')
     return path
 
 def film(path, frames=20, size=(64,48), step=10, codec='mpeg4', **options):
@@ -46,7 +46,7 @@ def test_questions_from_files(tmp_path, monkeypatch, suffix):
     if suffix=='.parquet':
         monkeypatch.setitem(sys.modules, 'pyarrow', None)
         with pytest.raises(UserError, match='pip install pyarrow'): bm.read_questions(path)
-        batch = lambda p: SimpleNamespace(to_pylist=lambda: json.loads(Path(p).read_text()))  # pyarrow, as far as it is used
+        batch = lambda p: SimpleNamespace(to_pylist=lambda: json.loads(Path(p).read_text(encoding='utf8')))  # pyarrow, as far as it is used
         table = lambda p: SimpleNamespace(iter_batches=lambda: [batch(p)])
         monkeypatch.setitem(sys.modules, 'pyarrow', SimpleNamespace(parquet=SimpleNamespace(ParquetFile=table)))
         monkeypatch.setitem(sys.modules, 'pyarrow.parquet', SimpleNamespace(ParquetFile=table))
@@ -57,7 +57,7 @@ def test_published_tables(tmp_path, monkeypatch):
     qs = [dict(q, pruned=q['id']%4==0) for q in questions()]
     out,left = [q for q in qs if q['pruned']],[q for q in qs if not q['pruned']]
     for n,o in (('debiased',left),('pruned',out)): write(tmp_path/f'test_{n}.parquet', o)
-    monkeypatch.setattr(bm, '_table', lambda p: json.loads(p.read_text()))
+    monkeypatch.setattr(bm, '_table', lambda p: json.loads(p.read_text(encoding='utf8')))
     assert bm.open_data(str(tmp_path))[0]==left+out
     for n,o in (('debiased',left),('pruned',out)): assert bm.open_data(str(tmp_path), n)[0]==o
     (tmp_path/'test_pruned.parquet').unlink()
@@ -92,7 +92,7 @@ def test_malformed_rows_are_named(tmp_path, why):
     with pytest.raises(UserError, match='entry 1: '): bm.read_questions(write(tmp_path/'a.json', [question(0), bad[why]]))
 
 def test_more_ways_to_be_malformed(tmp_path):
-    (tmp_path/'a.jsonl').write_text(json.dumps(question(0))+'\n\n{"id": 1, "dat')
+    (tmp_path/'a.jsonl').write_text(json.dumps(question(0))+'\n\n{"id": 1, "dat', encoding='utf8')
     with pytest.raises(UserError, match='line 3: not a question'): bm.read_questions(tmp_path/'a.jsonl')
     with pytest.raises(UserError, match='line 2: the same scene and id as line 1'): bm.read_questions(write(tmp_path/'b.jsonl', [question(0)]*2))
     with pytest.raises(UserError, match='and 3 more'): bm.read_questions(write(tmp_path/'c.jsonl', [{}]*8))
@@ -132,7 +132,7 @@ def test_splits(tmp_path):
     write(tmp_path/'test.jsonl', qs)
     with pytest.raises(UserError, match='pruned_ids.txt'): bm.open_data(str(tmp_path), 'debiased')
     with pytest.raises(UserError, match='debiased'): bm.open_data(str(tmp_path), 'biased')
-    (tmp_path/'pruned_ids.txt').write_text('\n'.join(str(i) for i in range(0, 20, 3)))
+    (tmp_path/'pruned_ids.txt').write_text('\n'.join(str(i) for i in range(0, 20, 3)), encoding='utf8')
     by_list = {s:[q['id'] for q in bm.open_data(str(tmp_path), s)[0]] for s in ('full','debiased','pruned')}
     write(tmp_path/'test.jsonl', [dict(q, pruned=q['id']%3==0) for q in qs])
     (tmp_path/'pruned_ids.txt').unlink()
@@ -256,7 +256,7 @@ def test_any_number_of_processes_stopped_anywhere(tmp_path, seed):
     for rank,d in enumerate(logs): e.ask(d, scenes(qs), tmp_path, 3, rank, world)
     got = e.read_answers(tmp_path)
     assert set(got)==set(map(e.ask_id, qs))
-    lines = [json.loads(l)['ask'] for p in tmp_path.glob('rank*.jsonl') for l in p.read_text().splitlines() if l.endswith('}')]
+    lines = [json.loads(l)['ask'] for p in tmp_path.glob('rank*.jsonl') for l in p.read_text(encoding='utf8').splitlines() if l.endswith('}')]
     assert sorted(l for l in lines if l!='77')==sorted(map(e.ask_id, qs)), 'a line for each question, and only one'
 
 def test_torn_line_is_cut_before_more_is_added(tmp_path):
@@ -268,7 +268,7 @@ def test_torn_line_is_cut_before_more_is_added(tmp_path):
     assert len(e.read_answers(tmp_path))==3
     d = Dummy()
     e.ask(d, scenes(qs), tmp_path)
-    assert len(d.log)==7 and [json.loads(l)['id'] for l in f.read_text().splitlines()]==list(range(10))
+    assert len(d.log)==7 and [json.loads(l)['id'] for l in f.read_text(encoding='utf8').splitlines()]==list(range(10))
 
 def test_garbage_in_the_middle_is_named(tmp_path):
     e.ask(Dummy(), scenes(questions(4)), tmp_path)
@@ -322,7 +322,7 @@ def test_wrong_number_of_answers():
 def slow(log, path, qs, rank, world):
     def answer(scene, some):
         time.sleep(.004)
-        with open(f'{log}.{rank}', 'a') as f: f.write(''.join(e.ask_id(q)+'\n' for q in some))
+        with open(f'{log}.{rank}', 'a', encoding='utf8') as f: f.write(''.join(e.ask_id(q)+'\n' for q in some))
         return ['2']*len(some)
     e.ask(answer, scenes(qs), path, 2, rank, world)
 
@@ -337,7 +337,7 @@ def test_real_processes_one_of_them_killed(tmp_path):
     assert ps[0].exitcode==0 and 100<=len(some)<200
     slow(tmp_path/'log', tmp_path/'answers', qs, 0, 1)
     assert set(e.read_answers(tmp_path/'answers'))==set(map(e.ask_id, qs))
-    asked = [l for p in tmp_path.glob('log.*') for l in p.read_text().split()]
+    asked = [l for p in tmp_path.glob('log.*') for l in p.read_text(encoding='utf8').split()]
     twice = {a for a in asked if asked.count(a)>1}
     assert set(asked)==set(map(e.ask_id, qs)) and not twice&set(some) and len(twice)<=2  # what the kill took out of the model's mouth is asked again
 
@@ -354,7 +354,7 @@ def test_command_on_a_file(tmp_path, capsys):
     path = write(tmp_path/'q.json', questions(120))
     r = e.evaluate(str(path), out=str(tmp_path/'o.json'), parser='thinking_in_space')
     said = capsys.readouterr().out
-    assert r==json.loads((tmp_path/'o.json').read_text()) and (tmp_path/'o.json.png').read_bytes()[:4]==b'\x89PNG'
+    assert r==json.loads((tmp_path/'o.json').read_text(encoding='utf8')) and (tmp_path/'o.json.png').read_bytes()[:4]==b'\x89PNG'
     assert list(r['runs'])==['chance','frequency','blind','oracle'] and not r['minus']
     assert r['runs']['oracle']['scores']==dict.fromkeys(v.TITLES, 100.)
     for s in r['runs'].values():
@@ -432,7 +432,7 @@ def test_the_shipped_model_is_asked_about_rooms(tmp_path, monkeypatch, capsys):
     assert list(e.evaluate(**kw)['runs'])==list(e.SIMPLE) and 'only ways of guessing are judged' in capsys.readouterr().out  # said, and gone on
     with pytest.raises(UserError, match='nano VLM is not here'): e.evaluate(model='nano', **kw)
     (tmp_path/'vlm').mkdir()
-    (tmp_path/'vlm/config.json').write_text('{}')
+    (tmp_path/'vlm/config.json').write_text('{}', encoding='utf8')
     r = e.evaluate(**kw)
     assert list(r['runs'])==['nano',*e.SIMPLE] and r['about']['frames']==8 and 'nano minus blind' in capsys.readouterr().out
     assert list(e.evaluate(model='none', **kw)['runs'])==list(e.SIMPLE)
@@ -561,7 +561,7 @@ def test_command_with_a_spa3_vlm(tmp_path, capsys, monkeypatch, fusion):
 
 def many(path, n):
     "Questions in a file, never in memory together"
-    with open(path, 'w') as f: f.writelines(json.dumps(question(i, f's{i//20}', v.TYPES[i%10], truth=str(i%40)))+'\n' for i in range(n))
+    with open(path, 'w', encoding='utf8') as f: f.writelines(json.dumps(question(i, f's{i//20}', v.TYPES[i%10], truth=str(i%40)))+'\n' for i in range(n))
     return path
 
 def test_what_lies_on_disk_is_a_list(tmp_path):
@@ -583,7 +583,7 @@ def test_memory_grows_by_less_than_a_question(tmp_path, monkeypatch):
         e.save_result(e.judge(qs, {k:f(qs) for k,f in e.SIMPLE.items()}, draws=2), tmp_path/'o.json')
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert len(json.loads((tmp_path/'o.json').read_text())['rows']['blind'])==n
+        assert len(json.loads((tmp_path/'o.json').read_text(encoding='utf8'))['rows']['blind'])==n
         return most
     peak(200)  # imports
     small,large = peak(1000),peak(3000)
@@ -621,7 +621,7 @@ def test_lists_in_one_piece_are_not_held_in_memory(tmp_path, suffix):
     qs = [dict(q, question=q['question']+' '*300) for q in bm.read_questions(many(tmp_path/'q.jsonl', 2000))]
     whole = bm.OnDisk(qs)
     path = tmp_path/'x.json'
-    if suffix=='json': path.write_text(json.dumps(qs))
+    if suffix=='json': path.write_text(json.dumps(qs), encoding='utf8')
     else: e.save_result(e.judge(whole, {'m':['x'*400]*2000}, draws=2), path)
     def read():
         if suffix=='json': assert bm.read_questions(path)==whole
@@ -637,7 +637,7 @@ def test_answers_of_another_run_go_to_their_questions(tmp_path):
     e.save_result(e.judge(qs, {'m':[f'answer {i}' for i in range(60)]}, draws=2), tmp_path/'a.json')
     assert e.against_run(tmp_path/'a.json', qs[::-1])==('m (a.json)', bm.OnDisk([f'answer {i}' for i in range(60)][::-1]))
     assert len(e.against_run(tmp_path/'a.json', qs[9:12])[1])==3
-    text = json.loads((tmp_path/'a.json').read_text())
+    text = json.loads((tmp_path/'a.json').read_text(encoding='utf8'))
     text['rows']['m'].append(text['rows']['m'][3]|dict(answer='another'))
-    (tmp_path/'b.json').write_text(json.dumps(text))
+    (tmp_path/'b.json').write_text(json.dumps(text), encoding='utf8')
     with pytest.raises(UserError, match='two answers'): e.against_run(tmp_path/'b.json', qs)

@@ -36,20 +36,20 @@ def test_task_folder(task):
     assert len(qs)>10 and videos.film(qs[0], 99).shape==(6,240,320,3)
     frames = bm.room_data([])[1].film(qs[0], 6)
     assert np.abs(videos.film(qs[0], 99).astype(int)-frames).mean()<6  # the film is of this room
-    text = (task/'spa3r_rooms.yaml').read_text()
+    text = (task/'spa3r_rooms.yaml').read_text(encoding='utf8')
     yaml = pytest.importorskip('yaml')
     class Loader(yaml.SafeLoader): pass
     Loader.add_constructor('!function', lambda l,n: n.value)
     cfg = yaml.load(text, Loader)
     assert cfg['task']=='spa3r_rooms' and cfg['dataset_kwargs']['data_files']['test']==str(task/'test.jsonl')
     assert len(cfg['metric_list'])==9 and cfg['generation_kwargs']['max_new_tokens']==16
-    ast.parse((task/'utils.py').read_text())
+    ast.parse((task/'utils.py').read_text(encoding='utf8'))
 
 def test_written_again_it_is_the_same(task):
     before = {p.name:p.stat().st_mtime_ns for p in task.rglob('*.mp4')}
-    text = (task/'test.jsonl').read_text()
+    text = (task/'test.jsonl').read_text(encoding='utf8')
     lmms.rooms_task(str(task), rooms=1, frames=6)
-    assert before=={p.name:p.stat().st_mtime_ns for p in task.rglob('*.mp4')} and text==(task/'test.jsonl').read_text()
+    assert before=={p.name:p.stat().st_mtime_ns for p in task.rglob('*.mp4')} and text==(task/'test.jsonl').read_text(encoding='utf8')
 
 def test_model(task, harness, monkeypatch):
     monkeypatch.setattr(lmms, 'VLM', Fake)

@@ -6,8 +6,8 @@ import numpy as np, pytest
 from golden_io import golden_dir
 from spa3r.bench import baselines as b, scoring as v
 
-spec = json.loads((Path(__file__).parents[1]/'golden/vsibench_spec.json').read_text())
-recorded = json.loads((golden_dir()/'vsibench_scores.json').read_text())
+spec = json.loads((Path(__file__).parents[1]/'golden/vsibench_spec.json').read_text(encoding='utf8'))
+recorded = json.loads((golden_dir()/'vsibench_scores.json').read_text(encoding='utf8'))
 cases = [dict(c, dataset='recorded', scene_name=str(c['id'])) for c in recorded['cases']]
 RECORDED = ('lmms_eval','thinking_in_space') # the parsers that were recorded
 numeric = {p:[c for c in cases if isinstance(c[f'score_{p}'], (int,float))] for p in RECORDED}
@@ -288,7 +288,7 @@ def test_table():
 def loaded(module, *others):
     "Which of the others come with a module"
     code = f"import sys,spa3r.{module}; print(*[m for m in {others!r} if m in sys.modules])"
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf8', check=True).stdout.split()
 
 def test_plain_python():
     assert loaded('bench.scoring', 'numpy', 'torch', 'transformers', 'spa3r.util.core')==[]
@@ -296,7 +296,7 @@ def test_plain_python():
 
 # --- the harness's whole path
 
-answers = json.loads((Path(__file__).parents[1]/'lmms_answers.json').read_text())  # odd answers, and what `lmms_driver.py` had lmms-eval 0.7.3 and 0.7.2 make of them
+answers = json.loads((Path(__file__).parents[1]/'lmms_answers.json').read_text(encoding='utf8'))  # odd answers, and what `lmms_driver.py` had lmms-eval 0.7.3 and 0.7.2 make of them
 def scored(parser, rows): return [v.score(question(r['question_type'], r['ground_truth'], options=['A. left','B. right']), r['answer'], parser) for r in rows]
 
 @pytest.mark.parametrize('parser', ['lmms_eval','lmms_eval_0_7_2'])
@@ -307,8 +307,8 @@ def test_the_whole_path_of_the_harness(parser):
 def test_the_harness_itself(tmp_path):
     "Where lmms-eval is: in an environment of its own, whose Python SPA3R_LMMS_PYTHON names, or in this one"
     python = os.environ.get('SPA3R_LMMS_PYTHON') or (sys.executable if importlib.util.find_spec('lmms_eval') else pytest.skip('lmms-eval is not installed'))
-    (tmp_path/'a.json').write_text(json.dumps(answers))
-    r = subprocess.run([python, Path(__file__).parents[1]/'lmms_driver.py', tmp_path/'a.json'], capture_output=True, text=True, cwd=tmp_path)
+    (tmp_path/'a.json').write_text(json.dumps(answers), encoding='utf8')
+    r = subprocess.run([python, Path(__file__).parents[1]/'lmms_driver.py', tmp_path/'a.json'], capture_output=True, encoding='utf8', cwd=tmp_path)
     assert 'SCORES ' in r.stdout, r.stderr[-3000:]
     version,got = re.search(r'VERSION (\S+)', r.stdout)[1],json.loads(r.stdout.partition('SCORES ')[2])
     parser = 'lmms_eval_0_7_2' if tuple(map(int, version.split('.')[:3]))<(0,7,3) else 'lmms_eval'

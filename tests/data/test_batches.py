@@ -271,8 +271,8 @@ def scannetpp(tmp_path):
         photos(root/'data'/i/'dslr/undistorted_images', n, name='DSC{:05d}.JPG')
         photos(root/'data'/i/'dslr/resized_images', 3, name='DSC{:05d}.JPG')
     (root/'splits').mkdir()
-    (root/'splits/nvs_sem_train.txt').write_text('bb22\naa11\nno99\ndd44\n\n')
-    (root/'splits/nvs_sem_val.txt').write_text('cc33\n')
+    (root/'splits/nvs_sem_train.txt').write_text('bb22\naa11\nno99\ndd44\n\n', encoding='utf8')
+    (root/'splits/nvs_sem_val.txt').write_text('cc33\n', encoding='utf8')
     return root
 
 def test_scannetpp_split_files(scannetpp):
@@ -293,8 +293,8 @@ def test_photos_of_one_or_many_scenes(tmp_path, scenes):
     photos(tmp_path/'a', 3)
     photos(tmp_path/'b', 1)
     photos(tmp_path/'.thumbs', 5)
-    (tmp_path/'readme.txt').write_text('x')
-    (tmp_path/'a/.hidden.jpg').write_text('x')
+    (tmp_path/'readme.txt').write_text('x', encoding='utf8')
+    (tmp_path/'a/.hidden.jpg').write_text('x', encoding='utf8')
     s = source(tmp_path)
     assert [(o.name,len(o)) for o in s.scenes]==[('a',3)]
     assert s.left==['readme.txt: .txt is neither a photo nor a video that is read here','b: 1 frame, at least 2 are needed']
@@ -309,7 +309,7 @@ def test_several_places_at_once(scenes, scannetpp):
 def test_nothing_to_read(tmp_path):
     for p,why in ((tmp_path/'none','No folder or file'), (tmp_path,'holds nothing.*Looked for ScanNet.*videos')):
         with pytest.raises(UserError, match=why): open_scenes(p)
-    (tmp_path/'a.txt').write_text('x')
+    (tmp_path/'a.txt').write_text('x', encoding='utf8')
     with pytest.raises(UserError, match='holds a.txt'): open_scenes(tmp_path)
     with pytest.raises(UserError, match='neither a video'): open_scenes(tmp_path/'a.txt')
     photos(tmp_path, 1)
@@ -335,7 +335,7 @@ def test_every_frame_of_a_video(tmp_path, codec, suffix):
     assert source(tmp_path).name=='folder of videos'
 
 def test_video_that_is_none(tmp_path, monkeypatch):
-    (tmp_path/'a.mp4').write_text('no video')
+    (tmp_path/'a.mp4').write_text('no video', encoding='utf8')
     with pytest.raises(UserError, match='a.mp4 cannot be read'): open_scenes(tmp_path/'a.mp4')
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(UserError, match='PyAV'): open_scenes(tmp_path/'a.mp4')
@@ -633,12 +633,19 @@ def test_cached_rooms_are_the_rooms(tmp_path, capsys):
     lost = tmp_path/'c/rooms-000000.npy'
     data = lost.read_bytes()
     lost.unlink()
-    with pytest.raises(UserError, match='1 of 4 files are missing.*rooms-000000.npy'): CachedRooms(tmp_path/'c')
+    with pytest.raises(UserError, match='rooms-000000.npy is missing'): CachedRooms(tmp_path/'c')
     more = cache_rooms(tmp_path/'c', 12, 5, (28,28), per_file=4)
     assert len(more)==12 and lost.read_bytes()==data and all(p.stat().st_mtime_ns==t for p,t in stamps.items() if p!=lost)
     with pytest.raises(UserError, match='other settings'): cache_rooms(tmp_path/'c', 8, 6, (28,28), per_file=4)
     with pytest.raises(UserError, match='6 views'): c.views(0, [0], 6)
-    with pytest.raises(UserError, match='No cached rooms'): CachedRooms(tmp_path)
+    with pytest.raises(UserError, match='rooms.json cannot be read.*cache_rooms'): CachedRooms(tmp_path)
+    for cut in (b'', data[:300], data[:-1]):
+        lost.write_bytes(cut)
+        with pytest.raises(UserError, match='rooms-000000.npy is missing.*or damaged'): CachedRooms(tmp_path/'c')
+    lost.write_bytes(data)
+    for odd in (dict(), dict(more.meta, per_file=0), dict(more.meta, hw=[28]), dict(more.meta, rooms='8'), dict(more.meta, views=6)):
+        (tmp_path/'c/rooms.json').write_text(json.dumps(odd), encoding='utf8')
+        with pytest.raises(UserError): CachedRooms(tmp_path/'c')
 
 def test_cache_that_does_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(V.shutil, 'disk_usage', lambda p: type('U', (), dict(free=1000)))
@@ -651,8 +658,8 @@ def check(*args):
     "The command as a shell runs it"
     code = 'import sys\nfrom spa3r.data.batches import check_data\nsys.argv[0] = "spa3r_check_data"\nif __name__=="__main__": sys.exit(check_data())\n'
     script = Path(args[0]).parent/'spa3r_check_data.py'
-    script.write_text(code)
-    r = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True, timeout=120, env=os.environ|dict(OMP_NUM_THREADS='1'))
+    script.write_text(code, encoding='utf8')
+    r = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, encoding='utf8', timeout=120, env=os.environ|dict(OMP_NUM_THREADS='1'))
     return r.returncode,r.stdout,r.stderr
 
 def test_check_data_says_what_is_there(tmp_path, capsys):

@@ -279,7 +279,7 @@ def test_lists_with_marks_comments_and_accents(tmp_path):
     (tmp_path/'splits/nvs_sem_train.txt').write_text(f'# rooms\r\na1  # the first\r\n\r\n{nfc}\r\n', encoding='utf-8-sig')
     s = opened(tmp_path)
     assert names(s)==['a1',nfc] and not s.left
-    (tmp_path/'splits/nvs_sem_train.txt').write_text('../a1\n')
+    (tmp_path/'splits/nvs_sem_train.txt').write_text('../a1\n', encoding='utf8')
     with pytest.raises(UserError, match='is no scene'): opened(tmp_path)
 
 # ---- odd shapes
@@ -421,7 +421,7 @@ def test_a_frame_of_another_size_in_a_recording_is_broken_and_named(tmp_path, ca
         K[:2,2] = [o*scale/2 for o in wh]
         np.savetxt(file, K)
         assert sum('intrinsic_color.txt is for pictures of about' in o for o in opened(tmp_path).left)==told
-    file.write_text('no matrix')
+    file.write_text('no matrix', encoding='utf8')
     s = opened(tmp_path)
     assert not s.left and len(s.scenes[0])==12
     with pytest.raises(ValueError, match='48x36, while the recording is'): s.scenes[0].read(5)
@@ -442,7 +442,7 @@ def test_a_name_is_never_an_address(tmp_path, monkeypatch, name):
 def test_a_playlist_is_no_video(tmp_path, monkeypatch, text, suffix):
     film(tmp_path/'v.mp4')
     monkeypatch.chdir(tmp_path)
-    Path(f'list.{suffix}').write_text(text)
+    Path(f'list.{suffix}').write_text(text, encoding='utf8')
     with pytest.raises(UserError): Video(f'list.{suffix}')
     with open(f'list.{suffix}', 'rb') as f, pytest.raises(UserError): Video(f, 'it')
 

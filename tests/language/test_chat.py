@@ -142,7 +142,7 @@ def test_what_shows_a_scene(tmp_path):
     "A folder, a video, a picture, arrays and tensors; upright, and at most so many"
     frames = np.random.default_rng(0).integers(0, 255, (5,24,32,3), dtype=np.uint8)
     for i,f in enumerate(frames): Image.fromarray(f).save(tmp_path/f'{i}.png')
-    (tmp_path/'notes.txt').write_text('no picture')
+    (tmp_path/'notes.txt').write_text('no picture', encoding='utf8')
     same = lambda a,b: len(a)==len(b) and all(np.array_equal(np.asarray(x), y) for x,y in zip(a, b))
     for x in (tmp_path, str(tmp_path), frames, list(frames), torch.from_numpy(frames).movedim(-1,1)/255, [tmp_path/f'{i}.png' for i in range(5)]): assert same(pictures(x), frames)
     assert same(pictures(tmp_path, 3), frames[[0,2,4]]) and same(pictures(tmp_path/'2.png'), frames[2:3]) and same(pictures(frames[0]), frames[:1])

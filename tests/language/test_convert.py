@@ -76,9 +76,9 @@ def test_a_student_without_a_record(tmp_path):
     cfg = VGGTConfig.nano(dim=32, global_qk_norm='rms')
     VGGT(cfg).save_pretrained(tmp_path/'teacher')
     Spa3R(Spa3RConfig.nano(geo_channels=64, teacher='teacher', grid=0)).save_pretrained(tmp_path)
-    old = json.loads((tmp_path/'config.json').read_text())
+    old = json.loads((tmp_path/'config.json').read_text(encoding='utf8'))
     for k in ('teacher_norm','asymmetric','note'): old.pop(k)  # as saved before there was a record
-    (tmp_path/'config.json').write_text(json.dumps(old))
+    (tmp_path/'config.json').write_text(json.dumps(old), encoding='utf8')
     _,teacher,_ = load_student(str(tmp_path))
     assert teacher.vggt.cfg.global_qk_norm=='rms' and teacher.asymmetric
 
@@ -160,7 +160,7 @@ def test_not_a_checkpoint(tmp_path, content):
 
 def test_paths(tmp_path, tensors):
     with pytest.raises(UserError, match='No file'): convert(str(tmp_path/'none.ckpt'), str(tmp_path/'out'))
-    (tmp_path/'taken').write_text('')
+    (tmp_path/'taken').write_text('', encoding='utf8')
     with pytest.raises(UserError, match='Cannot write'): convert(lightning(tmp_path/'c.ckpt', tensors), str(tmp_path/'taken'))
 
 def test_truncated(tmp_path, tensors):
@@ -175,10 +175,10 @@ def test_command(tmp_path, tensors):
     "As a command: exit 0 and a folder; a refusal is one line and exit 2"
     exe = Path(sys.executable).parent/'spa3r_convert'
     f = lightning(tmp_path/'c.ckpt', tensors)
-    r = subprocess.run([exe, f, '--out', tmp_path/'out'], capture_output=True, text=True)
+    r = subprocess.run([exe, f, '--out', tmp_path/'out'], capture_output=True, encoding='utf8')
     assert r.returncode==0 and (tmp_path/'out'/'config.json').exists(), r.stderr
-    assert json.loads((tmp_path/'out'/'config.json').read_text()).items()>=OFFICIAL.items()
-    r = subprocess.run([exe, tmp_path/'nothing.ckpt'], capture_output=True, text=True)
+    assert json.loads((tmp_path/'out'/'config.json').read_text(encoding='utf8')).items()>=OFFICIAL.items()
+    r = subprocess.run([exe, tmp_path/'nothing.ckpt'], capture_output=True, encoding='utf8')
     assert r.returncode==2 and len(r.stderr.strip().splitlines())==1 and 'No file' in r.stderr
 
 # the whole Spa3-VLM
@@ -262,7 +262,7 @@ def test_convert_vlm(tmp_path, official_vlm, capsys):
     recorded_vggt('layer')[0].save_pretrained(tmp_path/'vggt')
     with pytest.warns(UserWarning, match='k_norm.bias'): encoder = SpatialEncoder.from_pretrained(str(out/'spatial'), teacher=str(tmp_path/'vggt'))
     assert (encoder.cfg.teacher_norm,encoder.cfg.asymmetric,encoder.teacher.vggt.cfg.global_qk_norm)==('rms',False,'rms')
-    assert json.loads((out/'spatial/config.json').read_text()).items()>=(OFFICIAL|dict(teacher='facebook/VGGT-1B')).items()
+    assert json.loads((out/'spatial/config.json').read_text(encoding='utf8')).items()>=(OFFICIAL|dict(teacher='facebook/VGGT-1B')).items()
     assert not any(k.startswith(('decoder','heads','aggregator')) for k in load_file(out/'spatial/model.safetensors'))
     m.model.attach(encoder)
     ts,_ = load('g_vlm_adapter')

@@ -325,7 +325,7 @@ def test_saved_loaded_moved(there, tok, tmp_path, kind, fusion):
 def test_a_saved_model_says_how_to_load_it(there, tok, tmp_path, kind):
     m = made(there, kind)
     m.save_pretrained(tmp_path)
-    how,load = json.loads((tmp_path/'config.json').read_text())['load_with'].split('; ')
+    how,load = json.loads((tmp_path/'config.json').read_text(encoding='utf8'))['load_with'].split('; ')
     names = dict(FOLDER=tmp_path)
     exec(how, names)
     again = eval(load, names)

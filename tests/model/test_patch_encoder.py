@@ -1,10 +1,12 @@
-import warnings
+import json,warnings
+from dataclasses import replace
 import pytest,torch
 import torch.nn.functional as F
 from safetensors.torch import load_file,save_file
 from spa3r.util.core import UserError
 from spa3r.model.patch_encoder import VGGT,VGGTConfig,PatchEmbed,DPTHead,CameraHead,asymmetric,context_first,resize_pos_embed,take_views
-from spa3r.teachers.teachers import load_teacher
+from spa3r.model.psfm import Spa3R,Spa3RConfig
+from spa3r.teachers.teachers import WEIGHTS,load_teacher
 from tiny_vggt import scene,tiny
 
 def dino(**kw): return tiny(embed='dinov2', embed_depth=1, embed_nh=4, init_values=.1, **kw)
@@ -188,7 +190,7 @@ def test_track_head(tmp_path):
 
 def test_foreign_config(tmp_path):
     "A config.json of the published VGGT (img_size, patch_size, embed_dim) means our default sizes"
-    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}')
+    (tmp_path/'config.json').write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}', encoding='utf8')
     save_file({'aggregator.camera_token':torch.zeros(1)}, tmp_path/'model.safetensors')
     with torch.device('meta'), pytest.raises(UserError, match=r"\[1, 2, 1, 1024\]"): VGGT.from_pretrained(tmp_path)
 
@@ -213,10 +215,17 @@ def test_depth_of_some_pixels_is_that_of_all(patch, down, hw):
     assert some.shape==want.shape and (some-want).abs().max()<1e-5*want.abs().max() and want.std()>1e-3
 
 def test_depth_a_few_views_at_a_time():
-    net = VGGT(VGGTConfig.nano()).eval()
-    toks = {l:torch.randn(2, 6, 5+16, 192) for l in net.cfg.dpt_layers}
+    net = VGGT(VGGTConfig.nano(patch=14)).eval()
+    toks = {l:torch.randn(2, 6, 5+16, 256) for l in net.cfg.dpt_layers}
     with torch.no_grad(): a,b = [net._dense(net.depth_head, toks, (56,56), k=k)[0] for k in (5,12)]
     assert torch.allclose(a, b, atol=1e-5) and a.shape==(2,6,28,28,1)
     with torch.no_grad(): low = net.depth(toks, (56,56), (4,4), torch.bfloat16)[0]
     whole = net.depth(toks, (56,56))[0]
     assert low.dtype==torch.float32 and torch.allclose(low, whole[...,::7,::7], rtol=.05) and not torch.equal(low, whole[...,::7,::7])
+
+def test_nano_is_the_miniature_that_ships():
+    "One meaning of the word: the sizes by that name are those of the weights by that name"
+    there = json.loads((WEIGHTS/'nano'/'teacher'/'config.json').read_text(encoding='utf8'))
+    assert VGGT.read_config(there)==VGGTConfig.nano()
+    student = Spa3R.read_config(json.loads((WEIGHTS/'nano'/'config.json').read_text(encoding='utf8')))
+    assert replace(student, teacher='exact', grid=8)==Spa3RConfig.nano(geo_channels=2*VGGTConfig.nano().dim)

@@ -73,9 +73,9 @@ def test_a_third_target(tmp_path):
 def test_a_configuration_of_two_targets_is_read_as_before(tmp_path):
     student = Spa3R(Spa3RConfig.nano(**TINY, sem_channels=5))
     student.save_pretrained(tmp_path)
-    old = json.loads((tmp_path/'config.json').read_text())
+    old = json.loads((tmp_path/'config.json').read_text(encoding='utf8'))
     del old['more_channels']
-    (tmp_path/'config.json').write_text(json.dumps(old))
+    (tmp_path/'config.json').write_text(json.dumps(old), encoding='utf8')
     assert Spa3R.from_pretrained(tmp_path).cfg==student.cfg
 
 def test_targets_only_ignores_context_predictions():

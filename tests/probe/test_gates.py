@@ -151,7 +151,7 @@ def weights(tmp_path_factory):
 def test_command_prints_and_writes_the_same(weights, tmp_path, capsys):
     r = probe(str(weights), scenes=2, seeds=2, batch=2, out=str(tmp_path/'probe.json'), device='cpu')
     text = capsys.readouterr().out
-    assert json.loads((tmp_path/'probe.json').read_text())==r and format_table(r) in text and format_parts(r) in text
+    assert json.loads((tmp_path/'probe.json').read_text(encoding='utf8'))==r and format_table(r) in text and format_parts(r) in text
     for k in ('prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp','teacher itself'):
         d = r['rows'][k]['cosine']
         assert f"{d['mean']:.3f} ±{d['std']:.3f}/{d['std_sets']:.3f}" in text and k in text and d['n']==4

@@ -231,7 +231,7 @@ def test_images_and_own_cameras():
         def decode(self, latents, cams, grid, depth=False):
             if depth: self.first = cams  # the question that is not put wrongly
             return super().decode(latents, cams, grid, depth)
-    t = Looks(VGGT(VGGTConfig.nano(dim=32, img_size=56)))
+    t = Looks(VGGT(VGGTConfig.nano(patch=14, dim=32, img_size=56)))
     with torch.no_grad(): t.vggt.camera_head.pose_branch.fc2.bias[7:] += 1  # an untrained head may give a field of view of 0
     student = Told(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
     kw = dict(v=3, n_ctx=2, hw=(56,56), batch=2)

@@ -210,7 +210,7 @@ def test_same_seed_same_questions():
     assert room_questions(5)==asked(5)!=asked(6)
     assert [q['question'] for q in asked(5)]!=[q['question'] for q in asked(6)]
     code = 'import json; from spa3r.rooms.questions import room_questions; print(json.dumps(room_questions(5)))'
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=os.environ|dict(PYTHONHASHSEED='7')).stdout
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf8', check=True, env=os.environ|dict(PYTHONHASHSEED='7')).stdout
     assert json.loads(out)==asked(5)
 
 def test_each_says_how_many():

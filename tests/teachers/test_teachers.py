@@ -206,7 +206,7 @@ def test_mask_token_may_be_missing(tmp_path):
     assert DINOv3.from_pretrained(str(tmp_path))(imgs, (2,2)).equal(DINOv3(dino)(imgs, (2,2)))
 
 def test_not_a_dino(tmp_path):
-    (tmp_path/'config.json').write_text(json.dumps(dict(model_type='bert')))
+    (tmp_path/'config.json').write_text(json.dumps(dict(model_type='bert')), encoding='utf8')
     with pytest.raises(UserError, match='it is a bert'): DINOv3.from_pretrained(str(tmp_path))
     (tmp_path/'config.json').unlink()
     with pytest.raises(UserError, match='cannot be a semantic teacher') as e: DINOv3.from_pretrained(str(tmp_path))

@@ -102,7 +102,7 @@ def test_apart_beside_together(there):
 
 def row(**kw): return dict(id='x', conversations=[{'from':'human','value':'<image>\nWhat?'},{'from':'gpt','value':'That.'}], image='a.png') | kw
 def write(path, rows):
-    path.write_text(json.dumps(rows) if path.suffix=='.json' else '\n'.join(map(json.dumps, rows)))
+    path.write_text(json.dumps(rows) if path.suffix=='.json' else '\n'.join(map(json.dumps, rows)), encoding='utf8')
     return str(path)
 
 @pytest.mark.parametrize('name', ['a.json','a.jsonl'])
@@ -121,7 +121,7 @@ def test_names_what_it_does_not_understand(tmp_path, bad, why):
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"a":1}', ''])
 def test_no_conversations(tmp_path, text):
-    (tmp_path/'a.json').write_text(text)
+    (tmp_path/'a.json').write_text(text, encoding='utf8')
     with pytest.raises(UserError, match='a.json'): read_talks(tmp_path/'a.json')
 
 def test_marks():
@@ -160,7 +160,7 @@ def test_a_batch_with_nothing_in_it_teaches_nothing(there):
 # runs
 
 TINY = dict(nano=True, rooms=4, turns=3, frames=2, accumulate=2, steps=4, save_every=2, quiet=True, device='cpu', max_pixels=56*56, lr=1e-2)
-def log(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text().splitlines()]
+def log(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text(encoding='utf8').splitlines()]
 def run(there, out, **kw): return finetune(out=str(out), **dict(model=str(there/'qwen2_5_vl'), spatial=str(there/'spatial')) | TINY | kw)
 
 class Stop(Exception): pass
@@ -267,8 +267,8 @@ def test_two_processes_are_one(there, tmp_path):
     "At equal conversations a step the losses of two processes are those of one"
     run(there, tmp_path/'a', checkpointing=True)
     code = f"from spa3r.train.finetune import finetune; finetune(out={str(tmp_path/'b')!r}, model={str(there/'qwen2_5_vl')!r}, spatial={str(there/'spatial')!r}, **{TINY|dict(accumulate=1, checkpointing=True)!r})"
-    (tmp_path/'go.py').write_text(code)
-    p = subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29571',str(tmp_path/'go.py')], capture_output=True, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'))
+    (tmp_path/'go.py').write_text(code, encoding='utf8')
+    p = subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29571',str(tmp_path/'go.py')], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
     assert p.returncode==0, p.stderr[-3000:]
     a,b = log(tmp_path/'a'),log(tmp_path/'b')
     assert len(a)==len(b)==4
@@ -296,9 +296,9 @@ assert kinds=={'DTensor'}, kinds
 """
 
 def sharded(there, tmp_path, how):
-    (tmp_path/'go.py').write_text(SHARD)
+    (tmp_path/'go.py').write_text(SHARD, encoding='utf8')
     kw = TINY|dict(accumulate=1, out=str(tmp_path/'b'), model=str(there/'qwen2_5_vl'), spatial=str(there/'spatial'))
-    return subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29573',str(tmp_path/'go.py'),repr(kw),how], capture_output=True, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'))
+    return subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29573',str(tmp_path/'go.py'),repr(kw),how], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
 
 def test_shards_are_one(there, tmp_path):
     "FSDP2 over two processes: parameters are shards, losses those of one process, and what is saved is whole"

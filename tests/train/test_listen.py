@@ -8,7 +8,8 @@ from spa3r.language.chat import sharing
 from spa3r.language.processor import pictures
 from spa3r.rooms.questions import answer_text
 from spa3r.train.lessons import NAMES,film
-from spa3r.train.listen import KINDS,STAGES,Listener,draw,listen,near,new_vlm,placement,prepare,reordered,roll_loss
+from spa3r.teachers.teachers import WEIGHTS
+from spa3r.train.listen import KINDS,STAGES,Listener,draw,listen,near,new_vlm,placement,prepare,reordered,roll_loss,source
 from spa3r.train.loop import TrainConfig,param_groups
 from spa3r.util.core import UserError
 
@@ -113,15 +114,21 @@ def test_all_stages_end_in_a_plain_model_that_goes_on_where_it_stopped(rooms, tm
     assert type(chat.model).__name__=='Spa3Qwen2_5VL' and chat.model.config.fusion==fusion
     x = film(rooms, 1)[0]
     assert len(chat.ask(chat.watch(x['frames'].numpy()), [prompt(q) for q in x['questions'][:2]]))==2
-    line = json.loads((tmp_path/'ask'/'eval.jsonl').read_text().splitlines()[-1])
+    line = json.loads((tmp_path/'ask'/'eval.jsonl').read_text(encoding='utf8').splitlines()[-1])
     assert {'place','answers','steps','options','score'}<=line.keys()
     listen(str(tmp_path), **kw)  # all is there: nothing is learnt again
-    assert all(len((tmp_path/s/'log.jsonl').read_text().splitlines())==2 for s in STAGES)
+    assert all(len((tmp_path/s/'log.jsonl').read_text(encoding='utf8').splitlines())==2 for s in STAGES)
     assert all(torch.equal(v, first[k]) for k,v in load_file(tmp_path/'ask'/'model.safetensors').items())
     def moved(key): return [s for a,s in zip(STAGES, list(STAGES)[1:]) if not torch.equal(*(load_file(tmp_path/o/'model.safetensors')[key] for o in (a,s)))]
     assert moved('model.visual.blocks.0.attn.qkv.weight')==[]  # each stage leaves what the one before has taught
     assert moved('model.language_model.layers.0.mlp.up_proj.weight')==['roll']
     assert moved('model.language_model.layers.5.mlp.up_proj.weight')==['reckon','ask']
+
+def test_latents_of_a_student_in_a_folder(lessons):
+    "A student of true fields is asked about every second frame, one of pictures about all"
+    mine,ours = source(str(WEIGHTS/'exact')),source('exact')
+    with torch.no_grad(): assert torch.equal(mine(lessons[0]), ours(lessons[0])) and mine.fields==ours.fields
+    assert source(str(WEIGHTS/'nano')).fields['spatial']==str(WEIGHTS/'nano')
 
 def test_a_folder_that_holds_no_stage_is_named(rooms, tmp_path):
     with pytest.raises(UserError, match='holds no stage of spa3r_listen'):

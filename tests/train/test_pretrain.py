@@ -28,7 +28,7 @@ class Toy(nn.Linear):
 
 def batch(step, m): return torch.randn(8, 3, generator=seeded(step, m))
 def loss(model, x): return {'loss':F.mse_loss(model(x), x.sum(1,keepdim=True))}
-def log(d): return [json.loads(l) for l in open(Path(d)/'log.jsonl')]
+def log(d): return [json.loads(l) for l in open(Path(d)/'log.jsonl', encoding='utf8')]
 def config(**kw): return TrainConfig(**{**dict(steps=17, images=2, images_device=2, v_min=2, v_max=2, lr=.05, warmup=3, save_every=4, eval_every=0), **kw})
 def steps(d): return [l['step'] for l in log(d)]
 def checkpoints(d): return sorted(p.name for p in Path(d).glob('step-*'))
@@ -52,7 +52,7 @@ def test_accident_leaves_no_trace(tmp_path, at):
     with pytest.raises(ZeroDivisionError): run(tmp_path/'b', breaks(at))
     (tmp_path/'b'/'unfinished').mkdir(exist_ok=True)  # as left by a kill while writing
     before = (tmp_path/'b'/'log.jsonl').read_bytes()
-    with open(tmp_path/'b'/'log.jsonl', 'a') as f: f.write('{"step": 1')
+    with open(tmp_path/'b'/'log.jsonl', 'a', encoding='utf8') as f: f.write('{"step": 1')
     again = run(tmp_path/'b')
     assert log(tmp_path/'a')==log(tmp_path/'b') and steps(tmp_path/'b')==list(range(17))
     assert (tmp_path/'b'/'log.jsonl').read_bytes().startswith(before)  # what was there is as it was
@@ -76,17 +76,17 @@ def test_steps_computed_again_are_compared_with_the_log(tmp_path, capsys):
     run(tmp_path)
     assert 'differ' not in capsys.readouterr().out
     for p in tmp_path.glob('step-*'): p.rename(tmp_path/'elsewhere')
-    before = (tmp_path/'log.jsonl').read_text()
+    before = (tmp_path/'log.jsonl').read_text(encoding='utf8')
     run(tmp_path, lambda s,m: 1.01*batch(s,m))
-    assert '17 steps were computed again and differ' in capsys.readouterr().out and (tmp_path/'log.jsonl').read_text()==before
+    assert '17 steps were computed again and differ' in capsys.readouterr().out and (tmp_path/'log.jsonl').read_text(encoding='utf8')==before
 
 def lines(p): return p.read_bytes().count(b'\n') if p.exists() else 0
 def children(pid):
     p = Path(f'/proc/{pid}/task/{pid}/children')
-    return p.read_text().split() if p.exists() else []
+    return p.read_text(encoding='utf8').split() if p.exists() else []
 def alive(pid):
     p = Path(f'/proc/{pid}/stat')
-    return p.exists() and p.read_text().rsplit(')', 1)[1].split()[0]!='Z'
+    return p.exists() and p.read_text(encoding='utf8').rsplit(')', 1)[1].split()[0]!='Z'
 
 @pytest.mark.parametrize('workers', [0,2])
 def test_kill_9(tmp_path, workers):
@@ -129,7 +129,7 @@ def two(tmp_path_factory):
     d = tmp_path_factory.mktemp('two')
     small(d/'one', TrainConfig(**SIZE))
     r = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', str(here/'small_run.py'), '--out', str(d), '--ways', 'ddp,fsdp'],
-                       capture_output=True, text=True, timeout=600)
+                       capture_output=True, encoding='utf8', timeout=600)
     assert r.returncode==0, r.stderr
     return d,r.stdout
 
@@ -140,7 +140,7 @@ def test_two_processes_learn_what_one_learns(two, way):
     d,out = two
     assert alike(d/'one', d/way)<1e-5
     assert out.count(f"{way} {'sharded' if way=='fsdp' else 'whole'}\n")==2, out  # both processes, and nothing else
-    assert json.loads((d/way/'runs.jsonl').read_text())['processes']==2
+    assert json.loads((d/way/'runs.jsonl').read_text(encoding='utf8'))['processes']==2
 
 @pytest.mark.parametrize('way', ['ddp','fsdp'])
 def test_checkpoints_do_not_know_how_many_wrote_them(two, way, tmp_path):
@@ -222,14 +222,14 @@ def test_best_and_last_are_kept(tmp_path):
     m = run(tmp_path, evaluate=evaluate, eval_every=4)
     from safetensors.torch import load_file
     assert torch.equal(load_file(tmp_path/'best'/'model.safetensors')['weight'], weights[8]) and not torch.equal(m.weight, weights[8])
-    assert [l['step'] for l in map(json.loads, open(tmp_path/'eval.jsonl'))]==[4,8,12,16] and checkpoints(tmp_path)==['step-0000017'] and m.training is False
+    assert [l['step'] for l in map(json.loads, open(tmp_path/'eval.jsonl', encoding='utf8'))]==[4,8,12,16] and checkpoints(tmp_path)==['step-0000017'] and m.training is False
 
 def test_evaluations_are_not_repeated(tmp_path):
     seen = []
     def evaluate(m): return dict(score=float(len(seen.append(1) or seen)))
     with pytest.raises(ZeroDivisionError): run(tmp_path, breaks(7), evaluate=evaluate, eval_every=2)
     run(tmp_path, evaluate=evaluate, eval_every=2)
-    assert len(seen)==8 and [l['step'] for l in map(json.loads, open(tmp_path/'eval.jsonl'))]==list(range(2,17,2))
+    assert len(seen)==8 and [l['step'] for l in map(json.loads, open(tmp_path/'eval.jsonl', encoding='utf8'))]==list(range(2,17,2))
 
 def test_tensorboard(tmp_path):
     pytest.importorskip('tensorboard')
@@ -245,7 +245,7 @@ def test_waiting_is_measured(tmp_path, capsys):
         return batch(step, m)
     set_seed(3)
     fit(Toy(3,1), slow, loss, config(), tmp_path)
-    said = json.loads((tmp_path/'runs.jsonl').read_text())
+    said = json.loads((tmp_path/'runs.jsonl').read_text(encoding='utf8'))
     assert said['waited']>.5 and said['steps']==17 and 'waiting for data' in capsys.readouterr().out
 
 # --- ends
@@ -405,7 +405,7 @@ def vggt(tmp_path_factory):
     "Folder of a patch encoder"
     d = tmp_path_factory.mktemp('vggt')
     set_seed(0)
-    VGGT(VGGTConfig.nano()).save_pretrained(d)
+    VGGT(VGGTConfig.nano(patch=14)).save_pretrained(d)
     return str(d)
 
 @pytest.fixture
@@ -437,7 +437,7 @@ def test_pretrain_judges_itself_on_held_out_rooms(tmp_path, monkeypatch):
     monkeypatch.setattr(t, 'evaluate_field', lambda student,teacher,seeds,**kw: seen.append(seeds) or {'rows':{k:{m:{'mean':.5} for m in ('cosine','furniture')} for k in ('prediction','shuffled latents','nearest view')}})
     monkeypatch.setattr(t, 'fit_prior', lambda *a,**kw: 'prior')
     pretrain(out=str(tmp_path), grid=2, **TINY|dict(eval_every=2))
-    assert [json.loads(l)['score'] for l in open(tmp_path/'eval.jsonl')]==[.5,.5] and (tmp_path/'best'/'config.json').exists()
+    assert [json.loads(l)['score'] for l in open(tmp_path/'eval.jsonl', encoding='utf8')]==[.5,.5] and (tmp_path/'best'/'config.json').exists()
     assert all(s>=HELD_OUT+10**6 for o in seen for s in o)
 
 def test_going_on_needs_no_examples(tmp_path, monkeypatch):
@@ -453,7 +453,7 @@ def test_pretrain_on_photos(tmp_path, photos, vggt, capsys):
     pretrain(out=str(tmp_path/'a'), max_broken=.5, **kw)
     said = capsys.readouterr().out
     assert 'epoch 0: ' in said and f'{photos}/b/3.png' in said
-    scores = [json.loads(l) for l in open(tmp_path/'a'/'eval.jsonl')]
+    scores = [json.loads(l) for l in open(tmp_path/'a'/'eval.jsonl', encoding='utf8')]
     assert [o['step'] for o in scores]==[2,4] and all(abs(o['score']+o['geo_cos']-1)<1e-6 for o in scores)
     with pytest.raises(UserError, match='are broken, more than 1.0%.*goes on from step-'): pretrain(out=str(tmp_path/'b'), **kw)
 
@@ -502,7 +502,7 @@ def test_blocks_are_compiled_once_for_any_number_of_views(monkeypatch):
     count,real,made = CompileCounter(),torch.compile,[]
     monkeypatch.setattr(torch, 'compile', lambda f, **kw: real(f, backend=count, **kw))
     torch._dynamo.reset()
-    teacher = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32, depth=2, nh=2, dpt_layers=(0,0,1,1), heads=('camera','depth'))))
+    teacher = VGGTTeacher(VGGT(VGGTConfig.nano(patch=14, dim=32, depth=2, nh=2, heads=('camera','depth'))))
     student = Spa3R(Spa3RConfig.nano(dim=32, nh=2, enc_depth=1, dec_depth=1, n_latents=4, geo_channels=64))
     for m in (teacher,student): compile_blocks(m)
     for v in (4,5,6,8,11,12,4):

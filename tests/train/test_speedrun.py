@@ -26,7 +26,7 @@ def typed(line):
 
 @pytest.mark.parametrize('name', ['exact','nano'])
 def test_a_card_s_commands_can_be_typed(name):
-    lines = json.loads((WEIGHTS/name/'card.json').read_text())['command'].split(' && ')
+    lines = json.loads((WEIGHTS/name/'card.json').read_text(encoding='utf8'))['command'].split(' && ')
     got = [typed(l) for l in lines]
     assert len(got)>1 and got[-1][1]['out']==f'runs/{name}'
     outs = [o['out'] for _,o in got]
@@ -58,15 +58,15 @@ def test_end_to_end_with_a_stop(tmp_path, monkeypatch, capsys):
         return real(self, o, small)
     monkeypatch.setattr(s.Part, 'kwargs', counted)
     with pytest.raises(KeyboardInterrupt): s.speedrun(out=str(out), **kw)
-    told,first = json.loads((out/'speedrun.json').read_text()),(out/'nano'/'log.jsonl').read_bytes()
+    told,first = json.loads((out/'speedrun.json').read_text(encoding='utf8')),(out/'nano'/'log.jsonl').read_bytes()
     assert set(told['parts'])=={'teacher','nano','exact'} and s.whole(out/'nano') and not s.whole(out/'exact') and not list(out.glob('tmp*'))
     monkeypatch.undo()
     monkeypatch.setattr(s, 'PARTS', parts)
     r = s.speedrun(out=str(out), **kw)
-    assert json.loads((out/'speedrun.json').read_text())==told and (out/'nano'/'log.jsonl').read_bytes()==first, 'what was decided and done has changed'
-    assert [p['steps'] for p in r['parts']]==[len((out/p['name']/'log.jsonl').read_text().splitlines()) for p in r['parts']]
-    assert json.loads((out/'report.json').read_text())==json.loads(json.dumps(r)) and set(r['probes'])=={'nano','exact'}
-    text,page = (out/'report.txt').read_text(),(out/'report.html').read_text()
+    assert json.loads((out/'speedrun.json').read_text(encoding='utf8'))==told and (out/'nano'/'log.jsonl').read_bytes()==first, 'what was decided and done has changed'
+    assert [p['steps'] for p in r['parts']]==[len((out/p['name']/'log.jsonl').read_text(encoding='utf8').splitlines()) for p in r['parts']]
+    assert json.loads((out/'report.json').read_text(encoding='utf8'))==json.loads(json.dumps(r)) and set(r['probes'])=={'nano','exact'}
+    text,page = (out/'report.txt').read_text(encoding='utf8'),(out/'report.html').read_text(encoding='utf8')
     for p in r['parts']: assert p['command'] in text and p['seconds']>0
     assert 'nearest view' in text and 'missed' in text and page.count('<svg')==3 and page.count('<img alt="')==2
     assert not re.search(r'(src|href)="(?!data:)', page), 'the page needs another file'
@@ -81,7 +81,7 @@ def test_time_is_dealt_out(tmp_path, monkeypatch):
     assert got['teacher56']==int(share*7/.5) and s.Plan(tmp_path, 1000.).steps(s.PARTS[0])==got['teacher56']
     for p in s.PARTS[:3]:
         (tmp_path/p.name).mkdir()
-        (tmp_path/p.name/'runs.jsonl').write_text(json.dumps(dict(seconds=300.))+'\n')
+        (tmp_path/p.name/'runs.jsonl').write_text(json.dumps(dict(seconds=300.))+'\n', encoding='utf8')
     assert plan.left()==0
     plan.told['parts'].pop(s.PARTS[-1].name)
     assert plan.steps(s.PARTS[-1])==2  # late, and yet not left out

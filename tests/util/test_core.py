@@ -1,10 +1,10 @@
 "Laws of spa3r.util.core"
-import json,os,random,runpy,subprocess,sys
+import json,os,random,re,runpy,subprocess,sys
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pytest, torch
 from safetensors.torch import load_file,save_file
-from spa3r.util.core import HubModel,UserError,atomic_write,command,pick_device,pick_dtype,read_tensors,set_seed,with_cfg
+from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,read_tensors,set_seed,with_cfg,within
 
 @dataclass(frozen=True)
 class Cfg:
@@ -21,6 +21,8 @@ def go(
     if cfg.dim<0: raise UserError(f'width {cfg.dim}\nis negative: give a positive one')
     if cfg.dim==0: raise KeyboardInterrupt
     if cfg.dim==1: raise ZeroDivisionError
+    if cfg.dim==11: open('x'*300, encoding='utf8')
+    if cfg.dim==12: raise UserError('no '*10**5)
     if cfg.dim==7: print(data, cfg)
     return data,cfg
 
@@ -28,7 +30,7 @@ def go(
 def cmd(tmp_path, monkeypatch, capsys):
     "Run `go` as an installed console script would; gives exit status, stdout, stderr"
     p = tmp_path/'go'
-    p.write_text(f"import sys\nfrom {__name__} import go\nif __name__=='__main__': sys.exit(go())\n")
+    p.write_text(f"import sys\nfrom {__name__} import go\nif __name__=='__main__': sys.exit(go())\n", encoding='utf8')
     monkeypatch.setenv('COLUMNS', '200')
     def run(*args):
         monkeypatch.setattr(sys, 'argv', [str(p), *args])
@@ -66,7 +68,7 @@ def test_same_seed_same_numbers(seed):
 def test_device_and_dtype():
     assert pick_device('cpu')==torch.device('cpu') and pick_dtype('cpu') is torch.float32
     assert pick_device().type==('cuda' if torch.cuda.is_available() else 'cpu')
-    for name in ('cuda:77', 'abacus'):
+    for name in ('cuda:77', 'abacus', 'hpu', 'meta'):
         with pytest.raises(UserError, match=name): pick_device(name)
     with pytest.raises(UserError, match='CUDA_VISIBLE_DEVICES'): pick_device('cuda:0', numbered=False)
 
@@ -88,25 +90,78 @@ def test_command_says_what_is_wrong_in_one_line(cmd):
     assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')
     assert cmd('--dim', '0')==(130, '', 'go: stopped\n')
 
+def test_what_the_system_refuses_is_one_line(cmd):
+    rc,out,said = cmd('--dim', '11')
+    assert (rc,out,len(said.splitlines()))==(2,'',1) and 'File name too long' in said and 'give another' in said
+    for args in (['--dim=12'], [f"--dim={'x'*9000}"]):
+        rc,_,said = cmd(*args)
+        assert rc==2 and len(said.splitlines())==1 and len(said)<1400
+
+def test_home_is_the_users(cmd, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    assert cmd('--data=~/photos', '--dim=7')[1]=='/home/me/photos Cfg(dim=7, flat=False)\n'
+    assert cmd('--data=~no such user/x', '--dim=7')[1]=='~no such user/x Cfg(dim=7, flat=False)\n'
+    assert go('~/photos', dim=4)[0]=='/home/me/photos' and home('~/a')==Path('/home/me/a') and home('b')==Path('b')
+
+SAYS = "from spa3r.util.core import *\n@command\ndef go(n:int=1):\n    for i in range(9999): print('a word')\ngo()\n"
+
+def test_a_reader_may_leave(tmp_path):
+    (tmp_path/'go.py').write_text(SAYS, encoding='utf8')
+    p = subprocess.Popen([sys.executable, tmp_path/'go.py'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stdout.close()  # as `| head` does
+    assert (p.stderr.read(),p.wait())==(b'',141)
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device that is always full')
+def test_a_full_disk_shows_before_the_end(tmp_path):
+    (tmp_path/'go.py').write_text(SAYS.replace('9999', '1'), encoding='utf8')
+    with open('/dev/full', 'w', encoding='utf8') as full: r = subprocess.run([sys.executable, tmp_path/'go.py'], stdout=full, stderr=subprocess.PIPE, encoding='utf8')
+    assert r.returncode==2 and len(r.stderr.splitlines())==1 and 'no room left' in r.stderr
+
+@pytest.mark.parametrize('fd', [1, 2])
+def test_a_closed_stream_is_nowhere(tmp_path, fd):
+    (tmp_path/'go.py').write_text(SAYS+"f = open('kept.txt', 'w', encoding='utf8')\nassert f.fileno()>2\n", encoding='utf8')
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(tmp_path)
+        assert subprocess.run(['sh', '-c', f'exec "$0" go.py {fd}>&-', sys.executable], stdout=subprocess.DEVNULL).returncode==0
+
+@dataclass(frozen=True)
+class Mixed:
+    n:int=within('[0, 9]', 1) # How many
+    flat:bool=False # Leave out the third dimension
+    name:str='' # What to call it
+    def __post_init__(self): check_fields(self)
+
+def test_fields_have_their_type():
+    assert Mixed(2, True, 'x').flat and Mixed(flat=False)
+    for bad in (dict(flat='no'), dict(flat=1), dict(flat=None), dict(name=3), dict(name=['x']), dict(n=1.5)):
+        (k,v), = bad.items()
+        with pytest.raises(UserError, match=re.escape(f'{k} {v}: ')): Mixed(**bad)
+
+def test_a_pipe_is_no_file(tmp_path):
+    check_regular(tmp_path/'none')
+    os.mkfifo(tmp_path/'pipe')
+    for p in (tmp_path/'pipe',tmp_path):
+        with pytest.raises(UserError, match='is no file: remove it'): check_regular(p)
+
 def test_a_bug_keeps_its_traceback(cmd):
     with pytest.raises(ZeroDivisionError): cmd('--dim', '1')
 
 def test_command_in_its_own_process(tmp_path):
-    (tmp_path/'go.py').write_text("from spa3r.util.core import *\n@command\ndef go(n:int=1): raise UserError('no such thing')\ngo()\n")
-    r = subprocess.run([sys.executable, str(tmp_path/'go.py')], capture_output=True, text=True)
+    (tmp_path/'go.py').write_text("from spa3r.util.core import *\n@command\ndef go(n:int=1): raise UserError('no such thing')\ngo()\n", encoding='utf8')
+    r = subprocess.run([sys.executable, str(tmp_path/'go.py')], capture_output=True, encoding='utf8')
     assert (r.returncode, r.stdout, r.stderr)==(2, '', 'go.py: no such thing\n')
 
 def test_atomic_write_all_or_nothing(tmp_path):
     p = tmp_path/'deep'/'er'/'a.txt'
-    assert atomic_write(p, lambda q: q.write_text('old'))==p and p.read_text()=='old'
+    assert atomic_write(p, lambda q: q.write_text('old', encoding='utf8'))==p and p.read_text(encoding='utf8')=='old'
     def half(q):
-        q.write_text('ne')
+        q.write_text('ne', encoding='utf8')
         raise OSError('disk full')
     with pytest.raises(OSError): atomic_write(p, half)
-    assert p.read_text()=='old' and [o.name for o in p.parent.iterdir()]==['a.txt']
+    assert p.read_text(encoding='utf8')=='old' and [o.name for o in p.parent.iterdir()]==['a.txt']
     seen = []
-    atomic_write(p, lambda q: (q.write_text('new'), seen.append((q.parent==p.parent, q.suffix, p.read_text()))))
-    assert p.read_text()=='new' and seen==[(True, '.txt', 'old')]
+    atomic_write(p, lambda q: (q.write_text('new', encoding='utf8'), seen.append((q.parent==p.parent, q.suffix, p.read_text(encoding='utf8')))))
+    assert p.read_text(encoding='utf8')=='new' and seen==[(True, '.txt', 'old')]
     atomic_write(tmp_path/'t.pt', lambda q: torch.save(torch.arange(3), q))
     assert torch.load(tmp_path/'t.pt', weights_only=True).tolist()==[0,1,2]
 
@@ -117,7 +172,7 @@ def test_with_cfg_leaves_out_fields():
 
 def test_import_is_light():
     code = "import sys, torch, spa3r.util.core, spa3r.model.cameras; print([m for m in ('matplotlib','plotly','open3d','transformers','nbdev') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()=='[]'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf8').stdout.strip()=='[]'
 
 # ---- loading
 
@@ -140,7 +195,7 @@ def parts(folder, state, cut=3):
     for i,ks in enumerate((names[:cut], names[cut:])):
         save_file({k:state[k] for k in ks}, folder/f'model-{i}.safetensors')
         where |= {k:f'model-{i}.safetensors' for k in ks}
-    (folder/'model.safetensors.index.json').write_text(json.dumps(dict(metadata={}, weight_map=where)))
+    (folder/'model.safetensors.index.json').write_text(json.dumps(dict(metadata={}, weight_map=where)), encoding='utf8')
     return where
 
 def test_nothing_is_drawn_before_loading(tmp_path, monkeypatch):
@@ -170,7 +225,7 @@ loaded = peak()
 net.line.weight.sum()
 print((loaded-before)//1000, (peak()-before)//1000)"""
     Net(Sizes(6000)).save_pretrained(tmp_path)  # 144 MB
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf8', cwd=Path(__file__).parent)
     loaded,used = map(int, r.stdout.split())
     assert loaded<200 and used<250, r.stdout+r.stderr  # every number has been looked at, where it lies in the file
 
@@ -206,15 +261,15 @@ def test_weights_in_parts(tmp_path):
     (lambda d,w: w.update(mean=3), 'no index of weights')])
 def test_parts_that_do_not_make_a_whole(tmp_path, spoil, why):
     net = Net()
-    (tmp_path/'config.json').write_text('{"n": 3}')
+    (tmp_path/'config.json').write_text('{"n": 3}', encoding='utf8')
     where = parts(tmp_path, {k:v.contiguous() for k,v in net.state_dict().items()})
     spoil(tmp_path, where)
-    (tmp_path/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=where)))
+    (tmp_path/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=where)), encoding='utf8')
     with pytest.raises(UserError, match=why): Net.from_pretrained(tmp_path)
 
 def test_parts_are_loaded_strictly(tmp_path):
     "What is missing, too much or of another shape is named, as in one file"
-    (tmp_path/'config.json').write_text('{"n": 3}')
+    (tmp_path/'config.json').write_text('{"n": 3}', encoding='utf8')
     state = {k:v.contiguous() for k,v in Net().state_dict().items()}
     parts(tmp_path, {k:v for k,v in state.items() if k!='norm.bias'})
     with pytest.raises(UserError, match='Missing.*norm.bias'): Net.from_pretrained(tmp_path)
@@ -225,7 +280,7 @@ def test_parts_are_loaded_strictly(tmp_path):
     (tmp_path/'model-0.safetensors').write_bytes(b'no tensors')
     with pytest.raises(UserError, match='model-0.safetensors cannot be read'): Net.from_pretrained(tmp_path)
     for text in ('[]', '{"weight_map": 3}', 'no'):
-        (tmp_path/'model.safetensors.index.json').write_text(text)
+        (tmp_path/'model.safetensors.index.json').write_text(text, encoding='utf8')
         with pytest.raises(UserError, match='no index of weights'): Net.from_pretrained(tmp_path)
 
 # ---- the hub, played by a few lines
@@ -263,7 +318,7 @@ def test_what_lies_beside_weights_goes_along(hub, tmp_path):
     "The card that was written for them, and their teacher; nothing else of the folder"
     Net().save_pretrained(tmp_path)
     Net().save_pretrained(tmp_path/'teacher')
-    for k in ('README.md','card.json','log.jsonl','decoder.onnx','secret.txt'): (tmp_path/k).write_text(k)
+    for k in ('README.md','card.json','log.jsonl','decoder.onnx','secret.txt'): (tmp_path/k).write_text(k, encoding='utf8')
     Net.from_pretrained(tmp_path).push_to_hub('me/net', folder=tmp_path)
     files = hub.asked[-1][-1]
     assert set(files)=={'config.json','model.safetensors','README.md','card.json','decoder.onnx','teacher/config.json','teacher/model.safetensors'}

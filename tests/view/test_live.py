@@ -28,7 +28,7 @@ def room(): return room_place(student(), ExactTeacher((8,8)), views=4)
 @pytest.fixture(scope='module')
 def photos():
     torch.manual_seed(0)
-    vggt = VGGT(VGGTConfig.nano(dim=48))
+    vggt = VGGT(VGGTConfig.nano(patch=14, dim=48))
     with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias.add_(torch.tensor([0,0,0,0,0,0,.25,.3,.3]))
     return photo_place(student(geo_channels=96), VGGTTeacher(vggt), torch.rand(4,3,112,112))
 

@@ -404,7 +404,7 @@ def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
     asked = []
     def told(**kw):
         asked.append(kw | dict(files=len(list(Path(kw['images']).glob('*.png'))) if 'images' in kw else 0))
-        (tmp_path/'a.html').write_text('<p>')
+        (tmp_path/'a.html').write_text('<p>', encoding='utf8')
         return tmp_path/'a.html'
     monkeypatch.setattr('spa3r.view.page.demo', told)
     imgs = torch.rand(3, 3, 56, 56)

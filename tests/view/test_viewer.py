@@ -42,7 +42,7 @@ def exact(tmp_path_factory):
 def nano(tmp_path_factory):
     torch.manual_seed(0)
     d = tmp_path_factory.mktemp('weights')/'nano'
-    vggt = VGGT(VGGTConfig.nano(dim=48))
+    vggt = VGGT(VGGTConfig.nano(patch=14, dim=48))
     with torch.no_grad(): vggt.camera_head.pose_branch.fc2.bias.add_(torch.tensor([0,0,0,0,0,0,.25,.3,.3]))  # an untrained head has no field of view
     vggt.save_pretrained(d/'teacher')
     Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=96, teacher='teacher')).save_pretrained(d)
@@ -54,8 +54,8 @@ def photos(tmp_path_factory):
     r = np.random.default_rng(0)
     for n,(w,h) in {'1':(150,120), '2':(300,240), '10':(160,140)}.items(): Image.fromarray(r.integers(0, 255, (h,w,3), np.uint8)).save(d/f'{n}.jpg')
     (d/'3.jpg').write_bytes((d/'2.jpg').read_bytes()[:3000])
-    (d/'4.png').write_text('no picture')
-    (d/'notes.txt').write_text('no photo')
+    (d/'4.png').write_text('no picture', encoding='utf8')
+    (d/'notes.txt').write_text('no photo', encoding='utf8')
     return d
 
 def run(*args, **env):
@@ -63,8 +63,8 @@ def run(*args, **env):
     t = time.time()
     code = 'import sys; from spa3r.view.page import demo; sys.argv[0]="spa3r_demo"; sys.exit(demo())\n'
     path = env.pop('script')
-    path.write_text(code)
-    r = subprocess.run([sys.executable, path, *map(str, args)], capture_output=True, text=True, env=os.environ|env, timeout=120)
+    path.write_text(code, encoding='utf8')
+    r = subprocess.run([sys.executable, path, *map(str, args)], capture_output=True, encoding='utf8', env=os.environ|env, timeout=120)
     return r,time.time()-t
 
 # ---- a scene
@@ -161,7 +161,7 @@ def test_script_parses(tmp_path):
     node = pytest.importorskip('shutil').which('node')
     if not node: pytest.skip('no node here to read the script')
     text = write_html(tmp_path/'a.html', scene()).read_text(encoding='utf8')
-    (tmp_path/'a.js').write_text(text[text.rindex('<script>')+8:text.rindex('</script>')])
+    (tmp_path/'a.js').write_text(text[text.rindex('<script>')+8:text.rindex('</script>')], encoding='utf8')
     assert subprocess.run([node, '--check', tmp_path/'a.js'], capture_output=True).returncode==0
 
 def test_numbers_of_patches_reach_the_page():
@@ -272,7 +272,7 @@ def test_photos_left_out_and_named(photos):
 def test_too_few_or_unlike_photos(tmp_path):
     with pytest.raises(UserError, match='0 usable'): read_photos(tmp_path)
     Image.new('RGB', (112,112)).save(tmp_path/'a.png')
-    (tmp_path/'b.png').write_text('x')
+    (tmp_path/'b.png').write_text('x', encoding='utf8')
     with pytest.raises(UserError, match='1 usable photo .*b.png'): read_photos(tmp_path)
     Image.new('RGB', (112,30)).save(tmp_path/'c.png')
     with pytest.raises(UserError, match='too different'): read_photos(tmp_path)
@@ -313,7 +313,7 @@ def test_walk_keeps_the_views():
 def test_no_hidden_view_changes_a_prediction(exact):
     torch.manual_seed(0)
     student = Spa3R.from_pretrained(exact).eval()
-    vggt = VGGTTeacher(VGGT(VGGTConfig.nano(dim=32)))
+    vggt = VGGTTeacher(VGGT(VGGTConfig.nano(patch=14, dim=32)))
     rooms,cams = sample_scenes([HELD_OUT], 6)
     is_ctx = torch.tensor([True,False,True,False,True,False])
     imgs = torch.rand(1,6,3,28,28)
@@ -399,15 +399,15 @@ def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
 def test_bad_arguments(exact, nano, photos, tmp_path):
     bad = tmp_path/'bad'
     bad.mkdir()
-    (bad/'config.json').write_text((exact/'config.json').read_text())
+    (bad/'config.json').write_text((exact/'config.json').read_text(encoding='utf8'), encoding='utf8')
     for kw,why in [(dict(images='none'), 'No folder'), (dict(images=''), 'No folder'), (dict(video=''), 'No video'), (dict(device='meta'), 'No device'), (dict(video='none.mp4'), 'No video'), (dict(images='a', video='b'), 'not both'),
                    (dict(weights='no/such/folder'), 'folder that exists'), (dict(weights=str(bad)), 'model.safetensors missing'), (dict(views=1), 'views 1'),
                    (dict(seed=-1), 'seed -1'), (dict(images=str(photos), weights=str(exact)), 'cannot look at pictures'), (dict(out=str(bad)), 'is a folder'),
                    (dict(weights=str(exact), teacher=str(nano/'teacher'), rooms=0), 'leave out --teacher|learnt on features')]:
         with pytest.raises(UserError, match=why): demo(**(dict(out=str(tmp_path/'f.html'), live=False)|kw))
     (bad/'model.safetensors').write_bytes((exact/'model.safetensors').read_bytes())
-    cfg = json.loads((bad/'config.json').read_text())
-    (bad/'config.json').write_text(json.dumps(cfg|dict(dim=64)))
+    cfg = json.loads((bad/'config.json').read_text(encoding='utf8'))
+    (bad/'config.json').write_text(json.dumps(cfg|dict(dim=64)), encoding='utf8')
     with pytest.raises(UserError, match='do not fit'): demo(weights=str(bad))
 
 def test_errors_end_in_one_line_and_2(tmp_path):

@@ -204,6 +204,7 @@ def same_run(
 ):
     "Write down what a run is, or make sure that it is the one that was begun"
     card = Path(folder)/'run.json'
+    check_regular(card)
     # nothing has been answered yet
     if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):
         atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1), encoding='utf8'))

@@ -629,7 +629,7 @@ def _not_read(path, taken, left):
 def _other_intrinsics(file, scene):
     "A line if a file of intrinsics is for pictures of another size; other programs than this will read it"
     K = _or_none(np.loadtxt, file) if file.is_file() and len(scene) else None
-    if K is None or K.ndim!=2 or not scene.usual: return []
+    if K is None or K.ndim!=2 or min(K.shape)<3 or not scene.usual: return []
     centre,size = 2*K[:2,2],np.array(scene.usual)
     if (abs(centre/size-1)<.25).all(): return []
     return [f"{scene.name}/{file.parent.name}/{file.name} is for pictures of about {centre[0]:.0f}x{centre[1]:.0f}, "

@@ -9,11 +9,11 @@ QUIET = '--headless=new --no-sandbox --disable-quic --no-first-run --disable-bac
 
 class Page:
     "One tab"
-    def __init__(self, ws): self.ws,self.n,self.errors,self.fetched,self.failed = ws,0,[],[],[]
-    def send(self, method, **params):
+    def __init__(self, ws): self.ws,self.n,self.errors,self.fetched,self.failed,self.frames = ws,0,[],[],[],[]
+    def send(self, method, session=None, **params):
         "Call a method of the protocol and wait for its answer; what the page complains of meanwhile is kept in `errors`"
         self.n += 1
-        self.ws.send(json.dumps(dict(id=self.n, method=method, params=params)))
+        self.ws.send(json.dumps(dict(id=self.n, method=method, params=params)|(dict(sessionId=session) if session else {})))
         while True:
             m = json.loads(self.ws.recv())
             if m.get('id')==self.n:
@@ -24,13 +24,14 @@ class Page:
     def _note(self, what, p):
         if what=='Runtime.exceptionThrown': self.errors.append(p['exceptionDetails'].get('exception', {}).get('description') or p['exceptionDetails']['text'])
         if what=='Runtime.consoleAPICalled' and p['type']=='error': self.errors.append(' '.join(str(a.get('value', a.get('description'))) for a in p['args']))
+        if what=='Target.attachedToTarget' and p['targetInfo']['type']=='iframe': self.frames.append(p['sessionId'])
         if what=='Network.requestWillBeSent': self.fetched.append(p['request']['url'])
         if what=='Network.responseReceived' and p['response']['status']>=400: self.failed.append(f"{p['response']['status']} {p['response']['url']}")
         if what=='Network.loadingFailed' and not p.get('canceled'): self.failed.append(p['errorText'])
 
-    def eval(self, js):
-        "Value of an expression, awaited if it is a promise"
-        r = self.send('Runtime.evaluate', expression=js, awaitPromise=True, returnByValue=True)
+    def eval(self, js, session=None):
+        "Value of an expression, awaited if it is a promise; `session`: in a frame of a process of its own, one of `frames`"
+        r = self.send('Runtime.evaluate', session, expression=js, awaitPromise=True, returnByValue=True)
         if 'exceptionDetails' in r: raise RuntimeError(r['exceptionDetails'].get('exception', {}).get('description', r))
         return r['result'].get('value')
 

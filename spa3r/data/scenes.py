@@ -23,7 +23,7 @@ from torch import Tensor
 from ..util.core import UserError,home,read_text
 
 # %% ../../nbs/data/01_scenes.ipynb #812617f9
-PICTURES = '.jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif'.split()
+PICTURES = '.jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif .pgm .ppm'.split()
 VIDEOS = '.mp4 .mov .m4v .mkv .webm .avi'.split()
 
 def natural(
@@ -452,12 +452,13 @@ def read_video(
     n:int=6, # How many frames to take, spread evenly
     width:int=112, # Width to bring them to, pixels
     patch:int=14, # Their height becomes a whole number of these, pixels
+    times:int=1, # Give the same parts of them so many times larger, for display
 )->tuple: # Pictures (v, 3, h, w) and their times
     "Frames of a video, ready for a patch encoder; needs PyAV"
     film = Video(path)
     if len(film)<2: raise UserError(f"1 frame in {path}, at least 2 are needed")
     at = film.evenly(n)
-    return stack_views([resize_view(f, width, patch) for f in film.frames(at)]),[f'{film.seconds(i):.1f} s' for i in at]
+    return stack_views([resize_view(f, width, patch, times=times) for f in film.frames(at)]),[f'{film.seconds(i):.1f} s' for i in at]
 
 # %% ../../nbs/data/01_scenes.ipynb #9b40f7e2
 def given_pictures(

@@ -8,9 +8,10 @@ __all__ = ['WORDS', 'TITLE', 'still', 'few_directions', 'scene_measures', 'verdi
            'show']
 
 # %% ../../nbs/view/04_page.ipynb #b21b4951
-import base64,gzip,html,json,tempfile,warnings
+import base64,gzip,html,json,os,sys,tempfile,warnings
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -234,7 +235,7 @@ def _seen_from(p, cams, pred):
     eye,mid,unit = _stand(cams),(lo+hi)/2,float((hi-lo).max())/1.6
     shown = [p['rgb'],pred.reshape(len(pred), -1, 3)[p['stop'],p['patch']]]
     img = still(p['xyz'][low], [c[low] for c in shown], mid+eye*unit, mid)
-    return dict(box=[lo.tolist(), hi.tolist()], eye=eye.tolist(), cut=cut, still=data_uri(img, 'PNG'))
+    return dict(box=[lo.tolist(), hi.tolist()], eye=eye.tolist(), cut=cut, still=data_uri(img))
 
 # %% ../../nbs/view/04_page.ipynb #edc75883
 def _stops(scene, err):
@@ -319,7 +320,7 @@ def write_html(
                  foot=foot, why=why, versions=json.loads(_web('versions.json')), side=side, eyegrid=eyegrid)
     text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')  # no tag can end the script early
     script = lambda name: _web(name).decode().replace('</script', '<\\/script')
-    parts = dict(DATA=text, THREE=script('three.min.js'), DECODER='', EYES='', WASM='', ORT='', ORTMOD='')
+    parts = dict(DATA=text, THREE=_zipped(_web('three.min.js')), DECODER='', EYES='', WASM='', ORT='', ORTMOD='')
     if decoder is not None:
         parts |= dict(DECODER=_zipped(decoder), WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
                       ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'),
@@ -415,15 +416,16 @@ def _room(student, teacher, folder, o):
 def _pictures(teacher, o):
     "Pictures as the model sees them and larger ones to show, their names, what was left out, and how they were chosen"
     cfg = teacher.vggt.cfg
-    kw = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch)
+    kw,times = dict(n=o['views'], width=cfg.img_size, patch=cfg.patch),max(1, round(448/cfg.img_size))
     if o['images'] is None:
         imgs,names = read_video(o['video'], **kw)
-        return imgs,None,names,[],f"{len(names)} frames of {Path(o['video']).name}"
+        shown = read_video(o['video'], **kw, times=times)[0] if times>1 else None
+        return imgs,shown,names,[],f"{len(names)} frames of {Path(o['video']).name}"
     n = len(photo_names(o['images']))
     o['tell'](f"reading {n} photos")
     imgs,names,left = read_once(o['images'], **kw)
-    times = max(1, round(448/cfg.img_size))
-    chosen = f"all {n} photos" if len(names)==n else f"{len(names)} of {n} photos, spread evenly (--views takes more)"
+    chosen = 'both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else \
+        f"{len(names)} of {n} photos, spread evenly (--views takes more)"
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
 def read_once(
@@ -531,6 +533,9 @@ def show(
     what=None,
     out:str='field.html', # Page to write, too
     height:int=860, # Of the frame, pixels
+    # Put the page itself, 9 to 15 MB, into the notebook?
+    # None: only where a notebook cannot reach `out` (Colab, VS Code, a file that is not beside it)
+    inline:bool=None,
     **kwargs, # For `demo`
 ): # IPython HTML
     "The page of a place in the output of a notebook's cell"
@@ -548,9 +553,16 @@ def show(
             raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, "
                             "a video file, pictures (v, 3, h, w) or Views that have pictures")
         page = demo(out=str(out), **given|kwargs)
+    if inline is None: inline = not _reached(page)
+    where = f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
+    if inline: where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"'
     # a line more, or IPython recommends a frame that cannot hold a page
-    return HTML(f'<iframe srcdoc="{html.escape(page.read_text(encoding="utf8"))}" '
-                f'width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>\n')
+    return HTML(f'<iframe {where} width="100%" height="{height}" style="border:0" title="{page.name}"></iframe>\n')
+
+def _reached(page):
+    "Does a notebook that runs here show the file?"
+    elsewhere = 'google.colab' in sys.modules or 'VSCODE_PID' in os.environ
+    return not elsewhere and page.resolve().is_relative_to(Path.cwd().resolve())
 
 def _written(imgs, folder):
     "Pictures (v, 3, h, w) as files of a folder"

@@ -1,5 +1,5 @@
 "Laws of the viewer: what the page is told, what photos become, and how bad input ends"
-import base64,json,os,re,subprocess,sys,time
+import base64,io,json,os,re,subprocess,sys,time
 import numpy as np
 import pytest
 import torch
@@ -141,7 +141,7 @@ def test_page_is_whole(tmp_path):
     path = write_html(tmp_path/'a.html', s, title='</script><script>alert(1)', remarks=['<b>'], measures=[['','cosine'],['prediction','1']])
     text = path.read_text(encoding='utf8')
     assert path.stat().st_size<15e6 and '<script>alert' not in text
-    own = re.sub(r'<script>var THREE=.*?</script>', '', text, flags=re.S)  # without other people's programs
+    own = re.sub(r'<script type="text/plain" id="(three|ort|ortmod)">.*?</script>', '', text, flags=re.S)  # without other people's programs
     assert len(own)<len(text) and not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', own) and '@import' not in own and '<link' not in own
     assert not re.search(r'/\*[A-Z]+\*/', own), 'a place for data was left empty'
     d = page_json(path)
@@ -292,6 +292,8 @@ def test_video(frames, tmp_path):
     assert imgs.shape==(3,3,84,112) and len(set(names))==3
     light = imgs.mean((1,2,3))*255
     assert (light.diff()>0).all() and light[0]<20+200/3 and light[2]>20+200*.6
+    fine = read_video(tmp_path/'v.mp4', 3, times=4)[0]
+    assert fine.shape==(3,3,336,448) and (torch.nn.functional.avg_pool2d(fine, 4)-imgs).abs().mean()<.02, 'the same parts, for display'
 
 def test_video_without_pyav(tmp_path, monkeypatch):
     (tmp_path/'v.mp4').write_bytes(b'0')
@@ -368,6 +370,25 @@ def test_only_shipped_weights_are_called_synthetic(nano, photos, tmp_path, capsy
     assert 'synthetic rooms' in capsys.readouterr().out
     demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=0, live=False)
     assert 'synthetic' not in capsys.readouterr().out
+
+@pytest.mark.parametrize('kind', ['images','video'])
+def test_pictures_are_shown_sharper_than_the_model_sees_them(nano, kind, tmp_path):
+    given,r = {kind:str(tmp_path/'a')},np.random.default_rng(0)
+    pics = [Image.fromarray(r.integers(0, 255, (48,64,3), np.uint8)).resize((640,480)) for _ in range(4)]
+    if kind=='images':
+        (tmp_path/'a').mkdir()
+        for i,o in enumerate(pics): o.convert('L').save(tmp_path/'a'/f'{i}.pgm')  # as cameras of robots write them
+    else:
+        av = pytest.importorskip('av')
+        with av.open(str(tmp_path/'a'), 'w', format='mp4') as box:
+            s = box.add_stream('mpeg4', rate=4)
+            s.width,s.height,s.pix_fmt = 640,480,'yuv420p'
+            for o in pics:
+                for p in s.encode(av.VideoFrame.from_image(o)): box.mux(p)
+            for p in s.encode(): box.mux(p)
+    d = page_json(demo(**given, weights=str(nano), out=str(tmp_path/'f.html'), views=2, between=0, live=False))
+    seen = [Image.open(io.BytesIO(base64.b64decode(s['img'].split(',')[1]))) for s in d['stops']]
+    assert [o.width for o in seen]==[448,448] and d['stops'][1]['file'] in ('3.pgm','0.8 s','0.6 s')
 
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
     path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1, live=False)

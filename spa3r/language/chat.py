@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
+from ..data.scenes import cuts
 from ..teachers.teachers import WEIGHTS
 from ..util.core import UserError,hub_model,hub_part,pick_dtype,spare_torchvision
 spare_torchvision()
@@ -47,7 +48,9 @@ class Chat:
         frames:int=32, # Most pictures of a scene it is shown
         tokens:int=16, # Most tokens it may write
         system:str='You are a helpful assistant.', # What stands before the conversation
-    ): self.model,self.processor,self.frames,self.tokens,self.system = model.eval(),processor,frames,tokens,system
+    ):
+        self.model,self.processor,self.frames,self.tokens,self.system = model.eval(),processor,frames,tokens,system
+        self.said = set()  # what was warned of
 
     def around(self,
         n:int, # Pictures
@@ -63,7 +66,10 @@ class Chat:
         **kwargs, # As for the processor
     )->dict: # On the model's device
         "What the model takes"
-        return self.move(self.processor(texts, pics, **kwargs))
+        with cuts() as lines: x = self.processor(texts, pics, **kwargs)
+        for o in set(lines)-self.said: print(o, file=sys.stderr)
+        self.said |= set(lines)
+        return self.move(x)
 
     def move(self, x:dict)->dict:
         "Tensors, also in lists, brought to the model"

@@ -125,7 +125,7 @@ SIZES = {(640,480):252, (1296,968):252, (1920,1440):252, (1752,1168):216, (1920,
 
 def tokens(p, size): return int(p([p.chat(1, '?')], [[Image.new('RGB', size)]])['image_grid_thw'].prod())//4
 
-@pytest.mark.filterwarnings('ignore:a picture is higher')
+@pytest.mark.filterwarnings('ignore:upright pictures')
 def test_tokens_of_a_picture_as_officially(tok):
     "518 wide, stretched to whole patches, at most a square, cut to whole tokens: whatever the size of the source"
     p = Processor(tok, images(max_side=10_000), view=(518,14,'round'))

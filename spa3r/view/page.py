@@ -8,7 +8,7 @@ __all__ = ['WORDS', 'TITLE', 'still', 'few_directions', 'scene_measures', 'verdi
            'show']
 
 # %% ../../nbs/view/04_page.ipynb #b21b4951
-import base64,gzip,html,json,os,sys,tempfile,warnings
+import base64,gzip,html,json,os,sys,tempfile
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
@@ -19,10 +19,10 @@ from torch import Tensor
 from ..model.cameras import intrinsics,look_at,project,rotation_angle,scale_intrinsics,unproject
 from ..util.core import UserError,atomic_write,check_outputs,command,home,pick_device,say
 from ..data.batches import Views
-from ..data.scenes import given_pictures,photo_names,read_photos,read_video,sharper
+from ..data.scenes import cuts,given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
 from ..probe.measures import fit_prior,unposed
-from ..probe.probes import criteria,format_table,judge
+from ..probe.probes import criteria,judge
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
 from .plots import FeaturePCA,cosine_map,to_img
@@ -303,6 +303,7 @@ def write_html(
     eyes:bytes=None,
     side:int=112, # Side of the square pictures that they look at, pixels
     eyegrid:int=16, # Patches along it
+    own_remarks:list=(), # What one has to know of these weights when the reader's pictures are shown
 )->Path: # `path`
     "One page that shows `scene`, opens from the disk and needs no network"
     first = (said_first or verdict(scene_measures(scene), scene.kind.count('context'),
@@ -312,11 +313,12 @@ def write_html(
     share = ', '.join(f'{o:.0%}' for o in data['explained'])
     foot = (f"Colours: three directions of the teacher's features, which hold {share} of their variance. "
             "The same three, with the same range, in every panel and every point.")
-    data |= {k:WORDS[k] for k in ('captions','terms','sentence','about','own_remarks')}
+    data |= {k:WORDS[k] for k in ('captions','terms','sentence','about')}
     data |= dict(title=title, verdict=first, lead=list(lead),
                  measures=[list(r) for r in measures], best=best, measures_title=measures_title,
                  measures_notes=list(measures_notes), remarks=list(remarks),
-                 said=WORDS['said']|said, own_said=WORDS['said'], unit=unit,
+                 said=WORDS['said']|said, own_said=WORDS['said']|WORDS['said_own'], unit=unit,
+                 own_remarks=[*own_remarks, *WORDS['own_remarks']],
                  foot=foot, why=why, versions=json.loads(_web('versions.json')), side=side, eyegrid=eyegrid)
     text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')  # no tag can end the script early
     script = lambda name: _web(name).decode().replace('</script', '<\\/script')
@@ -399,9 +401,8 @@ def _room(student, teacher, folder, o):
     kw = measures_table(rows)|dict(measures_title=f"In this room, on its {nt} held-back views")
     _print_rows(kw['measures'])
     if o['rooms']:
-        o['tell'](f"measuring on {o['rooms']} other unseen rooms")
+        print(f"\nNow measuring on {o['rooms']} other unseen rooms, for a table in the page (--rooms 0 leaves it out)")
         res = room_measures(student, teacher, o['rooms'], o['device'])
-        print('\n'+format_table(res))
         remarks = [WORDS['read'], *(f'Aim {a}.' for a in criteria(res)), _cameras_line(res['cameras'])]
         kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back",
                                     measures_notes=WORDS['notes'])
@@ -424,8 +425,9 @@ def _pictures(teacher, o):
     n = len(photo_names(o['images']))
     o['tell'](f"reading {n} photos")
     imgs,names,left = read_once(o['images'], **kw)
-    chosen = 'both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else \
-        f"{len(names)} of {n} photos, spread evenly (--views takes more)"
+    chosen = ('both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else
+              f"the {len(names)} photos of {n} that can be used" if len(names)<o['views'] else
+              f"{len(names)} of {n} photos, spread evenly (the option `views` takes more)")
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
 def read_once(
@@ -433,8 +435,8 @@ def read_once(
     **kw, # For `read_photos`
 )->tuple: # Pictures, their names, and lines on what was left out or cut
     "`read_photos`, its warnings as lines; that pictures were cut is said once"
-    with warnings.catch_warnings(record=True) as cut: imgs,names,left = read_photos(folder, **kw)
-    return imgs,names,[f'left out: {o}' for o in left]+[str(w.message) for w in cut[:1]]
+    with cuts() as cut: imgs,names,left = read_photos(folder, **kw)
+    return imgs,names,[f'left out: {o}' for o in left]+cut[:1]
 
 def load_for(
     weights:str, # As the commands take it, or None
@@ -473,7 +475,7 @@ def _photos(student, teacher, folder, o):
                first['why'], *WORDS['points_photos'], *(_capital(l)+'.' for l in left)]
     return scene,dict(title=TITLE, said_first=first, lead=[lead],
                       measures_title=f"On the {held}", remarks=remarks, said=WORDS['said_photos'],
-                      unit='(not metres)', **t)
+                      unit='in no known unit (not metres)', **t)
 
 def _capital(text): return text[0].upper()+text[1:]
 
@@ -486,7 +488,7 @@ def demo(
     # for rooms exact, until nano's card says that it is worth showing
     weights:str=None,
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
-    out:str='field.html', # Page to write
+    out:str=None, # Page to write; default: named after the folder or the video, of a room field.html
     seed:int=9, # Which unseen room, when there are no photos; the default has a bed, a desk and chairs
     views:int=6, # Pictures to take; every second one is held back to compare with
     between:int=4, # Cameras nobody took, between each picture and the next
@@ -501,6 +503,9 @@ def demo(
 )->Path: # The page
     "Predict the features of cameras nobody took, and write one page of them. Without arguments: a generated room"
     if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
+    if out is None:
+        place = Path(images or video or 'field').expanduser().resolve()
+        out = f"{(place.name if images else place.stem) or 'field'}.html"
     check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)
     device,real = pick_device(device),given_pictures(images, video)
@@ -516,22 +521,27 @@ def demo(
     words['decoder'],words['why'] = find_decoder(student, folder) if live else (None,'it was left out')
     if live and not words['decoder']: print(f"No live decoder in the page: {words['why']}")
     eyes = find_eyes(student, tea, folder) if words['decoder'] else None
-    if eyes: words |= dict(eyes=eyes, side=tea.vggt.cfg.img_size, eyegrid=tea.vggt.cfg.img_size//tea.vggt.cfg.patch)
+    if eyes:
+        own = [_about(student, tea, folder), *[WORDS['shipped_photos']]*(folder.parent==WEIGHTS)]
+        side,patch = tea.vggt.cfg.img_size,tea.vggt.cfg.patch
+        words |= dict(eyes=eyes, side=side, eyegrid=side//patch, own_remarks=own)
     say('writing the page')
     path = write_html(out, scene, **words)
     # first what was asked for
-    if eyes and path.stat().st_size>15e6: path,eyes = write_html(out, scene, **words|dict(eyes=None)),None
+    whole = path.stat().st_size<15e6
+    if eyes and not whole: path = write_html(out, scene, **words|dict(eyes=None))
     size = path.stat().st_size/1e6
-    has = [', its decoder included']*bool(words['decoder'])+['; it takes pictures of its own, too']*bool(eyes)
-    small = '; fewer --views or --between make it smaller'*(size>15)
-    print(f"\n{path}: {size:.1f} MB, opens in any browser from the disk{''.join(has)}{small}")
+    has = ', its decoder included'*bool(words['decoder'])
+    takes = ('; photos can be dropped into it' if whole else
+             '; with fewer views or between, photos could be dropped into it')
+    print(f"\n{path}: {size:.1f} MB, opens in any browser from the disk{has}{takes*bool(eyes)}")
     return path
 
 # %% ../../nbs/view/04_page.ipynb #1d94891b
 def show(
     # Folder of photos, video file, pictures (v, 3, h, w) in 0..1, or `Views` that have them; None: a generated room
     what=None,
-    out:str='field.html', # Page to write, too
+    out:str=None, # Page to write, too; default: as for `demo`
     height:int=860, # Of the frame, pixels
     # Put the page itself, 9 to 15 MB, into the notebook?
     # None: only where a notebook cannot reach `out` (Colab, VS Code, a file that is not beside it)
@@ -545,14 +555,14 @@ def show(
                         "pip install jupyterlab, or use spa3r_demo at the prompt") from e
     what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
-        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
+        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what), out='field.html')
         elif isinstance(what, (str,Path)):
             given = {'video' if home(what).is_file() else 'images':str(what)}
         elif what is None: given = {}
         else:
             raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, "
                             "a video file, pictures (v, 3, h, w) or Views that have pictures")
-        page = demo(out=str(out), **given|kwargs)
+        page = demo(**given|kwargs|(dict(out=str(out)) if out else {}))
     if inline is None: inline = not _reached(page)
     where = f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
     if inline: where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"'

@@ -45,7 +45,7 @@ def same(a, b): return torch.equal(a.imgs, b.imgs) and a.broken==b.broken and a.
 
 # ---- a picture
 
-@pytest.mark.filterwarnings('ignore:a picture is higher')
+@pytest.mark.filterwarnings('ignore:upright pictures')
 @pytest.mark.parametrize('size', [(640,480),(480,640),(1296,968),(1752,1168),(100,700),(113,77),(540,960)])
 @pytest.mark.parametrize('width,patch', [(518,14),(112,14),(112,7)])
 @pytest.mark.parametrize('rows', ['floor','round'])
@@ -63,7 +63,7 @@ def test_rows_of_patches_as_in_the_two_official_rules(size, floor, rounded):
 
 @pytest.mark.parametrize('size', [(500,300),(300,500),(640,480)])
 @pytest.mark.parametrize('rows', ['floor','round'])
-@pytest.mark.filterwarnings('ignore:a picture is higher')
+@pytest.mark.filterwarnings('ignore:upright pictures')
 def test_cutting_first_changes_nothing(size, rows):
     "The picture as a whole, resized and cut, is the same to a rounding"
     im = picture(100, size)
@@ -74,7 +74,7 @@ def test_cutting_first_changes_nothing(size, rows):
 def test_upright_pictures_stop_at_a_square_and_say_so():
     a = np.zeros((960,540,3), np.uint8)
     a[480-200:480+200] = 255  # the middle 400 rows
-    with pytest.warns(UserWarning, match='of its 921 rows at a width of 518 the middle 518 are seen'): o = resize_view(Image.fromarray(a))
+    with pytest.warns(UserWarning, match='only the middle square is used, 44 % of the height'): o = resize_view(Image.fromarray(a))
     rows = np.asarray(o)[:,0,0]>127
     assert o.size==(518,518) and abs(rows.sum()-400*518/540)<=2 and abs(np.where(rows)[0].mean()-258.5)<1
     with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def test_upright_pictures_stop_at_a_square_and_say_so():
 
 @pytest.mark.parametrize('size', [(1,20000),(20000,1),(3,30000)])
 @pytest.mark.parametrize('rows', ['floor','round'])
-@pytest.mark.filterwarnings('ignore:a picture is higher')
+@pytest.mark.filterwarnings('ignore:upright pictures')
 def test_towers_and_lines_take_no_memory(size, rows):
     "What is cut is never enlarged: a whole tower at this width would be 16 GB"
     import resource

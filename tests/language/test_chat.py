@@ -4,7 +4,7 @@ import numpy as np
 import pytest,torch
 from PIL import Image
 from tiny_qwen import BASES,base,folders,images,picture,strong,tokenizer,wake
-from spa3r.language.chat import Chat,OtherChat,load_chat
+from spa3r.language.chat import CACHE,Chat,OtherChat,load_chat
 from spa3r.data.scenes import resize_view,stack_views
 from spa3r.language.processor import pictures
 from spa3r.util.core import UserError
@@ -34,7 +34,7 @@ def logits_together(c, pics, qs):
     seen = c.watch(pics)
     x,past = c.continued(seen, qs),deepcopy(seen.past)
     past.batch_repeat_interleave(len(qs))
-    out = c.model.generate(**x, past_key_values=past, max_new_tokens=c.tokens, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    out = c.model.generate(**x, **{CACHE:past}, max_new_tokens=c.tokens, do_sample=False, output_logits=True, return_dict_in_generate=True)
     return torch.stack(out.logits, 1),out.sequences[:,x['input_ids'].shape[1]:]
 
 @kinds
@@ -53,6 +53,11 @@ def test_watched_once_as_read_each_time(there, kind, fusion):
         texts += (told := c.ask(c.watch(pics), ASKED))
         assert told==[c.answer(pics, q) for q in ASKED]
     assert len(set(texts))>=4 and torch.pdist(torch.stack(first)).min()>.5
+
+def test_asking_warns_of_nothing(there, recwarn):
+    c = chat(there, 'qwen2_5_vl')
+    c.ask(c.watch(SCENES[0]), ASKED)
+    assert not [str(w.message) for w in recwarn if 'deprecated' in str(w.message)]
 
 @kinds
 @pytest.mark.parametrize('fusion', ['cross','append'])

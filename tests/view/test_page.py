@@ -344,6 +344,8 @@ def test_dropped_pictures_become_the_scene_and_go_again(page, tmp_path):
     files = ','.join(f'new File([{js(np.frombuffer((tmp_path/f"{i}.png").read_bytes(), np.uint8), "uint8")}], "mine {i}.png", {{type:"image/png"}})' for i in (2,0,1))
     page.eval(f'(() => {{const t = new DataTransfer(); for (const f of [{files}]) t.items.add(f); dispatchEvent(new DragEvent("drop", {{dataTransfer:t, cancelable:true}}))}})()')
     page.wait('D!==PAGE', 300)
+    page.wait('$("ownsay").textContent=="3 of your 3 pictures"')
+    assert 'never on a photo' in text(page, 'remarks') and "this page's first scene" in text(page, 'measures')
     assert page.eval('stops.map(s => s.file)')==['mine 0.png','mine 1.png','mine 2.png'] and page.eval('stops.map(s => s.kind)')==['context','target','context']
     rows = page.eval('D.measures.slice(1).map(r => [r[0], parseFloat(r[1].replace("−", "-"))])')
     said,want = page.eval('D.verdict.text'),verdict([dict(name=k, cosine=c) for k,c in rows], 2, 1, trusted=page.eval('D.verdict.trusted'))['text']

@@ -3,6 +3,7 @@ import base64,io,json,os,re,subprocess,sys,time
 import numpy as np
 import pytest
 import torch
+from pathlib import Path
 from PIL import Image
 from spa3r.model.cameras import Cameras,intrinsics,look_at,project
 from spa3r.util.core import UserError
@@ -355,7 +356,7 @@ def test_photos_know_only_photos(nano):
 def test_demo_writes_a_page(exact, tmp_path, capsys):
     path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1, live=False)
     d,said = page_json(path),capsys.readouterr().out
-    assert 'shuffled latents' in said and 'true-depth warp' in said and 'missed' in said
+    assert 'Now measuring on 2 other unseen rooms' in said and 'shuffled latents' not in said  # the page has them
     assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
     assert d['colours']==['rgb','teacher','prediction','error','uncertainty','similarity'] and d['live'] is None and any('missed' in r for r in d['remarks'])
 
@@ -393,8 +394,22 @@ def test_pictures_are_shown_sharper_than_the_model_sees_them(nano, kind, tmp_pat
 def test_demo_of_photos_says_what_it_is_worth(nano, photos, tmp_path, capsys):
     path = demo(images=str(photos), weights=str(nano), out=str(tmp_path/'f.html'), between=1, live=False)
     said = capsys.readouterr().out
-    assert 'left out: 3.jpg' in said
+    assert 'left out: 3.jpg' in said and 'that can be used, in this order' in said and 'spread evenly' not in said
     assert any('3.jpg' in r for r in page_json(path)['remarks'])
+
+def test_a_page_is_named_after_its_pictures(nano, photos, tmp_path, monkeypatch, capsys):
+    "Two folders give two pages; upright pictures are called so once"
+    monkeypatch.chdir(tmp_path)
+    few,many = tmp_path/'my.holiday',tmp_path/'home'
+    for d,n in ((few,2),(many,8)):
+        d.mkdir()
+        for i in range(n): Image.fromarray(np.random.default_rng(i).integers(0, 255, (90,60,3), np.uint8)).save(d/f'{i}.png')
+    kw = dict(weights=str(nano), between=0, live=False)
+    assert demo(images=str(few), **kw)==Path('my.holiday.html')
+    said = capsys.readouterr().out
+    assert said.count('only the middle square is used, 33 % of the height is cut off')==1 and 'both photos' in said
+    monkeypatch.chdir(many)
+    assert demo(images='.', **kw)==Path('home.html') and '6 of 8 photos, spread evenly (the option `views` takes more)' in capsys.readouterr().out
 
 def test_bad_arguments(exact, nano, photos, tmp_path):
     bad = tmp_path/'bad'

@@ -27,6 +27,7 @@ def main():
     p.add_argument('--hours', type=float, required=True)
     p.add_argument('--hardware', required=True)
     p.add_argument('--rooms', type=int, default=120, help='unseen rooms to judge it on')
+    p.add_argument('--note', default='', help='a sentence for the card: what these numbers do not show')
     a = p.parse_args()
     out = ROOT/'vlm'
     shutil.rmtree(out, ignore_errors=True)
@@ -42,7 +43,7 @@ def main():
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, encoding='utf8').stdout.strip()
     runs = (*a.before, a.run)
     card = dict(about='A Qwen2.5-VL of a few million weights that learnt to see, to place, to reason and to answer from '
-                      'procedural rooms, with the latents of the nano student behind its pictures.',
+                      'procedural rooms, with the latents of the nano student behind its pictures. '+a.note,
                 command=a.command, seed=json.loads((a.run/'train.json').read_text(encoding='utf8'))['seed'],
                 commit=commit, hardware=a.hardware, hours=a.hours, parameters=sum(o.numel() for o in model.parameters()),
                 stages=[r.name for r in runs], curves=[curve([r/'log.jsonl']) for r in runs],

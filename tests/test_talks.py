@@ -16,8 +16,9 @@ def folder(tmp_path_factory):
 def row(q='<image>\nWhat is here?', a='A bed.', system=None, **kw):
     said = [{'from':'system','value':system}]*(system is not None)+[{'from':'human','value':q},{'from':'gpt','value':a}]
     return dict(conversations=said) | (kw or dict(image='p0.jpg'))
-def write(folder, rows, name='t.json', **kw):
-    (folder/name).write_text(json.dumps(rows) if name.lower().endswith('json') else '\n'.join(map(json.dumps, rows)), **kw, encoding='utf8')
+def write(folder, rows, name='t.json', encoding='utf8'):
+    text = json.dumps(rows) if name.lower().endswith('json') else '\n'.join(map(json.dumps, rows))
+    (folder/name).write_text(text, encoding=encoding)
     return folder/name
 
 @pytest.fixture(scope='module')

@@ -168,8 +168,9 @@ def load_chat(
 )->Chat:
     "A model to talk to; Qwens and Spa3-VLMs need no torchvision"
     from transformers import AutoConfig,AutoModelForImageTextToText,AutoProcessor
-    if name=='vlm': name = str(WEIGHTS/name)
-    if Path(name)==WEIGHTS/'vlm': print(LIMITS, file=sys.stderr)
+    if name=='vlm':
+        name = str(WEIGHTS/name)
+        print(LIMITS, file=sys.stderr)
     try:
         ours = hub_part(AutoConfig, name).model_type.removeprefix('spa3_') in BASES
         model = hub_model(AutoModelForImageTextToText, name, dtype=pick_dtype(device)).to(device)

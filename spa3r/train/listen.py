@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACES', 'WAY', 'RIGHT', 'LOUD', 'KINDS', 'SHARES', 'EACH', 'STAGES', 'STEPS', 'RATES', 'new_vlm', 'Listener',
            'reordered', 'draw', 'near', 'eye_loss', 'roll_loss', 'ask_loss', 'Direct', 'Exact', 'Seen', 'source',
-           'prepare', 'placement', 'answers', 'judge', 'begin', 'freeze', 'load_listener', 'listen']
+           'prepare', 'placement', 'answers', 'judge', 'check_stage', 'begin', 'freeze', 'load_listener', 'listen']
 
 # %% ../../nbs/train/07_listen.ipynb #a2c0addc
 import random
@@ -390,6 +390,14 @@ def judge(
 STEPS = dict(eye=700, roll=1400, reckon=1000, ask=700) # Of each stage, when there is time
 RATES = dict(eye=2e-3, roll=2e-3, reckon=2e-3, ask=1.5e-3)
 
+def check_stage(
+    folder, # Of a stage that has come to its end
+):
+    "Refuse what no stage has left"
+    if not Path(folder, 'rulers.safetensors').is_file():
+        raise UserError(f"{folder} holds no stage of spa3r_listen: give the folder of the stage before")
+    read_json(Path(folder)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
+
 def begin(
     lessons:list, # Phrases are found in their questions, where the model is new
     init:str, # Folder of the stage before; empty: random numbers
@@ -398,8 +406,7 @@ def begin(
 )->Listener:
     "The model that is going to learn"
     if not init: return Listener(*new_vlm(lessons, fusion, **fields))
-    if not Path(init, 'rulers.safetensors').is_file():
-        raise UserError(f"{init} holds no stage of spa3r_listen: give the folder of the stage before")
+    check_stage(init)
     out = Listener(*_vlm(Processor.from_pretrained(init).tokenizer, fusion, fields))
     out.load_state_dict(load_file(Path(init, 'rulers.safetensors')), strict=False)
     out.vlm.load_state_dict(read_tensors(init), strict=False)  # the adapter is new
@@ -439,7 +446,7 @@ def listen(
     "Teach a language model to see, to reckon, to place, and to answer"
     device = str(pick_device(device, numbered=False))
     check_outputs(out, rooms, folder=True, sources=(init,))
-    if init: read_json(Path(init)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
+    if init: check_stage(init)
     if spatial not in ('direct','exact','nano'): weights_folder(spatial)  # before hours are spent on what comes first
     if stage=='all':
         for s in STAGES:

@@ -504,7 +504,7 @@ def demo(
     "Predict the features of cameras nobody took, and write one page of them. Without arguments: a generated room"
     if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
     if out is None:
-        place = Path(images or video or 'field').expanduser().resolve()
+        place = Path(os.path.abspath(home(images or video or 'field')))
         out = f"{(place.name if images else place.stem) or 'field'}.html"
     check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)

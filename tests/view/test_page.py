@@ -377,7 +377,7 @@ def test_a_page_in_the_output_of_a_cell(tab, tmp_path):
 def test_a_frame_that_may_only_run_scripts(tab, fields):
     "As JupyterLab shows the file beside a notebook"
     folder,tab.at = fields['exact'].parent,None
-    (folder/'notebook.html').write_text('<iframe sandbox="allow-scripts" src="exact.html" width="1240" height="860"></iframe>')
+    (folder/'notebook.html').write_text('<iframe sandbox="allow-scripts" src="exact.html" width="1240" height="860"></iframe>', encoding='utf8')
     tab.send('Target.setAutoAttach', autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
     tab.frames.clear()
     try:

@@ -398,7 +398,7 @@ def test_a_frame_that_may_only_run_scripts(tab, fields):
             tab.key('w')
             wait('live.count>0 && S.pose && !live.busy && !held.size')
             inside('$("shot").click()')
-            assert 'may not save files' in inside('$("livesay").textContent')
+            wait('$("livesay").textContent.includes("may not save files")', 20)
     finally: tab.send('Target.setAutoAttach', autoAttach=False, waitForDebuggerOnStart=False, flatten=True)
 
 def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def test_pretrain_step_counts_operations(run):
     out = run('pretrain_step', '--nano', '--views', '2', '--repeats', '1')
     assert re.search(r'12 images, 2 views', out) and re.search(rf'{NUMBER} images a CPU-second', out) and 'matmul rate of' in out
     parts = rows(out, '(?:teacher|student|backward)', 4)
-    assert len(parts)==6 and all(x>0 for p in parts for x in p)
+    assert len(parts)==6 and all(p[0]>0 and min(p)>=0 for p in parts)  # a share below half a percent is printed as 0
     assert sum(p[1] for p in parts)==pytest.approx(1, abs=.04) and sum(p[2] for p in parts)==pytest.approx(1, abs=.04)
     assert len(rows(out, 'aten::', 2))>=5
 

@@ -309,36 +309,39 @@ class Videos:
             self.known[dataset] = path,{k:[members[o] for o in v] for k,v in _by_scene(members).items()}
         return self.known[dataset]
 
-    def find(self, q:dict):
-        "Path of a question's video, or zip and member; None if there is none, a `UserError` if it could not be read"
-        dataset,scene = str(q['dataset']),_name(q['scene_name'])
-        if odd := _odd_name(q): raise UserError(odd)
-        for folder,deep in ((self.root/dataset,True), (self.root,False)):
-            if (p := _only(self._files(folder, deep).get(scene, []), scene_of(q))) is not None: return p
-        path,members = self._members(dataset)
-        if (m := _only(members.get(scene, []), f'{scene_of(q)} in {path}')) is None: return
-        if m.flag_bits&1:
-            raise UserError(f"{m.filename} in {path} is encrypted: unpack the zip with its password beside it")
-        if m.compress_type not in (zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED,zipfile.ZIP_BZIP2,zipfile.ZIP_LZMA):
-            raise UserError(f"{m.filename} in {path} is packed by method {m.compress_type}, "
-                            "which Python does not know: unpack the zip beside it")
-        if m.file_size>self.biggest:
-            raise UserError(f"{m.filename} in {path} takes {m.file_size/1e9:.1f} GB: "
-                            "unpack the zip beside it, files are read piece by piece")
-        return path,m
+# %% ../../nbs/bench/03_questions_data.ipynb #c2530788
+@patch
+def find(self:Videos, q:dict):
+    "Path of a question's video, or zip and member; None if there is none, a `UserError` if it could not be read"
+    dataset,scene = str(q['dataset']),_name(q['scene_name'])
+    if odd := _odd_name(q): raise UserError(odd)
+    for folder,deep in ((self.root/dataset,True), (self.root,False)):
+        if (p := _only(self._files(folder, deep).get(scene, []), scene_of(q))) is not None: return p
+    path,members = self._members(dataset)
+    if (m := _only(members.get(scene, []), f'{scene_of(q)} in {path}')) is None: return
+    if m.flag_bits&1:
+        raise UserError(f"{m.filename} in {path} is encrypted: unpack the zip with its password beside it")
+    if m.compress_type not in (zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED,zipfile.ZIP_BZIP2,zipfile.ZIP_LZMA):
+        raise UserError(f"{m.filename} in {path} is packed by method {m.compress_type}, "
+                        "which Python does not know: unpack the zip beside it")
+    if m.file_size>self.biggest:
+        raise UserError(f"{m.filename} in {path} takes {m.file_size/1e9:.1f} GB: "
+                        "unpack the zip beside it, files are read piece by piece")
+    return path,m
 
-    def open(self, q:dict):
-        "The video as something that PyAV can open"
-        found = self.find(q)
-        if found is None:
-            raise UserError(f"no video of {scene_of(q)}: "
-                            f"looked for {q['dataset']}/{q['scene_name']}.mp4 and {q['dataset']}.zip in {self.root}")
-        if isinstance(found, Path): return str(found)
-        path,m = found
-        try:
-            with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e:
-            raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
+@patch
+def open(self:Videos, q:dict):
+    "The video as something that PyAV can open"
+    found = self.find(q)
+    if found is None:
+        raise UserError(f"no video of {scene_of(q)}: "
+                        f"looked for {q['dataset']}/{q['scene_name']}.mp4 and {q['dataset']}.zip in {self.root}")
+    if isinstance(found, Path): return str(found)
+    path,m = found
+    try:
+        with zipfile.ZipFile(path) as z: return io.BytesIO(z.read(m))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e:
+        raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
 # %% ../../nbs/bench/03_questions_data.ipynb #0dfa6432
 @patch

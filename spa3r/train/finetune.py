@@ -98,6 +98,7 @@ def _media(row):
         raise ValueError(f'`{key}` must be a path or a list of paths, not {paths[0]!r:.60}')
     return paths
 
+# %% ../../nbs/train/05_finetune.ipynb #20c523f7
 def _rows(path):
     "What a file of conversations holds"
     text = read_text(path)

@@ -591,14 +591,16 @@ class HubModel:
             raise UserError(f"The weights in {str(name)!r} do not fit {cls.__name__}: {one_line(e, 400)}") from e
         return model.eval()
 
-    def save_pretrained(self, folder):
-        "Write `config.json` and `model.safetensors` into `folder`"
-        from safetensors.torch import save_file
-        folder = Path(folder)
-        atomic_write(folder/'model.safetensors',
-                     lambda p: save_file({k:v.contiguous() for k,v in self.state_dict().items()}, p))
-        text = json.dumps(asdict(self.cfg), indent=1)
-        atomic_write(folder/'config.json', lambda p: p.write_text(text, encoding='utf8'))
+# %% ../../nbs/util/01_core.ipynb #5f15b470
+@patch
+def save_pretrained(self:HubModel, folder):
+    "Write `config.json` and `model.safetensors` into `folder`"
+    from safetensors.torch import save_file
+    folder = Path(folder)
+    atomic_write(folder/'model.safetensors',
+                 lambda p: save_file({k:v.contiguous() for k,v in self.state_dict().items()}, p))
+    text = json.dumps(asdict(self.cfg), indent=1)
+    atomic_write(folder/'config.json', lambda p: p.write_text(text, encoding='utf8'))
 
 # %% ../../nbs/util/01_core.ipynb #5d0c7a11
 # What is uploaded with a model, if it lies beside it

@@ -185,6 +185,7 @@ def every_second(
     "Every second view, the first among them"
     return tuple(map(_given_first, range(v)))
 
+# %% ../../nbs/view/05_live.ipynb #d9a835f5
 def painter(
     place:Place, # What there is to look at
 ): # A function of a `State`

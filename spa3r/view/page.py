@@ -282,6 +282,15 @@ def _web(name):
 
 def _zipped(data): return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
+# %% ../../nbs/view/04_page.ipynb #e4add800
+def _runtime(decoder, eyes):
+    "What decodes in the page: the model files and onnxruntime; nothing if there is no decoder"
+    script = lambda name: _web(name).decode().replace('</script', '<\\/script')
+    if decoder is None: return dict.fromkeys(('DECODER','EYES','WASM','ORT','ORTMOD'), '')
+    return dict(DECODER=_zipped(decoder), EYES=_zipped(eyes) if eyes else '',
+                WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
+                ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'))
+
 # %% ../../nbs/view/04_page.ipynb #20030779
 def write_html(
     path, # File to write
@@ -321,12 +330,7 @@ def write_html(
                  own_remarks=[*own_remarks, *WORDS['own_remarks']],
                  foot=foot, why=why, versions=json.loads(_web('versions.json')), side=side, eyegrid=eyegrid)
     text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')  # no tag can end the script early
-    script = lambda name: _web(name).decode().replace('</script', '<\\/script')
-    parts = dict(DATA=text, THREE=_zipped(_web('three.min.js')), DECODER='', EYES='', WASM='', ORT='', ORTMOD='')
-    if decoder is not None:
-        parts |= dict(DECODER=_zipped(decoder), WASM=base64.b64encode(_web('ort-wasm-simd-threaded.wasm.gz')).decode(),
-                      ORT=script('ort.wasm.min.js'), ORTMOD=script('ort-wasm-simd-threaded.mjs'),
-                      EYES=_zipped(eyes) if eyes else '')
+    parts = dict(DATA=text, THREE=_zipped(_web('three.min.js')), **_runtime(decoder, eyes))
     page = (files('spa3r.view')/'viewer.html').read_text(encoding='utf8')
     for k,v in parts.items(): page = page.replace(f'/*{k}*/', v, 1)
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor,nn
 from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,pick_dtype,say,set_seed,with_cfg
-from ..data.batches import Batches,BrokenReport,CachedRooms,RoomSource,Views,open_scenes,seeded,with_images
+from ..data.batches import Batches,BrokenReport,CachedRooms,RoomSource,SHAPES,Views,open_scenes,seeded,with_images
 from ..teachers.teachers import ExactTeacher,ObservationCache,load_teacher
 from ..model.psfm import Spa3R,Spa3RConfig,draw_targets,fit_standardisation,psfm_loss
 from ..rooms.rooms import HELD_OUT
@@ -153,9 +153,9 @@ def _only_rooms(data, semantic, eval_data, norm, passes):
         raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and "
                         f"--eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
 
-def _source(data, side, width, pictures):
+def _source(data, side, width, pictures, heights=()):
     "Where views come from"
-    if data=='rooms': return RoomSource((side,side), images=pictures)
+    if data=='rooms': return RoomSource((side,side), images=pictures, heights=heights)
     return CachedRooms(data) if (Path(data)/'rooms.json').is_file() else open_scenes(data, width=width)
 
 def _asking(teacher, report, acc):
@@ -242,9 +242,12 @@ def pretrain(
     t = load_teacher(teacher, semantic=semantic, asymmetric=how['asymmetric'], norm=how['teacher_norm'],
                      dtype=pick_dtype(acc.device), grid=(grid,grid)).to(acc.device)
     if cfg.compile: compile_blocks(t)
-    side = grid*(14 if teacher=='exact' else t.vggt.cfg.patch)  # of the pictures of rooms, in pixels
+    patch = 14 if teacher=='exact' else t.vggt.cfg.patch
+    side = grid*patch  # of the pictures of rooms, in pixels
+    # the exact teacher looks through square windows
+    heights = () if teacher=='exact' else tuple(max(round(grid*s), 1)*patch for s in SHAPES)
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
-    batches = cfg.batches(_source(data, side, width, pictures))
+    batches = cfg.batches(_source(data, side, width, pictures, heights))
     report = BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
     look = _asking(t, report, acc)

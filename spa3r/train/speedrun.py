@@ -69,7 +69,8 @@ PARTS = (
     Part('teacher', teach, 1, 740, dict(init='{out}/teacher56/best', lr=5e-4),
          LEAST|dict(init='{out}/teacher56')),  # and in large ones
     Part('nano8', pretrain, 2, 3500, COARSE|SEES, TINY),  # the student of its features, on few patches
-    Part('nano', pretrain, 2, 600, FINE|SEES|dict(init='{out}/nano8'), TINY),  # and on as many as it will be asked for
+    Part('nano', pretrain, 3, 2200, FINE|SEES|dict(init='{out}/nano8', v_min=4, v_max=12),
+         TINY),  # and on as many as it will be asked for, of few views and of many
     Part('exact8', pretrain, 1, 7000, COARSE, TINY),  # the student of true fields
     Part('exact', pretrain, 1, 2200, FINE|dict(init='{out}/exact8'), TINY),
     Part('eye', listen, 1, 700, SEEN|TRUE|dict(stage='eye'), FEW),  # a language model that sees,

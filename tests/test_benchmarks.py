@@ -3,6 +3,7 @@ import json,re,runpy,subprocess,sys
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
+import torch
 from browser import CHROMIUM
 from spa3r.train.speedrun import PARTS
 
@@ -107,6 +108,19 @@ def test_listeners_side_by_side(run, tmp_path):
     assert len(set(r['models']['append']['overall']))==1  # twice the same folder
     assert r['runs']['append']['scores']['overall']==pytest.approx(r['models']['append']['overall'][0], abs=1e-3)
     assert len(r['said']['append'])==len(r['asked']) and len(r['models']['none']['map']['names'])==len(r['models']['none']['map']['true'])
+
+def test_a_reader_finds_places_where_there_are_some(run, tmp_path):
+    out = run('latent_reader', 'exact', '--rooms', '4', '--unseen', '3', '--steps', '2', '--lessons', str(tmp_path))
+    assert [l.split(':')[0] for l in out.splitlines()]==['mean place of the class','exact'] and out.count(' m [')==2
+    m = runpy.run_path(str(HERE/'latent_reader.py'))
+    g = torch.Generator().manual_seed(0)
+    where = 2*torch.randn(200, len(m['NAMES']), 3, generator=g)
+    where[torch.rand(where.shape[:2], generator=g)<.3] = torch.nan
+    z = torch.cat([where.nan_to_num(), torch.eye(len(m['NAMES'])).expand(200, -1, -1)], -1)  # one latent a name
+    def off(z):
+        reader = m['learn'](z[:180], where[:180], 150)
+        return (reader(z[180:])-where[180:]).norm(dim=-1).nanmedian()
+    assert off(z)<off(torch.randn(z.shape, generator=g))/2
 
 def test_a_gpu_session_in_toys_sizes(tmp_path):
     "All parts work before they cost anything; one that is cut short keeps what it had"

@@ -18,10 +18,7 @@ from .scoring import (CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,
                                  TYPES,averages,counted,letters,mra,read,scene_of,score)
 
 # %% ../../nbs/bench/02_baselines.ipynb #a3132059
-def chance_answers(
-    questions:list, # All questions
-    seed:int=0, # Which guesses
-)->list: # A text for each
+def chance_answers(questions:list, seed:int=0)->list: # A text for each
     "Random guesses: any option, or the answer to any question of the same type"
     r,pool = random.Random(f'chance {seed}'),defaultdict(list)
     for q in counted(questions, 'answers to draw from'): pool[q['question_type']].append(intern(str(q['ground_truth'])))
@@ -44,10 +41,7 @@ def tenths(
     with np.errstate(all='ignore'): off = np.where(t==0, np.where(p==0, 0, np.inf), abs(p-t)/t)
     return sum((off<=1-x).astype(np.int8) for x in THRESHOLDS)
 
-def frequency_answers(
-    questions:list, # All questions
-    parser:str='lmms_eval', # How numbers are read
-)->list: # A text for each
+def frequency_answers(questions:list, parser:str='lmms_eval')->list: # A text for each
     "Of each question type the one ground truth that scores best when it is always given"
     of,types = defaultdict(Counter),[]
     for q in counted(questions, 'frequent answers'):
@@ -68,10 +62,7 @@ def frequency_answers(
 # %% ../../nbs/bench/02_baselines.ipynb #7a1741da
 def _words(q): return frozenset(re.findall(r'[a-z]+', ' '.join([q['question'],*(q['options'] or [])]).lower()))
 
-def alike(
-    a:frozenset, # Words of a question
-    b:frozenset, # Words of another
-)->float: # 0 to 1
+def alike(a:frozenset, b:frozenset)->float: # 0 to 1
     "Share of words that two questions have in common"
     return len(a&b)/(len(a|b) or 1)
 

@@ -187,9 +187,7 @@ def observe(self:VGGTTeacher,
 # %% ../../nbs/teachers/01_teachers.ipynb #e775a607
 class ExactTeacher(Teacher):
     "The truth about a room: its feature field, cameras and depth, computed from geometry"
-    def __init__(self,
-        grid:tuple=(8,8), # Rows and columns of patches
-    ):
+    def __init__(self, grid:tuple=(8,8)):
         super().__init__()
         self.grid = tuple(grid)
         self.channels = {'geo':64}
@@ -262,9 +260,7 @@ def find_weights(
     if name is None: name = 'nano' if worth_showing(WEIGHTS/'nano') else 'exact'
     return weights_folder(WEIGHTS/name if name in ('nano','exact') else name)
 
-def worth_showing(
-    folder, # Folder of weights
-)->bool: # False, too, when there are none
+def worth_showing(folder)->bool: # False, too, when there are none
     "Does the card of these weights say that their aims are met?"
     card = Path(folder)/'card.json'
     return card.is_file() and read_json(card, 'get it again').get('worth_showing') is True

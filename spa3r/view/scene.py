@@ -196,9 +196,7 @@ def room_scene(
         numbers=uncertainty_map(student, latents, less, seen, pred.shape[1:3]), other=other, other_latents=strange)
 
 # %% ../../nbs/view/02_scene.ipynb #1fa1f815
-def upright(
-    scene:FieldScene, # A scene
-)->Cameras: # Its cameras in a world with z up, (v,)
+def upright(scene:FieldScene)->Cameras: # Its cameras in a world with z up, (v,)
     "The scene's cameras after its up has become z"
     z = F.normalize(torch.as_tensor(scene.up, dtype=torch.float32), dim=0)
     c = scene.cams.to('cpu', torch.float32)
@@ -473,10 +471,7 @@ def _trimesh():
     try: return import_module('trimesh')
     except ImportError as e: raise UserError("PLY and GLB files need trimesh: pip install 'spa3r[files]'") from e
 
-def check_export(
-    path, # File that will be written
-    what:str='rgb', # Colours of its points
-):
+def check_export(path, what:str='rgb'):
     "Say before a long computation what would go wrong after it"
     _trimesh()
     if Path(path).suffix.lower() not in ('.ply','.glb'):

@@ -94,7 +94,7 @@ def test_another_film_under_the_same_name_is_asked_again(tmp_path):
 
 def test_guessing_compares_with_so_many_and_no_more(monkeypatch):
     seen,real = [],b._Known.__init__
-    monkeypatch.setattr(b._Known, '__init__', lambda self, qs, parser: seen.append(len(qs)) or real(self, qs, parser))
+    monkeypatch.setattr(b._Known, '__init__', lambda self, qs: seen.append(len(qs)) or real(self, qs))
     monkeypatch.setattr(b, 'MOST', 10)
     qs = [dict(id=i, dataset='a', scene_name=f's{i//4}', question_type='object_counting', question=f'How many {i%7}?', options=None, ground_truth=str(i%5)) for i in range(400)]
     assert len(b.blind_answers(qs))==400 and max(seen)==10 and len(seen)==5

@@ -18,10 +18,7 @@ from .scoring import (CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,
                                  TYPES,averages,counted,letters,mra,read,scene_of,score)
 
 # %% ../../nbs/bench/02_baselines.ipynb #a3132059
-def chance_answers(
-    questions:list, # All questions
-    seed:int=0, # Which guesses
-)->list: # A text for each
+def chance_answers(questions:list, seed:int=0)->list: # A text for each
     "Random guesses: any option, or the answer to any question of the same type"
     r,pool = random.Random(f'chance {seed}'),defaultdict(list)
     for q in counted(questions, 'answers to draw from'): pool[q['question_type']].append(intern(str(q['ground_truth'])))
@@ -44,10 +41,7 @@ def tenths(
     with np.errstate(all='ignore'): off = np.where(t==0, np.where(p==0, 0, np.inf), abs(p-t)/t)
     return sum((off<=1-x).astype(np.int8) for x in THRESHOLDS)
 
-def frequency_answers(
-    questions:list, # All questions
-    parser:str='lmms_eval', # How numbers are read
-)->list: # A text for each
+def frequency_answers(questions:list, parser:str='lmms_eval')->list: # A text for each
     "Of each question type the one ground truth that scores best when it is always given"
     of,types = defaultdict(Counter),[]
     for q in counted(questions, 'frequent answers'):
@@ -68,10 +62,7 @@ def frequency_answers(
 # %% ../../nbs/bench/02_baselines.ipynb #7a1741da
 def _words(q): return frozenset(re.findall(r'[a-z]+', ' '.join([q['question'],*(q['options'] or [])]).lower()))
 
-def alike(
-    a:frozenset, # Words of a question
-    b:frozenset, # Words of another
-)->float: # 0 to 1
+def alike(a:frozenset, b:frozenset)->float: # 0 to 1
     "Share of words that two questions have in common"
     return len(a&b)/(len(a|b) or 1)
 
@@ -93,7 +84,7 @@ def scene_folds(
 # %% ../../nbs/bench/02_baselines.ipynb #d1de7413
 class _Known:
     "Questions of one type with their answers, ready to be compared with many others"
-    def __init__(self, questions, parser):
+    def __init__(self, questions):
         words = [_words(q) for q in questions]
         self.at = {w:i for i,w in enumerate(sorted(frozenset().union(*words)))}
         self.has = np.zeros((len(self.at), len(words)), np.uint8)
@@ -101,7 +92,7 @@ class _Known:
         for j,w in enumerate(words): self.has[[self.at[o] for o in w],j] = 1
         if not questions or questions[0]['question_type'] in NUMERIC:
             self.texts = [str(q['ground_truth']) for q in questions]
-            self.worth = tenths(self.texts, self.texts, parser)
+            self.worth = tenths(self.texts, self.texts)
             self.rank = np.unique(self.texts, return_inverse=True)[1]
         else: self.right = np.array([_right(q) for q in questions])
 
@@ -117,21 +108,15 @@ class _Known:
         return self.texts[near[np.lexsort((self.rank[near], -same, -self.worth[np.ix_(near, near)].sum(1)))[0]]]
 
 # %% ../../nbs/bench/02_baselines.ipynb #9b76a629
-def blind_answers(
-    questions:list, # All questions
-    folds:int=5, # Parts; each is answered from the others
-    k:int=15, # Neighbours that have a say
-    parser:str='lmms_eval', # How numbers are read
-    seed:int=0, # How the scenes are cut
-)->list: # A text for each
-    "Answer each question as the questions most like it were answered in other scenes; nothing is looked at"
-    fold = np.array(scene_folds(questions, folds, seed), int)
+def blind_answers(questions:list, k:int=15)->list: # A text for each
+    "Answer each question as the `k` most like it were answered in other scenes; nothing is looked at"
+    fold = np.array(scene_folds(questions), int)
     types = np.array([TYPES.index(q['question_type']) for q in counted(questions, 'types')], int)
     @lru_cache(None)
     def known(t, f):
         some = np.flatnonzero((types==t)&(fold!=f)).tolist()
-        if len(some)>MOST: some = sorted(random.Random(f'known {seed} {TYPES[t]} {f}').sample(some, MOST))
-        return _Known([questions[i] for i in some], parser)
+        if len(some)>MOST: some = sorted(random.Random(f'known 0 {TYPES[t]} {f}').sample(some, MOST))
+        return _Known([questions[i] for i in some])
     @lru_cache(4000)
     def likest(t, f, words): return known(t, f).alike(words)  # many questions are asked in the same words
     def answer(q, t, f):
@@ -235,7 +220,7 @@ def _read(questions):
     return feats[:,:int((feats>0).sum(1).max())],cand,ok,_padded(scores, 0.)
 
 # %% ../../nbs/bench/02_baselines.ipynb #724f4be1
-def _judge(read, use, folds, seed):
+def _judge(read, use, seed, folds=5):
     "Scores of the questions `use`, each answered by a model that learnt from the other parts; and of a random draw"
     feats,cand,ok,score = read[0],*(x[use] for x in read[1:])
     part,out = [i%folds for i in range(len(use))],torch.zeros(len(use))
@@ -249,22 +234,18 @@ def _judge(read, use, folds, seed):
 
 def blind_scores(
     questions:list, # Questions of rooms or of VSI-Bench
-    folds:int=5, # Parts; each is answered by a model that has learnt the others
-    seed:int=0, # How they are cut
 # What each is expected to score if answered from its text alone,
 # and if drawn from the candidates, 0 to 1, two Tensors (n,)
 )->tuple:
     "Learn the answers of some questions from their words, and guess those of the others"
-    return _judge(_read(questions), torch.arange(len(questions)), folds, seed)
+    return _judge(_read(questions), torch.arange(len(questions)), 0)
 
 # %% ../../nbs/bench/02_baselines.ipynb #82f35bec
 def debias(
     questions:list, # Questions of rooms or of VSI-Bench
     share:float=.3, # Most that is taken out of any type
     rounds:int=6, # Steps in which it is taken out; the blind model learns anew before each
-    folds:int=5, # See `blind_scores`
     keep:int=10, # Least that is left of any type
-    seed:int=0, # How the folds are cut
 )->tuple: # Questions with a field `pruned`, and for each round {question type: (questions left, blind score, chance)}
     "Take out, round by round, what a blind model answers best, until chance explains the rest"
     if not 0<=share<=1: raise ValueError(f"share is {share}: the most to take out of a type is between 0 and 1")
@@ -272,7 +253,7 @@ def debias(
     total = Counter(types)
     for k in range(rounds+1):
         left = [i for i in range(len(questions)) if i not in out]
-        blind,chance = (x.tolist() for x in _judge(read, torch.tensor(left), folds, f'{seed} {k}'))
+        blind,chance = (x.tolist() for x in _judge(read, torch.tensor(left), f'0 {k}'))
         of = defaultdict(list)
         for i,b,c in zip(left, blind, chance): of[types[i]].append((b,c,i))
         log.append({t:(len(x), *(sum(o[j] for o in x)/len(x) for j in (0,1))) for t,x in of.items()})
@@ -319,30 +300,28 @@ def _draws(*runs, n, seed):
         sums = np.tensordot(np.bincount((r.random_sample(k)*k).astype(int), minlength=k).astype(float), x, 1)
         yield [averages({t:float(s[i]/s[0]/10) for t,s in zip(TYPES, sums) if s[0]}) for i in range(1, len(runs)+1)]
 
-def _quantiles(xs, level):
+def _quantiles(xs):
     xs = sorted(xs)
-    return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in ((1-level)/2, (1+level)/2))
+    return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in (.025, .975))
 
 # %% ../../nbs/bench/02_baselines.ipynb #ab402556
 def bootstrap(
     rows:list, # From `grade`
     n:int=1000, # Draws
-    level:float=.95, # Share of the draws inside the interval
     seed:int=0, # Which draws
 )->dict: # (low, high) of everything that `totals` gives
-    "Confidence intervals of the averages: scenes are drawn with replacement"
-    return _intervals(_Sums(rows), n, level, seed)
+    "95 % confidence intervals of the averages: scenes are drawn with replacement"
+    return _intervals(_Sums(rows), n, seed)
 
-def _intervals(sums, n, level=.95, seed=0):
+def _intervals(sums, n, seed=0):
     draws = [d for d, in _draws(sums, n=n, seed=seed)]
-    return {k:_quantiles([d[k] for d in draws if k in d], level) for k in sums.averages()}
+    return {k:_quantiles([d[k] for d in draws if k in d]) for k in sums.averages()}
 
 # %% ../../nbs/bench/02_baselines.ipynb #6b0a833c
 def compare(
     a:list, # Rows of one run
     b:list, # Rows of another over the same questions
     n:int=1000, # Draws
-    level:float=.95, # Share of the draws inside the interval
     seed:int=0, # Which draws
 )->dict: # For everything that `totals` gives: difference, low, high, p
     "How much better `a` is than `b`: the same scenes are drawn for both"
@@ -354,7 +333,7 @@ def compare(
     (ta,tb),draws = [o.averages() for o in sums],list(_draws(*sums, n=n, seed=seed))
     def one(k):
         d = [x[k]-y[k] for x,y in draws if k in x]
-        low,high = _quantiles(d, level)
+        low,high = _quantiles(d)
         p = 2*min(sum(o<=0 for o in d), sum(o>=0 for o in d))/len(d)
         return dict(difference=ta[k]-tb[k], low=low, high=high, p=min(1., max(p, 1/len(d))))
     return {k:one(k) for k in ta}

@@ -37,17 +37,12 @@ class AskedScene:
         film, # Function of n: that many frames, (n, h, w, 3) in 0..255
     ): self.name,self.questions,self.film,self.made = name,questions,film,{}
 
-    def once(self,
-        key, # Name of what is made
-        make, # Function that makes it
-    ): # What it made, now or before
+    def once(self, key, make): # What it made, now or before
         "What `make()` gives, made once"
         if key not in self.made: self.made[key] = make()
         return self.made[key]
 
-    def frames(self,
-        n:int=32, # How many
-    )->np.ndarray: # (n, h, w, 3), RGB in 0..255
+    def frames(self, n:int=32)->np.ndarray: # (n, h, w, 3), RGB in 0..255
         "Frames of the film, decoded once"
         return self.once(('frames',n), lambda: self.film(n))
 
@@ -91,10 +86,7 @@ SIMPLE = dict(chance=chance_answers, frequency=frequency_answers, blind=blind_an
               # Answerers that need no model: all questions -> a text for each
               oracle=lambda questions: [intern(str(q['ground_truth'])) for q in counted(questions, 'ground truth')])
 
-def decided(
-    questions:list, # All questions
-    texts:list, # An answer to each
-): # An answerer
+def decided(questions:list, texts:list): # An answerer
     "One that has made up its mind beforehand"
     known = dict(zip(map(ask_id, questions), texts))
     return lambda scene,questions: [known[ask_id(q)] for q in questions]
@@ -112,10 +104,7 @@ class VLM:
         from spa3r.language.chat import load_chat
         return cls(load_chat(name, device, **kw))
 
-    def answer(self,
-        scene, # An `AskedScene`
-        questions:list, # Questions about it
-    )->list: # A text for each
+    def answer(self, scene, questions:list)->list: # A text for each
         "Look once, then answer all the questions together"
         seen = scene.once(('watched',id(self)), lambda: self.chat.watch(scene.frames(self.chat.frames)))
         return self.chat.ask(seen, [prompt(q) for q in questions])
@@ -133,10 +122,7 @@ class AnswerFile:
         self.file = self.stack.enter_context(open(path, 'ab', buffering=0))
         self.file.truncate(Path(path).read_bytes().rfind(b'\n')+1)  # a line without an end was torn
 
-    def add(self,
-        questions:list, # Asked
-        texts:list, # Answered
-    ):
+    def add(self, questions:list, texts:list):
         "Add a line for each answer"
         lines = [dict(ask=ask_id(q), id=q['id'], scene=scene_of(q), question_type=q['question_type'], answer=a)
                  for q,a in zip(questions, texts)]
@@ -286,10 +272,7 @@ def plot_result(
     return fig
 
 # %% ../../nbs/bench/04_evaluate.ipynb #d51433f7
-def beside(
-    out, # File of a result
-    end:str, # Of the name of what belongs to it
-)->Path: # `out`, and `end` after its whole name
+def beside(out, end:str)->Path: # `out`, and `end` after its whole name
     "A name beside another: `run.v1` and `run.v2` share nothing"
     return Path(f'{out}{end}')
 
@@ -467,13 +450,7 @@ def ask_model(
     return (None if missing else [got[ask_id(q)] for q in questions]),asked
 
 # %% ../../nbs/bench/04_evaluate.ipynb #5772bbe6
-def conclude(
-    questions:list, # Of one set
-    runs:dict, # Name -> answers of what was asked
-    out:Path, # JSON to write
-    parser:str, # How numbers are read
-    name:str, # The run that the others are compared with
-    **about)->dict: # What the JSON holds
+def conclude(questions:list, runs:dict, out:Path, parser:str, name:str, **about)->dict: # What the JSON holds
     "Answer by guessing, too; judge all, print it and write it down"
     for k,f in SIMPLE.items():
         say(f'answering {len(questions)} questions by {k}')

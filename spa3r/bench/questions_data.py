@@ -31,9 +31,7 @@ def _odd_name(q):
     odd = [k for k in ('dataset','scene_name') if not re.fullmatch(r'[^/\\\0]+', str(q[k])) or str(q[k]) in ('.','..')]
     return f"{odd[0]} {q[odd[0]]!r} is no plain name" if odd else ''
 
-def fault(
-    q, # Perhaps a question
-)->str: # What is wrong with it; empty if nothing is
+def fault(q)->str: # What is wrong with it; empty if nothing is
     "Why this is not a question of VSI-Bench"
     if not isinstance(q, dict): return f'not a question but {type(q).__name__}'
     if missing := [k for k in FIELDS if k not in q and k!='options']: return f"no {', '.join(missing)}"
@@ -80,9 +78,7 @@ class Pieces:
         self.at = at
         return self.text[at:at+1]
 
-    def skip(self,
-        sign:str, # One letter
-    ):
+    def skip(self, sign:str):
         "Go past a sign that must be there"
         if self.sign()!=sign: raise ValueError(f"{sign} was expected in place of {self.text[self.at:self.at+20]!r}")
         self.at += 1
@@ -170,9 +166,7 @@ class OnDisk(Sequence):
         for o in items: at.append(at[-1]+self.file.write(json.dumps(o, default=str).encode()+b'\n'))
         self.at = np.array(at[:-1])
     def __len__(self): return len(self.at)
-    def line(self,
-        i:int, # Number of an item
-    )->str: # In JSON
+    def line(self, i:int)->str: # In JSON
         "An item as it was written"
         self.file.seek(self.at[i])
         return self.file.readline().decode().rstrip('\n')
@@ -199,10 +193,7 @@ def _malformed(path, bad, n):
     return UserError(f"{path} has {len(bad)} malformed questions of {n}: "
                      f"{'; '.join(bad[:5])}"+f"; and {len(bad)-5} more"*(len(bad)>5))
 
-def known_by(
-    scene, # Name of a scene
-    id, # Of a question about it
-)->int: # 64 bits
+def known_by(scene, id)->int: # 64 bits
     "What a question is told apart by: a number, for there may be a million"
     return hash((scene, str(id)))
 

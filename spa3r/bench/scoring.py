@@ -72,9 +72,7 @@ def letters(q:dict)->list:
     return [o.split('.')[0].strip() for o in q['options']]
 
 # %% ../../nbs/bench/01_scoring.ipynb #b23ba4b1
-def first_word(
-    text, # What a model wrote
-)->str: # Perhaps empty
+def first_word(text)->str: # Perhaps empty
     "Everything before the first space, without dots at the end and other white space around it"
     return str('' if text is None else text).split(' ')[0].rstrip('.').strip()
 
@@ -82,9 +80,7 @@ def first_word(
 # What lmms-eval takes out of answers unless it is told otherwise
 THOUGHTS = (('<think>','</think>'), ('<analysis>','</analysis>'))
 
-def without_thoughts(
-    text, # What a model wrote
-)->str: # What is scored
+def without_thoughts(text)->str: # What is scored
     "An answer as lmms-eval's evaluator hands it on: thoughts taken out, and white space around the rest"
     text = '' if text is None else str(text)
     for a,b in THOUGHTS:
@@ -93,9 +89,7 @@ def without_thoughts(
     return text.strip()
 
 # %% ../../nbs/bench/01_scoring.ipynb #d9b40a2b
-def first_word_number(
-    text, # What a model wrote
-): # float or None
+def first_word_number(text): # float or None
     "The number that the first word is (thinking-in-space)"
     try: return float(first_word(text))
     except ValueError: return None
@@ -119,9 +113,7 @@ def words_value(
     return total+part
 
 # %% ../../nbs/bench/01_scoring.ipynb #b4c193d4
-def extracted_number(
-    text, # What a model wrote
-): # float or None
+def extracted_number(text): # float or None
     "The first number anywhere in the text, in digits or in English words (lmms-eval)"
     text = str('' if text is None else text).lower()
     for m in re.finditer(r'-?\d+(?:\.\d+)?|[a-z]+', text):
@@ -156,10 +148,7 @@ def read(
 THRESHOLDS = tuple(.5+i*((.95-.5)/9) for i in range(9))+(.95,)
 
 # %% ../../nbs/bench/01_scoring.ipynb #fc993b60
-def mra(
-    pred:float, # Answer
-    true:float, # Ground truth
-)->float: # 0 to 1, in tenths
+def mra(pred:float, true:float)->float: # 0 to 1, in tenths
     "Mean relative accuracy; a ground truth of 0 asks for exactly 0"
     if true==0: return float(pred==0)
     off = abs(pred-true)/true

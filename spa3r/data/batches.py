@@ -238,9 +238,7 @@ class BrokenReport:
         self.read = 0
         self.broken = Counter()
         self.dropped = Counter()
-    def add(self,
-        views:Views, # A micro-batch
-    ):
+    def add(self, views:Views):
         "Count what a micro-batch met"
         self.read += len(views.broken)+(0 if views.imgs is None else views.imgs.shape[:2].numel())
         self.broken.update(views.broken)

@@ -26,9 +26,7 @@ from ..util.core import UserError,home,read_text
 PICTURES = '.jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif .pgm .ppm'.split()
 VIDEOS = '.mp4 .mov .m4v .mkv .webm .avi'.split()
 
-def natural(
-    name:str, # A file name
-)->list: # What to sort by
+def natural(name:str)->list: # What to sort by
     "Numbers in a name count as numbers: 2 comes before 10"
     return [(0, int(t), '') if t.isdecimal() else (1, 0, t.lower()) for t in re.split(r'(\d+)', name)]
 
@@ -161,10 +159,7 @@ def _plain(name):
     return os.fspath(name).encode('utf8', 'backslashreplace').decode()
 def _some(xs, k=8): return ', '.join(map(_plain, xs[:k]))+(f" and {len(xs)-k} more" if len(xs)>k else '')
 
-def _spread_out(
-    x:list, # Any things
-    n:int, # How many to keep, at most
-)->list: # First, last, and evenly between
+def _spread_out(x:list, n:int)->list: # First, last, and evenly between
     "`n` of `x`, evenly"
     return x if len(x)<=n else [x[i] for i in np.linspace(0, len(x)-1, n).round().astype(int)]
 
@@ -440,18 +435,14 @@ def frames(self:Video,
             yield self._upright(f)
 
 @patch
-def evenly(self:Video,
-    n:int, # How many, at most
-)->np.ndarray: # Numbers of pictures
+def evenly(self:Video, n:int)->np.ndarray: # Numbers of pictures
     "What is on the screen in the middle of `n` parts of equal length; all there is, if that is no more"
     if n>=len(self): return np.arange(len(self))
     t = self.times[0]+(self.end-self.times[0])*(np.arange(n)+.5)/n
     return np.unique(np.searchsorted(self.times, t, 'right')-1)
 
 @patch
-def seconds(self:Video,
-    i:int, # Number of a picture
-)->float: # From the beginning
+def seconds(self:Video, i:int)->float: # From the beginning
     "When a picture is shown"
     return float(self.times[i]-self.times[0])*self.unit
 
@@ -490,19 +481,13 @@ class Scene:
     interval:tuple # Fewest and most frames from one view to the next
     glances:int=None # How many frames to look at when all are to be checked; None: all
     def __len__(self): raise NotImplementedError
-    def where(self,
-        i:int, # Frame
-    )->str: # What to call it in a message
+    def where(self, i:int)->str: # What to call it in a message
         "Path of a frame"
         return f'{self.path}#{i}'
-    def read(self,
-        i:int, # Frame
-    ): # PIL image, as it was stored
+    def read(self, i:int): # PIL image, as it was stored
         "One frame, opened"
         raise NotImplementedError
-    def size(self,
-        i:int, # Frame
-    )->tuple: # Width and height
+    def size(self, i:int)->tuple: # Width and height
         "Size of a frame once it is upright; its pixels are not decoded"
         return upright_size(self.read(i))
 

@@ -274,8 +274,6 @@ def check(self:Processor,
     return self
 
 @patch
-def save_pretrained(self:Processor,
-    folder, # Where to
-):
+def save_pretrained(self:Processor, folder):
     "Write tokenizer and image processor"
     for o in (self.tokenizer,self.images): o.save_pretrained(folder)

@@ -57,9 +57,7 @@ class SpatialEncoder(Teacher):
 
 # %% ../../nbs/language/02_vlm.ipynb #deed1106
 @patch
-def settle(self:SpatialEncoder,
-    device:torch.device, # Where to go
-)->SpatialEncoder: # Itself
+def settle(self:SpatialEncoder, device:torch.device)->SpatialEncoder: # Itself
     "Go to a device, in the number format that was asked for or that suits it"
     self.student.dtype = self.dtype = pick_dtype(device, self.wanted)
     # first, so that half as much is moved
@@ -120,9 +118,7 @@ def from_pretrained(cls:SpatialEncoder,
 
 # %% ../../nbs/language/02_vlm.ipynb #9b16d644
 @patch
-def save_pretrained(self:SpatialEncoder,
-    folder, # Where to
-):
+def save_pretrained(self:SpatialEncoder, folder):
     "Write what encoding needs; a teacher that has a name of its own is not copied"
     self.student.save_pretrained(folder)
     if self.cfg.teacher!='teacher': return
@@ -263,10 +259,7 @@ INPUTS = ('spatial_images','latents','images_per_scene','videos_per_scene') # Wh
 
 # %% ../../nbs/language/02_vlm.ipynb #c2cccc07
 @patch
-def save_pretrained(self:SpatialLM,
-    folder, # Where to
-    **kwargs, # As in transformers
-):
+def save_pretrained(self:SpatialLM, folder, **kwargs):
     "Qwen's weights and the adapter's; the spatial encoder beside them, in `spatial`"
     to,encoder = Path(folder)/'spatial',self.model.spatial
     if kwargs.get('is_main_process', True):

@@ -15,10 +15,7 @@ from torch import Tensor,nn
 # %% ../../nbs/model/08_adapter.ipynb #7bd29cf7
 class CrossAttention(nn.Module):
     "Queries from one set of tokens, keys and values from another; queries and keys are normalised per head"
-    def __init__(self,
-        dim:int, # Width of both
-        nh:int, # Number of heads
-    ):
+    def __init__(self, dim:int, nh:int):
         super().__init__()
         if dim%nh: raise ValueError(f"width {dim} does not divide into {nh} heads")
         self.nh = nh

@@ -56,11 +56,7 @@ def forward(
 # %% ../../nbs/model/02_attention.ipynb #1a866609
 class MLP(nn.Module):
     "Two linear layers with a GELU between"
-    def __init__(self,
-        dim:int, # Width in
-        hidden:int, # Width between
-        out:int=None, # Width out, `dim` if None
-    ):
+    def __init__(self, dim:int, hidden:int, out:int=None):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, out or dim)
@@ -70,10 +66,7 @@ class MLP(nn.Module):
 # %% ../../nbs/model/02_attention.ipynb #7c3239e2
 class LayerScale(nn.Module):
     "A learnt factor per channel"
-    def __init__(self,
-        dim:int, # Width
-        init:float, # First value
-    ):
+    def __init__(self, dim:int, init:float):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
@@ -135,11 +128,7 @@ class Transformer(nn.Module):
         return self.norm(x[:, regs.shape[1]:])
 
 # %% ../../nbs/model/02_attention.ipynb #b8828c79
-def grid_positions(
-    gh:int, # Rows
-    gw:int, # Columns
-    device=None, # Where the result lives
-)->Tensor: # (y, x) of each cell from (0, 0), row by row, long, (gh*gw, 2)
+def grid_positions(gh:int, gw:int, device=None)->Tensor: # (y, x) of each cell from (0, 0), row by row, long, (gh*gw, 2)
     "Row and column of each patch"
     return torch.cartesian_prod(torch.arange(gh, device=device), torch.arange(gw, device=device))
 

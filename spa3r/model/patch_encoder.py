@@ -100,10 +100,7 @@ class VGGTConfig:
 # %% ../../nbs/model/04_patch_encoder.ipynb #da896fb3
 class PatchEmbed(nn.Module):
     "One token per patch by one convolution"
-    def __init__(self,
-        dim:int, # Token width
-        patch:int=14, # Patch side in pixels
-    ):
+    def __init__(self, dim:int, patch:int=14):
         super().__init__()
         self.patch = patch
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
@@ -174,9 +171,7 @@ def normalise(
 # %% ../../nbs/model/04_patch_encoder.ipynb #fc20bfe3
 class Aggregator(nn.Module):
     "Alternates attention inside a view and attention among all views"
-    def __init__(self,
-        cfg:VGGTConfig, # Sizes
-    ):
+    def __init__(self, cfg:VGGTConfig):
         super().__init__()
         self.cfg = cfg
         c = cfg.dim
@@ -273,9 +268,7 @@ class CameraHead(nn.Module):
 # %% ../../nbs/model/04_patch_encoder.ipynb #b641c8fb
 class ResidualConv(nn.Module):
     "Two convolutions beside a shortcut"
-    def __init__(self,
-        dim:int, # Channels
-    ):
+    def __init__(self, dim:int):
         super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
@@ -289,10 +282,7 @@ class ResidualConv(nn.Module):
 # %% ../../nbs/model/04_patch_encoder.ipynb #2bd7795a
 class Fusion(nn.Module):
     "Adds a finer map to a coarser one and resizes the sum"
-    def __init__(self,
-        dim:int, # Channels
-        finer:bool=True, # Is there a finer map to add?
-    ):
+    def __init__(self, dim:int, finer:bool=True):
         super().__init__()
         if finer: self.resConfUnit1 = ResidualConv(dim)
         self.resConfUnit2 = ResidualConv(dim)
@@ -425,9 +415,7 @@ class VGGT(nn.Module, HubModel):
     "Views in; features, cameras, depth and points in the frame of view 0 out"
     Config = VGGTConfig
     tags = ('3d','depth-estimation','pose-estimation')
-    def __init__(self,
-        cfg:VGGTConfig=VGGTConfig(), # Sizes
-    ):
+    def __init__(self, cfg:VGGTConfig=VGGTConfig()):
         super().__init__()
         self.cfg = cfg
         dim = 2*cfg.dim
@@ -447,9 +435,7 @@ class VGGT(nn.Module, HubModel):
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #0dfb2c9c
 @patch
-def grid(self:VGGT,
-    hw:tuple, # Image height and width in pixels
-)->tuple: # Rows and columns of patches
+def grid(self:VGGT, hw:tuple)->tuple: # Rows and columns of patches
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 

@@ -33,10 +33,7 @@ def feature_loss(
     return dict(l1=l1, cos=(1-F.cosine_similarity(pred, true, dim=-1)).mean())
 
 # %% ../../nbs/model/07_psfm.ipynb #37a04e2e
-def n_context(
-    v:int, # Number of views
-    ratio:float=0.5, # Share of views to hide
-)->int: # Number of context views, at least 1 and at most v-1
+def n_context(v:int, ratio:float=0.5)->int: # Number of context views, at least 1 and at most v-1
     "How many of `v` views stay visible"
     if v<2: raise ValueError(f"{v} view cannot be split into context and target: give at least 2")
     if not 0<ratio<1:

@@ -66,16 +66,14 @@ def held_rooms(
 def fit_classes(
     feats:Tensor, # Features of patches, (k, c)
     cls:Tensor, # Class at the centre of each, (k,)
-    l2:float=1e-3, # Weight of the squared size of the weights
-    steps:int=60, # Iterations of LBFGS
 )->nn.Linear: # Features -> a score for each of `CLASSES`
     "Linear class probe: multinomial logistic regression from zero, the same every time"
     lin = nn.Linear(feats.shape[-1], len(CLASSES), device=feats.device)
     for p in lin.parameters(): nn.init.zeros_(p)
-    opt = torch.optim.LBFGS(lin.parameters(), max_iter=steps, line_search_fn='strong_wolfe')
+    opt = torch.optim.LBFGS(lin.parameters(), max_iter=60, line_search_fn='strong_wolfe')
     def loss():
         opt.zero_grad()
-        l = F.cross_entropy(lin(feats), cls) + l2*lin.weight.square().sum()
+        l = F.cross_entropy(lin(feats), cls) + 1e-3*lin.weight.square().sum()
         l.backward()
         return l
     opt.step(loss)
@@ -95,7 +93,6 @@ def fit_prior(
     teacher, # Any teacher
     seeds=range(HELD_OUT-64, HELD_OUT), # Rooms to fit on: not held out, and last in line for training
     head:str='geo', # Which of the teacher's feature maps
-    n_max:int=10_000, # Patches to fit the class probe on, at most
     **kw, # For `held_rooms`
 )->Prior:
     "Position mean, depth and class probe from the hidden views of other rooms"
@@ -104,7 +101,7 @@ def fit_prior(
                                     r.obs.is_tgt) for r in rooms]).float()  # (b, vt, n, c)
     depth = torch.cat([select_views(r.obs.depth, r.obs.is_tgt) for r in rooms]).float()
     cls = torch.cat([select_views(r.hit['cls'], r.obs.is_tgt) for r in rooms])
-    keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:n_max].to(cls.device)
+    keep = torch.randperm(cls.numel(), generator=torch.Generator().manual_seed(0))[:10_000].to(cls.device)
     classes = fit_classes(feats.flatten(0,2)[keep], cls.flatten()[keep])
     return Prior(feats.mean((0,1)), depth.flatten(0,1).median(0).values, classes,
                  feats.flatten(0,2).var(0).clamp_min(1e-6))
@@ -168,11 +165,10 @@ def look_up(
 def shared_views(
     hit:dict, # True depth and xyz at the patch centres, (b, v, gh, gw)
     cams:Cameras, # True cameras, (b, v)
-    tol:float=.1, # Largest relative disagreement in depth that still counts as the same surface
 )->Tensor: # [:,i,j] = share of view j's patches whose surface view i sees, (b, v, v)
     "How much of each view another one sees"
     off = look_up(hit['xyz'].flatten(1,3), hit['depth'], cams)[1]  # (b, v, v*n)
-    return (off<tol).unflatten(2, (cams.shape[1],-1)).float().mean(-1)
+    return (off<.1).unflatten(2, (cams.shape[1],-1)).float().mean(-1)
 
 # %% ../../nbs/probe/01_measures.ipynb #b3c7c2b4
 @torch.no_grad()

@@ -100,9 +100,7 @@ def _direction(level, scene, r):
                _SIDES[level], where)
 
 # %% ../../nbs/rooms/03_questions.ipynb #b20f8a39
-def first_frames(
-    scene:Scene, # A room that was watched
-)->dict: # Class -> first frame with a glimpse of it, first frame that shows one clearly
+def first_frames(scene:Scene)->dict: # Class -> first frame with a glimpse of it, first frame that shows one clearly
     "When each class of thing comes into view"
     shown = {o.cls for o in scene.shown}
     firsts = {}
@@ -260,9 +258,7 @@ def room_questions(
     return out
 
 # %% ../../nbs/rooms/03_questions.ipynb #30e9c1a7
-def answer_text(
-    q:dict, # A question
-)->str: # 'left' rather than 'B'
+def answer_text(q:dict)->str: # 'left' rather than 'B'
     "The right answer of a question in words or digits"
     return dict(o.split('. ', 1) for o in q['options'])[q['ground_truth']] if q['options'] else str(q['ground_truth'])
 

@@ -356,9 +356,7 @@ class _Top(NamedTuple):
 
 class RoomBuilder:
     "Puts things into a room, one after another"
-    def __init__(self,
-        seed:int, # Decides everything
-    ):
+    def __init__(self, seed:int):
         self.r = r = random.Random(seed if seed>=0 else str(seed))  # Random(-5) is Random(5)
         self.size = W,L,H = r.uniform(3.4,5.2),r.uniform(3.4,5.2),r.uniform(2.4,2.9)
         self.things,self.rows,self.rects,self.tops = [],[],[],[]
@@ -381,10 +379,7 @@ class RoomBuilder:
 
 # %% ../../nbs/rooms/01_rooms.ipynb #3dabc3ab
 @patch
-def stand(self:RoomBuilder,
-    cls:str, # Class name
-    tries:int=14, # Places to try
-)->bool: # Whether a free place was found
+def stand(self:RoomBuilder, cls:str, tries:int=14)->bool: # Whether a free place was found
     "Stand a piece of furniture on the floor"
     r = self.r
     parts,half,top = build(cls, r)
@@ -603,9 +598,7 @@ class Rooms:
                 f"seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})")
 
 # %% ../../nbs/rooms/01_rooms.ipynb #9321aa03
-def make_rooms(
-    seeds, # Whole numbers
-)->Rooms: # The rooms of these numbers, on the CPU
+def make_rooms(seeds)->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
     if not len(seeds): raise ValueError("no seeds: a batch has at least one room")
     return Rooms.stack([make_room(s) for s in seeds])

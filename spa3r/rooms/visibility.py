@@ -80,10 +80,7 @@ GRID = (48,64) # Rays that each frame is looked at with, rows and columns
 CLEAR = .005 # Share of a frame from which on a thing is seen clearly
 
 # %% ../../nbs/rooms/02_visibility.ipynb #5730a594
-def watch(
-    seed:int, # Number of the room
-    n:int=FRAMES, # Frames
-)->Scene: # Everything that questions are made from
+def watch(seed:int, n:int=FRAMES)->Scene: # Everything that questions are made from
     "Look at the video of a room and note what can be seen"
     room,cams = room_video(seed, n)
     hit = {k:x[0] for k,x in render(make_rooms([seed]), cams[None], GRID).items() if k in ('inst','cls','normal')}
@@ -101,11 +98,7 @@ def watch(
     return Scene(room, cams, share, shown, walls)
 
 # %% ../../nbs/rooms/02_visibility.ipynb #68c365dc
-def draw_plan(
-    ax, # Flat axes
-    scene:Scene, # A room that was watched
-    title:str='', # Above the plan
-):
+def draw_plan(ax, scene:Scene, title:str=''):
     "A room from above: what is shown is filled, what is unique has its name in black"
     W,L,_ = scene.room.size
     ax.plot([-W/2,W/2,W/2,-W/2,-W/2], [-L/2,-L/2,L/2,L/2,-L/2], 'k', lw=1)
@@ -116,9 +109,7 @@ def draw_plan(
     ax.set(aspect='equal', title=title, xticks=[], yticks=[], frame_on=False)
 
 # %% ../../nbs/rooms/02_visibility.ipynb #420e7aa3
-def footprint(
-    o:Thing, # An object
-)->Rect: # As `overlap` wants it
+def footprint(o:Thing)->Rect: # As `overlap` wants it
     "An object's floor plan"
     return Rect(*o.centre[:2], *o.half[:2], math.cos(o.yaw), math.sin(o.yaw))
 
@@ -129,10 +120,7 @@ def _off(o, p):
     return np.hypot(np.maximum(abs(c*dx+s*dy)-hx, 0), np.maximum(abs(c*dy-s*dx)-hy, 0))
 
 # %% ../../nbs/rooms/02_visibility.ipynb #126dab4a
-def box_distance(
-    a:Thing, # An object
-    b:Thing, # Another
-)->float: # Metres; 0 if they touch
+def box_distance(a:Thing, b:Thing)->float: # Metres; 0 if they touch
     "Distance between the closest points of two boxes"
     up = max(abs(a.centre[2]-b.centre[2])-a.half[2]-b.half[2], 0.)
     if overlap(footprint(a), footprint(b)): return up

@@ -145,9 +145,7 @@ class Muon(torch.optim.AdamW):
         super().step()
 
 # %% ../../nbs/train/01_loop.ipynb #9a91b094
-def accelerator(
-    device='cpu', # cpu or cuda
-): # An `accelerate.Accelerator`
+def accelerator(device='cpu'): # An `accelerate.Accelerator`
     "The processes that work together, and the device of this one"
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState,PartialState
@@ -201,9 +199,7 @@ def to_device(
     stays = not hasattr(batch, 'to') or isinstance(batch, torch.Tensor) and batch.dtype==torch.bool
     return batch if stays else batch.to(device, non_blocking=True)
 
-def return_freed(
-    forward, # Function
-): # The same function
+def return_freed(forward): # The same function
     "Have glibc give what was freed back to the system before each call; nothing happens with another C library"
     try: trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError): return forward
@@ -241,9 +237,7 @@ def checkpoints(
     found = [p for p in Path(out).glob(f'{name}-*') if re.fullmatch(rf'{name}-\d+', p.name) and p.is_dir()]
     return sorted(found, key=lambda p: int(p.name[len(name)+1:]))
 
-def newest(
-    out:Path, # Folder of a run
-)->Path: # None if there is none
+def newest(out:Path)->Path: # None if there is none
     "The newest checkpoint"
     return (checkpoints(out) or [None])[-1]
 

@@ -25,9 +25,7 @@ from filelock import FileLock,Timeout
 from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/util/01_core.ipynb #f3ed18e6
-def set_seed(
-    seed:int=0, # Any whole number
-):
+def set_seed(seed:int=0):
     "Make the random numbers of Python, numpy and torch start from `seed`"
     random.seed(seed)
     np.random.seed(seed % 2**32)  # numpy takes 32 bits
@@ -52,15 +50,11 @@ def no_room(e):
             or any(o in str(e) for o in ('No space left','PytorchStreamWriter','unexpected pos','File too large')))
 
 # %% ../../nbs/util/01_core.ipynb #4a47d41e
-def home(
-    path, # File or folder
-)->Path: # The same, with the user's home in place of `~`; that of an unknown user stays
+def home(path)->Path: # The same, with the user's home in place of `~`; that of an unknown user stays
     "A path as shells read it"
     return Path(os.path.expanduser(path))
 
-def read_text(
-    path, # File
-)->str: # In UTF-8, with or without a mark at its beginning
+def read_text(path)->str: # In UTF-8, with or without a mark at its beginning
     "Text of a regular file; what cannot be read is a `UserError`"
     path = Path(path)
     if not path.is_file(): raise UserError(f"{path} is no file")
@@ -196,9 +190,7 @@ def stop_between():
 _now = []  # what each command that runs is doing, in a list of one
 
 @contextmanager
-def saying(
-    every:float=3., # Seconds
-):
+def saying(every:float=3.):
     "Have `say` print for a while, at most every `every` seconds"
     mine,done = [None],threading.Event()
     def run():
@@ -212,9 +204,7 @@ def saying(
         _now.remove(mine)
         done.set()
 
-def say(
-    what:str, # That goes on from now
-):
+def say(what:str):
     "Tell the user of a command what it is doing, if that takes a while"
     if _now: _now[-1][0] = what
 

@@ -61,13 +61,7 @@ class Place:
     note:str='' # What one should know of it
     observed:object=None # What a teacher of two passes says of all views; filled when it is first asked
 
-def room_place(
-    student:Spa3R, # The model
-    teacher, # Its teacher
-    seed:int=HELD_OUT+9, # Of the room
-    views:int=6, # Pictures of it
-    device='cpu', # Where the models are
-)->Place:
+def room_place(student:Spa3R, teacher, seed:int=HELD_OUT+9, views:int=6, device='cpu')->Place:
     "A generated room"
     side = view_side(student, teacher)
     rooms,cams = sample_scenes([seed], views, (side,side))
@@ -179,16 +173,12 @@ def _words(state, scene, s, hidden, m):
     return lines
 
 # %% ../../nbs/view/05_live.ipynb #8f47e559
-def every_second(
-    v:int, # Views
-)->tuple: # Which are given at first, (v,)
+def every_second(v:int)->tuple: # Which are given at first, (v,)
     "Every second view, the first among them"
     return tuple(map(_given_first, range(v)))
 
 # %% ../../nbs/view/05_live.ipynb #d9a835f5
-def painter(
-    place:Place, # What there is to look at
-): # A function of a `State`
+def painter(place:Place): # A function of a `State`
     "Make the function that paints"
     @lru_cache(32)
     def seen(is_ctx): return look(place, is_ctx)
@@ -326,9 +316,7 @@ def _frusta(scene, p, imgs):
 # %% ../../nbs/view/05_live.ipynb #1bcc9ac0
 class Gallery:
     "What all visitors share: models, rooms, and a lock, for one thing is computed at a time"
-    def __init__(self,
-        first:Place, # What a visitor sees at first
-    ):
+    def __init__(self, first:Place):
         self.first,self.busy = first,threading.Lock()
         self.device = next(first.student.parameters()).device
         self.models = lru_cache(None)(lambda name: load_student(name, self.device)[:2])
@@ -345,10 +333,7 @@ class Gallery:
 # %% ../../nbs/view/05_live.ipynb #62c5272c
 class Window:
     "What one visitor sees and may change"
-    def __init__(self,
-        client, # A viser client
-        gallery:Gallery, # What there is to see
-    ):
+    def __init__(self, client, gallery:Gallery):
         self.client,self.gallery,self.pictures = client,gallery,[]
         self.lock,self.wanted = threading.Lock(),lambda: (gallery.first,gallery.paint_first)
         self.give,self.idle,self.stop = newest(self.work)
@@ -482,12 +467,7 @@ def uploaded(
             return resize_view(img, width, patch),name,(w,h)
     except Exception as e: raise UserError(f"{name}: {one_line(e)}") from e
 
-def uploaded_place(
-    student:Spa3R, # The model
-    teacher, # Its teacher
-    pictures:list, # From `uploaded`
-    device='cpu', # Where the models are
-)->Place:
+def uploaded_place(student:Spa3R, teacher, pictures:list, device='cpu')->Place:
     "The place of uploaded pictures; those of an odd shape are left out"
     odd = odd_shapes([wh for *_,wh in pictures], [name for _,name,_ in pictures])
     good = [img for i,(img,*_) in enumerate(pictures) if i not in odd]

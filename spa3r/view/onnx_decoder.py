@@ -36,9 +36,7 @@ def camera_inputs(
 # %% ../../nbs/view/03_onnx_decoder.ipynb #8ff7930c
 class CameraDecoder(nn.Module):
     "A field decoder for one camera: tensors in, tensors out"
-    def __init__(self,
-        field:FieldDecoder, # Of a student
-    ):
+    def __init__(self, field:FieldDecoder):
         super().__init__()
         self.field,self.names = field,[*field.heads,'depth']
 
@@ -131,10 +129,7 @@ def _export(net, inputs, free, names, mark, path, small=False):
     onnx.helper.set_model_props(proto, dict(weights=mark))
     return atomic_write(path, lambda p: Path(p).write_bytes(proto.SerializeToString()))
 
-def export_decoder(
-    student:Spa3R, # Its field decoder is exported
-    path, # File to write
-)->Path: # `path`
+def export_decoder(student:Spa3R, path)->Path: # `path`
     "Write the field decoder of one camera as ONNX; needs the extra `onnx`"
     net,dev = CameraDecoder(student.field),next(student.parameters()).device
     eye = Cameras(torch.eye(4), torch.tensor([[6.,0,3.5],[0,6.,2.5],[0,0,1]]), (5,7)).to(dev)
@@ -179,10 +174,7 @@ def find_eyes(
 class Eyes(nn.Module):
     "All that looks at pictures, as one function of tensors; hidden views are seen, and not by the others"
     names = ('feats','w2c','K','depth','conf','latents')
-    def __init__(self,
-        student:Spa3R, # Its encoder
-        vggt:VGGT, # Its patch encoder
-    ):
+    def __init__(self, student:Spa3R, vggt:VGGT):
         super().__init__()
         self.student,self.vggt = student,vggt
 
@@ -221,11 +213,7 @@ class Eyes(nn.Module):
         return lambda q,k,v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 # %% ../../nbs/view/03_onnx_decoder.ipynb #f2da4202
-def export_eyes(
-    student:Spa3R, # Its encoder is exported
-    vggt:VGGT, # And its patch encoder
-    path, # File to write
-)->Path: # `path`
+def export_eyes(student:Spa3R, vggt:VGGT, path)->Path: # `path`
     "Write all that looks at square pictures of the patch encoder's own size as ONNX; needs the extra `onnx`"
     dev,side = next(student.parameters()).device,vggt.cfg.img_size
     inputs = dict(imgs=torch.rand(3,3,side,side, device=dev), hidden=torch.tensor([0.,1.,0.], device=dev))

@@ -31,10 +31,7 @@ from .scene import (COLOURS,FieldScene,_basis,_below_ceiling,_box,_bytes,_stand,
 from .onnx_decoder import find_decoder,find_eyes
 
 # %% ../../nbs/view/04_page.ipynb #9968461d
-def _packed(
-    x, # Array
-    dtype, # Type in which the page reads it
-)->str: # base64 of the bytes
+def _packed(x, dtype)->str: # base64 of the bytes
     "An array as text; one byte becomes 1.33 characters"
     return base64.b64encode(np.ascontiguousarray(np.asarray(x), dtype).tobytes()).decode()
 
@@ -336,20 +333,13 @@ def write_html(
     return atomic_write(path, lambda p: Path(p).write_text(page, encoding='utf8'))
 
 # %% ../../nbs/view/04_page.ipynb #837da547
-def room_measures(
-    student:Spa3R, # The model
-    teacher, # Its teacher
-    n:int=16, # Unseen rooms to judge on
-    device='cpu', # Where the models are
-)->dict: # From `judge`
+def room_measures(student:Spa3R, teacher, n:int=16, device='cpu')->dict: # From `judge`
     "The table of `spa3r_probe` from fewer rooms"
     kw = dict(hw=[view_side(student, teacher)]*2, device=device)
     prior = fit_prior(student, teacher, range(HELD_OUT-2*n, HELD_OUT), **kw)
     return judge(student, teacher, range(HELD_OUT, HELD_OUT+n), prior, **kw)
 
-def _rooms_table(
-    result:dict, # From `room_measures`
-)->dict: # measures and best, for `write_html`
+def _rooms_table(result:dict)->dict: # measures and best, for `write_html`
     "The measures over rooms as the page shows them"
     num = lambda d: '–' if d['mean'] is None else f"{d['mean']:.3f} ± {d['std']:.3f}"
     heads,rows = ('cosine','l1','furniture'),{k:d for k,d in result['rows'].items() if k!='teacher itself'}

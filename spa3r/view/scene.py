@@ -136,11 +136,10 @@ def elsewhere(
     cams:Cameras, # Where to ask, as the student knows them, (v,)
     grid:tuple, # Rows and columns of patches
     seed:int=HELD_OUT+100_000, # Of the room that takes the place's place
-    views:int=3, # Of that room
 )->tuple: # Latents of that room (m, d), and what is predicted from them (v, gh, gw, c)
     "The right cameras, asked in the wrong place: what a prediction looks like that knows nothing of this one"
     dev,exact,hw = _device(student),isinstance(teacher, ExactTeacher),tuple(cams.hw)
-    rooms,own = sample_scenes([seed], views, hw)
+    rooms,own = sample_scenes([seed], 3, hw)
     imgs = None if exact else rearrange(render(rooms, own, hw)['rgb'], '1 v h w c -> 1 v c h w')
     latents = student.encode(*teacher.context(Views(imgs, own if exact else None, rooms).to(dev)))
     one = lambda c: student.decode(latents, c[None,None].to(dev), grid)['geo'][0,0].cpu().float()
@@ -196,9 +195,7 @@ def room_scene(
         numbers=uncertainty_map(student, latents, less, seen, pred.shape[1:3]), other=other, other_latents=strange)
 
 # %% ../../nbs/view/02_scene.ipynb #1fa1f815
-def upright(
-    scene:FieldScene, # A scene
-)->Cameras: # Its cameras in a world with z up, (v,)
+def upright(scene:FieldScene)->Cameras: # Its cameras in a world with z up, (v,)
     "The scene's cameras after its up has become z"
     z = F.normalize(torch.as_tensor(scene.up, dtype=torch.float32), dim=0)
     c = scene.cams.to('cpu', torch.float32)
@@ -418,14 +415,11 @@ def field_figure(
     scene:FieldScene, # A scene
     point:tuple=None, # (stop, row, column) for colours by similarity; None: no such button
     n:int=3000, # Points to show, at most
-    by:str='prediction', # Colour to begin with
-    pca:FeaturePCA=None, # Colours of features; fitted on all that the teacher says, if None
-    height:int=460, # Pixels
 ): # Plotly figure
     "A scene to turn, a slider along its cameras, and target, prediction and difference beside it"
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
-    pca = pca or _basis(scene)
+    pca = _basis(scene)
     p,cams = scene_points(scene, n),upright(scene)
     low = p['keep'] & (p['xyz'][:,2]<=_below_ceiling(p['xyz']))
     p = {k:v[low] for k,v in p.items()}
@@ -437,7 +431,7 @@ def field_figure(
     looks = {k:_palette(point_colours(scene, p, k, pca, point)) for k in names}
     style = lambda k: dict(color=looks[k][0], colorscale=looks[k][1], cmin=0, cmax=looks[k][2])
     fig.add_trace(go.Scatter3d(**dict(zip('xyz', p['xyz'].T.round(2))), mode='markers', marker=dict(
-        size=3, symbol='square', **style(by)), hoverinfo='skip', showlegend=False), 1, 1)
+        size=3, symbol='square', **style('prediction')), hoverinfo='skip', showlegend=False), 1, 1)
     for o in _standing(scene, cams, far): fig.add_trace(o, 1, 1)
     maps = _maps(scene, pca)
     start = next((i for i,k in enumerate(scene.kind) if k=='target'), 0)
@@ -451,11 +445,11 @@ def field_figure(
     buttons = [dict(label=k, method='restyle', args=[{f'marker.{a}':[b.tolist() if isinstance(b, np.ndarray) else b]
                                                       for a,b in style(k).items()}, [0]]) for k in names]
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    fig.update_layout(height=height, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(
+    fig.update_layout(height=460, margin=dict(l=0,r=0,t=48,b=0), modebar=dict(
         remove=['zoom','pan','zoomin','zoomout','autoscale','resetscale']), sliders=[
             dict(active=start, steps=steps, currentvalue=dict(prefix='camera: '), pad=dict(t=8,b=20), x=.03, len=.94)],
         updatemenus=[dict(type='buttons', direction='right', x=0, y=1.12, xanchor='left',
-                          pad=dict(t=0), buttons=buttons, active=names.index(by))],
+                          pad=dict(t=0), buttons=buttons, active=names.index('prediction'))],
         scene=dict(aspectmode='data', camera=dict(eye=dict(zip('xyz', (.72*_stand(cams)).tolist()))),
                    **{f'{a}axis':dict(visible=False) for a in 'xyz'}))
     return fig
@@ -473,10 +467,7 @@ def _trimesh():
     try: return import_module('trimesh')
     except ImportError as e: raise UserError("PLY and GLB files need trimesh: pip install 'spa3r[files]'") from e
 
-def check_export(
-    path, # File that will be written
-    what:str='rgb', # Colours of its points
-):
+def check_export(path, what:str='rgb'):
     "Say before a long computation what would go wrong after it"
     _trimesh()
     if Path(path).suffix.lower() not in ('.ply','.glb'):

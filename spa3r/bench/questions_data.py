@@ -62,9 +62,7 @@ class Pieces:
     most = 2**24 # Letters of one value
     decode = json.JSONDecoder().raw_decode
     space = re.compile(r'[ \t\r\n]*')
-    def __init__(self,
-        file, # Opened for reading text
-    ): self.file,self.text,self.at = file,'',0
+    def __init__(self, file): self.file,self.text,self.at = file,'',0
 
     def _more(self):
         "Read on; False at the end"

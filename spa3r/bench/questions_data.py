@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'fault', 'Pieces', 'OnDisk', 'known_by', 'read_questions', 'split_of', 'frame_numbers', 'video_frames',
-           'Videos', 'hub_folder', 'open_data', 'RoomFilms', 'room_data']
+           'Videos', 'open_data', 'RoomFilms', 'room_data']
 
 # %% ../../nbs/bench/03_questions_data.ipynb #ff5565f4
 import io,json,re,tempfile,unicodedata,zipfile,zlib
@@ -12,10 +12,11 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path,PurePosixPath
 import numpy as np
 from fastcore.basics import patch
-from ..util.core import UserError,from_json,home,read_text
+from ..util.core import UserError,from_hub,from_json,home,read_text
 from .baselines import debias
 from ..rooms.questions import room_questions
 from ..language.processor import token_in
@@ -62,9 +63,7 @@ class Pieces:
     most = 2**24 # Letters of one value
     decode = json.JSONDecoder().raw_decode
     space = re.compile(r'[ \t\r\n]*')
-    def __init__(self,
-        file, # Opened for reading text
-    ): self.file,self.text,self.at = file,'',0
+    def __init__(self, file): self.file,self.text,self.at = file,'',0
 
     def _more(self):
         "Read on; False at the end"
@@ -340,21 +339,6 @@ def film(self:Videos, q:dict, n:int)->np.ndarray:
     "Frames of the scene of a question"
     return video_frames(self.open(q), n, scene_of(q))
 
-# %% ../../nbs/bench/03_questions_data.ipynb #9c653161
-def hub_folder(
-    name:str, # Hub id of a data set
-    *patterns:str, # Files wanted
-)->Path: # Folder that has them
-    "Download some files of a data set, or find them where they were downloaded before"
-    from huggingface_hub import snapshot_download
-    kw = dict(repo_id=name, repo_type='dataset', allow_patterns=list(patterns))
-    try: return Path(snapshot_download(etag_timeout=5, **kw))
-    except Exception as e:
-        try: return Path(snapshot_download(local_files_only=True, **kw))
-        except Exception: pass
-        raise UserError(f"{name} is no file or folder here, and cannot be had from the hub either: "
-                        f"{' '.join(str(e).split())[:160]}") from e
-
 # %% ../../nbs/bench/03_questions_data.ipynb #ff5570d8
 _NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet',
           'test-*-of-*.parquet','test/data-*.arrow','data-*.arrow')
@@ -380,8 +364,9 @@ def open_data(
         if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', data):
             raise UserError(f"no data {data!r}: give `rooms`, a folder or file that exists, "
                             "or a hub id such as nyu-visionx/VSI-Bench")
-        path = hub_folder(data, '*.jsonl', '*.parquet', '*.txt')
-        fetch = lambda name: hub_folder(data, name)
+        hub = partial(from_hub, data, repo_type='dataset')
+        path = hub(allow_patterns=['*.jsonl','*.parquet','*.txt'])
+        fetch = lambda name: hub(allow_patterns=[name])
     root,files = (path,_files(path, split)) if path.is_dir() else (path.parent,[path])
     parts = [read_questions(p) for p in files]
     return split_of(parts[0] if len(parts)==1 else OnDisk(q for o in parts for q in o), split, root),Videos(root, fetch)

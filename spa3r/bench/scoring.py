@@ -207,16 +207,10 @@ def grade(
             for q,a in zip(questions, answers)]
 
 # %% ../../nbs/bench/01_scoring.ipynb #9e3f611a
-def _sums(rows):
-    "Number of rows and sum of scores of each question type"
-    d = defaultdict(lambda: [0,0.])
-    for r in rows:
-        d[r['question_type']][0] += 1
-        d[r['question_type']][1] += r['score']
-    return d
-
 def totals(
     rows:list, # From `grade`
 )->dict: # 'overall', tasks and question types, each 0 to 1
     "The averages that are published"
-    return averages({t:s/n for t,(n,s) in _sums(rows).items()})
+    scores = defaultdict(list)
+    for r in rows: scores[r['question_type']].append(r['score'])
+    return averages({t:sum(x)/len(x) for t,x in scores.items()})

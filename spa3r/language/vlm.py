@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DECODER', 'INPUTS', 'OLD_NAMES', 'BASES', 'SpatialEncoder', 'SpatialConfig', 'Spa3Qwen2_5VLConfig',
-           'Spa3Qwen3VLConfig', 'SpatialModel', 'spatial_folder', 'SpatialLM', 'Spa3Qwen2_5VLModel', 'Spa3Qwen2_5VL',
-           'Spa3Qwen3VLModel', 'Spa3Qwen3VL', 'from_qwen', 'spatial_fields', 'processor_fields', 'nano_config']
+           'Spa3Qwen3VLConfig', 'SpatialModel', 'SpatialLM', 'Spa3Qwen2_5VLModel', 'Spa3Qwen2_5VL', 'Spa3Qwen3VLModel',
+           'Spa3Qwen3VL', 'from_qwen', 'spatial_fields', 'processor_fields', 'nano_config']
 
 # %% ../../nbs/language/02_vlm.ipynb #531567d8
 import json
@@ -158,10 +158,10 @@ class SpatialModel:
     "What the inner model has beyond Qwen's: an adapter, and a spatial encoder that is a tool of it and not a part"
     spatial = None # The `SpatialEncoder`, once it is attached
 
-    def add_spatial(self):
-        "Build the adapter"
-        text,c = self.config.text_config,self.config
-        self.adapter = make_fusion(c.fusion, text.hidden_size, text.num_attention_heads, c.latent_dim)
+    def __init__(self, config):
+        super().__init__(config)
+        text = config.text_config
+        self.adapter = make_fusion(config.fusion, text.hidden_size, text.num_attention_heads, config.latent_dim)
 
     def attach(self,
         encoder:SpatialEncoder, # Its latents must have the width and number that the configuration says
@@ -179,15 +179,9 @@ class SpatialModel:
             if not self.config.spatial:
                 raise UserError("This model has no spatial encoder: give `latents`, or attach one, "
                                 "model.model.attach(SpatialEncoder.from_pretrained(...))")
-            self.attach(SpatialEncoder.from_pretrained(spatial_folder(self.config), dtype=self.config.spatial_dtype))
+            folder = weights_folder(self.config._name_or_path)/'spatial' if self.config.spatial=='spatial' else None
+            self.attach(SpatialEncoder.from_pretrained(folder or self.config.spatial, dtype=self.config.spatial_dtype))
         return self.spatial
-
-# %% ../../nbs/language/02_vlm.ipynb #0aafb273
-def spatial_folder(
-    config, # Of a Spa3-VLM
-)->str: # What `SpatialEncoder.from_pretrained` takes
-    "Where the spatial encoder of a model is"
-    return str(weights_folder(config._name_or_path)/'spatial') if config.spatial=='spatial' else config.spatial
 
 # %% ../../nbs/language/02_vlm.ipynb #03689d71
 @patch
@@ -277,9 +271,6 @@ def save_pretrained(self:SpatialLM, folder, **kwargs):
 class Spa3Qwen2_5VLModel(SpatialModel, Qwen2_5_VLModel):
     "The inner model on Qwen2.5-VL"
     config:Spa3Qwen2_5VLConfig
-    def __init__(self, config):
-        super().__init__(config)
-        self.add_spatial()
 
 class Spa3Qwen2_5VL(SpatialLM, Qwen2_5_VLForConditionalGeneration):
     "Spa3-VLM on Qwen2.5-VL, the paper's"
@@ -289,9 +280,6 @@ class Spa3Qwen2_5VL(SpatialLM, Qwen2_5_VLForConditionalGeneration):
 class Spa3Qwen3VLModel(SpatialModel, Qwen3VLModel):
     "The inner model on Qwen3-VL"
     config:Spa3Qwen3VLConfig
-    def __init__(self, config):
-        super().__init__(config)
-        self.add_spatial()
 
 class Spa3Qwen3VL(SpatialLM, Qwen3VLForConditionalGeneration):
     "Spa3-VLM on Qwen3-VL"

@@ -39,8 +39,7 @@ class Attention(nn.Module):
 
 # %% ../../nbs/model/02_attention.ipynb #6fb2ffe6
 @patch
-def forward(
-    self:Attention,
+def forward(self:Attention,
     x:Tensor, # Tokens, (b, n, d)
     pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
     attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask

@@ -227,8 +227,7 @@ class Cameras:
 
 # %% ../../nbs/model/01_cameras.ipynb #e9ffd87b
 @patch
-def rays(
-    self:Cameras,
+def rays(self:Cameras,
     grid:tuple=None, # Rows and columns of the cells that cover the image; None: pixels
 )->Tensor: # Unit directions in the camera frame, (..., gh, gw, 3)
     "Directions through the centre of each cell"
@@ -236,8 +235,7 @@ def rays(
 
 # %% ../../nbs/model/01_cameras.ipynb #8012b2a7
 @patch
-def relative_to(
-    self:Cameras,
+def relative_to(self:Cameras,
     i:int=0, # Index along the last leading dim
 )->Cameras: # View `i` sits at the origin and looks along z
     "The same views, with camera `i` as the world"
@@ -256,8 +254,7 @@ def pose(
 
 # %% ../../nbs/model/01_cameras.ipynb #864588aa
 @patch(cls_method=True)
-def from_pose(
-    cls:Cameras,
+def from_pose(cls:Cameras,
     enc:Tensor, # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Their leading dims are those of `enc`
@@ -266,8 +263,7 @@ def from_pose(
 
 # %% ../../nbs/model/01_cameras.ipynb #2014791d
 @patch(cls_method=True)
-def cat(
-    cls:Cameras,
+def cat(cls:Cameras,
     cams:list, # Cameras of one image size
     dim:int=0, # Leading dim along which to join; negative counts from the last leading dim
 )->Cameras: # All of them

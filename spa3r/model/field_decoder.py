@@ -38,8 +38,7 @@ class FieldDecoder(nn.Module):
 
 # %% ../../nbs/model/06_field_decoder.ipynb #b1c4e0a7
 @patch
-def rays(
-    self:FieldDecoder,
+def rays(self:FieldDecoder,
     cams:Cameras, # (b, v)
     grid:tuple, # Rows and columns of rays
 )->Tensor: # (b, v, n, ray_dims)
@@ -47,8 +46,7 @@ def rays(
     return cams.rays(grid).flatten(2, 3)
 
 @patch
-def positions(
-    self:FieldDecoder,
+def positions(self:FieldDecoder,
     cams:Cameras, # (b, v)
     grid:tuple, # Rows and columns of rays
     n_special:int, # Registers and latents in front
@@ -59,8 +57,7 @@ def positions(
 
 # %% ../../nbs/model/06_field_decoder.ipynb #51da87f7
 @patch
-def tokens(
-    self:FieldDecoder,
+def tokens(self:FieldDecoder,
     latents:Tensor, # (b, m, d)
     cams:Cameras, # (b, v)
     grid:tuple, # Rows and columns of rays
@@ -80,8 +77,7 @@ def tokens(
 
 # %% ../../nbs/model/06_field_decoder.ipynb #f67b8cf2
 @patch
-def forward(
-    self:FieldDecoder,
+def forward(self:FieldDecoder,
     latents:Tensor, # (b, m, d)
     cams:Cameras, # (b, v)
     grid:tuple, # Rows and columns of the feature maps

@@ -33,8 +33,7 @@ class LatentBottleneck(nn.Module):
 
 # %% ../../nbs/model/05_latent_bottleneck.ipynb #7048016f
 @patch
-def positions(
-    self:LatentBottleneck,
+def positions(self:LatentBottleneck,
     v:int, # Number of views
     grid:tuple, # Rows and columns of patches
 )->Rope2d: # Registers and queries at (0, 0), patches from (1, 1), every view alike
@@ -44,8 +43,7 @@ def positions(
 
 # %% ../../nbs/model/05_latent_bottleneck.ipynb #7704efcc
 @patch
-def forward(
-    self:LatentBottleneck,
+def forward(self:LatentBottleneck,
     feats:Tensor, # Features of the context views, (b, v, n, c)
     grid:tuple, # Rows and columns of patches, gh*gw = n
     attend=F.scaled_dot_product_attention, # q, k, v -> output, see `Attention`

@@ -85,8 +85,7 @@ class Prope:
 
 # %% ../../nbs/model/03_prope.ipynb #3d4b41d9
 @patch
-def apply(
-    self:Prope,
+def apply(self:Prope,
     x:Tensor, # (b, nh, n_special + k*n, e)
     M:Tensor, # One of the mixers
     sin:Tensor, # `self.sin`, or `self.back` to undo it

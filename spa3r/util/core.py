@@ -6,8 +6,8 @@
 __all__ = ['NAME', 'KEYWORDS', 'BESIDE', 'set_seed', 'UserError', 'one_line', 'no_room', 'home', 'read_text', 'pick_device',
            'pick_dtype', 'there', 'within', 'check_values', 'limits_of', 'check_fields', 'with_cfg', 'on_signals',
            'stop_between', 'saying', 'say', 'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'check_regular',
-           'from_json', 'read_json', 'check_outputs', 'weights_folder', 'TensorFiles', 'check_finite', 'read_tensors',
-           'HubModel', 'spare_torchvision', 'quiet', 'hub_part', 'hub_model']
+           'from_json', 'read_json', 'check_outputs', 'from_hub', 'weights_folder', 'TensorFiles', 'check_finite',
+           'read_tensors', 'HubModel', 'spare_torchvision', 'quiet', 'hub_part', 'hub_model']
 
 # %% ../../nbs/util/01_core.ipynb #762d70db
 import errno,importlib,inspect,json,os,random,re,shutil,signal,stat,sys,tempfile,threading,warnings
@@ -420,27 +420,36 @@ def _why_not(out, sources, folder, room):
         return f'{room/1e6:.0f} MB are needed, {free/1e6:.0f} MB are free in {there}'
 
 # %% ../../nbs/util/01_core.ipynb #8ddeabbc
+def from_hub(
+    name:str, # Hub id
+    first=lambda: None, # Something short to ask the hub: a download that cannot begin takes long to fail
+    **kw, # For `snapshot_download`
+)->Path: # A folder with the files
+    "Files are downloaded once, and then found again without the hub"
+    from huggingface_hub import snapshot_download
+    try:
+        first()
+        return Path(snapshot_download(repo_id=name, etag_timeout=5., **kw))
+    except Exception as e:
+        try: return Path(snapshot_download(repo_id=name, local_files_only=True, **kw))
+        except Exception: pass
+        why = f"{name} is no file or folder here, and cannot be had from the hub either: {one_line(e)}"
+        raise UserError(why) from e
+
 def weights_folder(
     name:str, # A folder, or a hub id such as `facebook/VGGT-1B`
-    seconds:float=5., # How long to wait for the hub to answer
     revision:str=None, # Branch, tag or commit on the hub; None: the newest of its main branch
     token:str=None, # For what is private or gated; None: that of `hf auth login`, if there is one
     cache_dir:str=None, # Where downloads are kept; None: as the hub's other programs do
 )->Path: # A folder with the files
-    "Where weights are; from the hub they are downloaded once and then found again without it"
+    "Where weights are; those of the hub are downloaded"
     if str(name).strip() and home(name).is_dir(): return home(name)  # '' is no name of this folder
     if not re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(name)):
         raise UserError(f"No weights in {str(name)!r}: give a folder that exists or a hub id (owner/name)")
-    from huggingface_hub import HfApi,snapshot_download
-    kw = dict(allow_patterns=['*.json','*.safetensors','*.onnx','*.md','*.txt','*.jinja'],
-              etag_timeout=seconds, revision=revision, token=token, cache_dir=cache_dir)
-    try:
-        HfApi(token=token).model_info(str(name), revision=revision, timeout=seconds)
-        return Path(snapshot_download(str(name), **kw))
-    except Exception as e:
-        try: return Path(snapshot_download(str(name), local_files_only=True, **kw))
-        except Exception: pass
-        raise UserError(f"{name} is no folder here, and cannot be had from the hub either: {one_line(e)}") from e
+    from huggingface_hub import HfApi
+    answers = lambda: HfApi(token=token).model_info(str(name), revision=revision, timeout=5.)
+    return from_hub(str(name), answers, revision=revision, token=token, cache_dir=cache_dir,
+                    allow_patterns=['*.json','*.safetensors','*.onnx','*.md','*.txt','*.jinja'])
 
 # %% ../../nbs/util/01_core.ipynb #446de784
 class TensorFiles:

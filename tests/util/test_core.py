@@ -327,8 +327,8 @@ def test_what_lies_beside_weights_goes_along(hub, tmp_path):
 def test_a_model_comes_from_the_hub_as_asked(hub, tmp_path, monkeypatch):
     import huggingface_hub
     Net(Sizes(4)).save_pretrained(tmp_path)
-    def download(name, **kw):
-        hub.asked.append(('download',name,kw))
+    def download(repo_id, **kw):
+        hub.asked.append(('download',repo_id,kw))
         return str(tmp_path)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
     net = Net.from_pretrained('me/net', revision='v1', token='t', cache_dir=str(tmp_path/'cache'))

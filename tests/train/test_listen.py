@@ -9,7 +9,8 @@ from spa3r.language.processor import pictures
 from spa3r.rooms.questions import answer_text
 from spa3r.train.lessons import NAMES,film
 from spa3r.teachers.teachers import WEIGHTS
-from spa3r.train.listen import KINDS,STAGES,Listener,draw,listen,near,new_vlm,placement,prepare,reordered,roll_loss,source
+from spa3r.train.listen import (KINDS,STAGES,Listener,draw,freeze,listen,near,new_vlm,placement,point_loss,prepare,
+                                reordered,roll_loss,source)
 from spa3r.train.loop import TrainConfig,param_groups
 from spa3r.util.core import UserError
 
@@ -117,12 +118,39 @@ def test_all_stages_end_in_a_plain_model_that_goes_on_where_it_stopped(rooms, tm
     line = json.loads((tmp_path/'ask'/'eval.jsonl').read_text(encoding='utf8').splitlines()[-1])
     assert {'place','answers','steps','options','score'}<=line.keys()
     listen(str(tmp_path), **kw)  # all is there: nothing is learnt again
-    assert all(len((tmp_path/s/'log.jsonl').read_text(encoding='utf8').splitlines())==2 for s in STAGES)
+    stages = [s for s in STAGES if s!='point' or fusion=='cross']
+    assert all(len((tmp_path/s/'log.jsonl').read_text(encoding='utf8').splitlines())==2 for s in stages)
     assert all(torch.equal(v, first[k]) for k,v in load_file(tmp_path/'ask'/'model.safetensors').items())
-    def moved(key): return [s for a,s in zip(STAGES, list(STAGES)[1:]) if not torch.equal(*(load_file(tmp_path/o/'model.safetensors')[key] for o in (a,s)))]
+    def moved(key): return [s for a,s in zip(stages, stages[1:]) if not torch.equal(*(load_file(tmp_path/o/'model.safetensors')[key] for o in (a,s)))]
     assert moved('model.visual.blocks.0.attn.qkv.weight')==[]  # each stage leaves what the one before has taught
     assert moved('model.language_model.layers.0.mlp.up_proj.weight')==['roll']
     assert moved('model.language_model.layers.5.mlp.up_proj.weight')==['reckon','ask']
+    if fusion=='cross':
+        point,roll,*later = [load_file(tmp_path/s/'model.safetensors')['model.adapter.geometry_adaptor.2.weight'] for s in stages[1:]]
+        assert point.any() and not torch.equal(point, roll) and all(torch.equal(roll, o) for o in later)
+
+def test_an_adapter_learns_to_point(lessons):
+    "Alone, and through nothing but its latents: those of the wrong rooms teach nothing"
+    model = listener(lessons, 'cross')
+    freeze(model, 'point')
+    learns = [p for p in [*model.vlm.model.adapter.parameters(), *model.depths[0].parameters()] if p.requires_grad]
+    assert not any(p.requires_grad for p in model.vlm.model.language_model.layers[:3].parameters())
+    with torch.no_grad(): seen = torch.stack([model.look(x['frames']) for x in lessons[:2]])
+    batch = dict(seen=seen, latents=torch.randn(2, 5, 16), places=torch.stack([x['places'].float() for x in lessons[:2]]))
+    opt = torch.optim.AdamW(learns, 2e-3)
+    losses = []
+    for _ in range(60):
+        loss = point_loss(model, batch)['loss']
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        losses.append(loss.item())
+    assert losses[-1]<.7*losses[0]
+    with torch.no_grad(): assert point_loss(model, batch|dict(latents=batch['latents'].roll(1, 0)))['loss']>losses[-1]
+
+def test_only_an_adapter_can_point(rooms, tmp_path):
+    with pytest.raises(UserError, match='no adapter to teach; go on with --stage roll'):
+        listen(str(tmp_path), 'point', 'append', rooms=str(rooms), n=3, quiet=True)
 
 def test_latents_of_a_student_in_a_folder(lessons):
     "A student of true fields is asked about every second frame, one of pictures about all"

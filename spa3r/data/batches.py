@@ -111,28 +111,23 @@ def _thousand(seed, v_min, v_max, images_device, block):
     return vs,sum(images_device//v for v in vs)
 
 # %% ../../nbs/data/02_batches.ipynb #45a21d4d
+@dataclass(eq=False)
 class Batches:
     "Which views a step looks at: a pure function of seed and step, the same for any number of machines"
-    def __init__(self,
-        source, # `Scenes`, `RoomSource` or `CachedRooms`
-        seed:int=0, # Of the run
-        v_min:int=4, # Fewest views of a scene
-        v_max:int=12, # Most views of a scene
-        images:int=384, # Images an optimiser step looks at, at most
-        images_device:int=24, # Images a device looks at in one go, at most: a micro-batch
-    ):
-        if seed<0: raise UserError(f"seed {seed}: give a whole number from 0 up")
-        if not 2<=v_min<=v_max<=images_device:
-            raise UserError(f"{v_min} to {v_max} views and {images_device} images a device: at least 2 views, and no "
+    source:object # `Scenes`, `RoomSource` or `CachedRooms`
+    seed:int=0 # Of the run
+    v_min:int=4 # Fewest views of a scene
+    v_max:int=12 # Most views of a scene
+    images:int=384 # Images an optimiser step looks at, at most
+    images_device:int=24 # Images a device looks at in one go, at most: a micro-batch
+    def __post_init__(self):
+        n,one = self.images,self.images_device
+        if self.seed<0: raise UserError(f"seed {self.seed}: give a whole number from 0 up")
+        if not 2<=self.v_min<=self.v_max<=one:
+            raise UserError(f"{self.v_min} to {self.v_max} views and {one} images a device: at least 2 views, and no "
                             f"more than images")
-        if images<images_device or images%images_device:
-            raise UserError(f"{images} images a step are not a whole number of micro-batches of {images_device} images")
-        self.source = source
-        self.seed = seed
-        self.v_min = v_min
-        self.v_max = v_max
-        self.images_device = images_device
-        self.micros = images//images_device
+        if n<one or n%one: raise UserError(f"{n} images a step are not a whole number of micro-batches of {one} images")
+        self.micros = n//one
 
     def _thousand(self, block): return _thousand(self.seed, self.v_min, self.v_max, self.images_device, block)
     def views_in(self, step:int)->int:

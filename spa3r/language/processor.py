@@ -7,6 +7,7 @@ __all__ = ['SPECIAL', 'CHAT', 'VISION', 'token_in', 'check_words', 'make_tokeniz
 
 # %% ../../nbs/language/01_processor.ipynb #7e13fc5c
 import re,warnings
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
@@ -104,23 +105,21 @@ def _from_path(path, n):
         raise UserError(f"{path} is neither a picture nor a video: {reason(e, path)}") from e
 
 # %% ../../nbs/language/01_processor.ipynb #cedd1ce3
+@dataclass(eq=False)
 class Processor:
     "Pictures and words into what a Spa3-VLM takes, and its tokens back into words; needs no torchvision"
-    def __init__(self,
-        tokenizer, # With Qwen's special tokens and chat template
-        images, # `Qwen2VLImageProcessorPil`
-        # Spatial views as `resize_view` makes them: width, side of a patch,
-        # perhaps how rows are made whole; None: there are none
-        view:tuple=(518,14),
-        slots:int=0, # Tokens behind a scene's pictures for latents that are appended
-        stamps:bool=False, # Do frames of a video have their time written before them (Qwen3-VL)?
-        # Most pixels of a picture for the language model's vision tower;
-        # 0: it sees the spatial view, or without one what `images` says
-        pixels:int=0,
-    ):
-        self.tokenizer,self.images,self.view,self.slots,self.stamps,self.pixels = (
-            tokenizer,images,view,slots,stamps,pixels)
-        if pixels: images.size['longest_edge'] = pixels
+    tokenizer:object # With Qwen's special tokens and chat template
+    images:object # `Qwen2VLImageProcessorPil`
+    # Spatial views as `resize_view` makes them: width, side of a patch,
+    # perhaps how rows are made whole; None: there are none
+    view:tuple=(518,14)
+    slots:int=0 # Tokens behind a scene's pictures for latents that are appended
+    stamps:bool=False # Do frames of a video have their time written before them (Qwen3-VL)?
+    # Most pixels of a picture for the language model's vision tower;
+    # 0: it sees the spatial view, or without one what `images` says
+    pixels:int=0
+    def __post_init__(self):
+        if self.pixels: self.images.size['longest_edge'] = self.pixels
 
     def as_view(self,
         pic, # PIL image, upright RGB

@@ -564,15 +564,13 @@ def make_room(
     return Room(int(seed), b.size, b.things, b.lamp, np.array(b.faces()+[light]+b.rows, dtype=np.float32))
 
 # %% ../../nbs/rooms/01_rooms.ipynb #60342501
+@dataclass(eq=False, repr=False)
 class Rooms:
     "A batch of rooms as padded tensors, for the renderer"
-    def __init__(self,
-        size:Tensor, # Width, length, height, (b, 3)
-        lamp:Tensor, # Position of the light, (b, 3)
-        table:Tensor, # Faces and primitives, (b, p, 29)
-        rooms:list, # The `Room`s themselves
-    ):
-        self.size,self.lamp,self.table,self.rooms = size,lamp,table,rooms
+    size:Tensor # Width, length, height, (b, 3)
+    lamp:Tensor # Position of the light, (b, 3)
+    table:Tensor # Faces and primitives, (b, p, 29)
+    rooms:list # The `Room`s themselves
     @classmethod
     def stack(cls, rooms):
         "Batch single rooms; the rows that are missing get kind -1"

@@ -314,29 +314,24 @@ def _unpack(kept, words):
     return Observation(ctx, feats, cams, kept['depth'], tuple(json.loads(words['grid'])), is_tgt)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #c84ba8ce
+@dataclass(eq=False)
 class ObservationCache:
     "Observations on disk: each is made once, and read from then on"
-    def __init__(self,
-        folder:str, # Where; made if it is not there
-        key:dict, # What decides the answers: teacher, data, sizes, seed, ...; must fit into JSON
-        n:int, # How many observations there are
-        dtype:torch.dtype=torch.bfloat16, # Of the features on disk
-        limit_gb:float=100., # Most disk space it may take
-        device:str='cpu', # Where observations are wanted
-        tell=print, # Is given one line about sizes, before the first file is written
-    ):
-        self.folder = Path(folder)
-        self.n = n
-        self.dtype = dtype
-        self.limit = limit_gb*1e9
-        self.device = str(device)
-        self.tell = tell
-        self.used = None  # bytes on disk, unknown until the first file is to be written
-        new = json.loads(json.dumps(dict(key)|{'dtype':str(dtype)}))
+    folder:Path # Where; made if it is not there
+    key:dict # What decides the answers: teacher, data, sizes, seed, ...; must fit into JSON
+    n:int # How many observations there are
+    dtype:torch.dtype=torch.bfloat16 # Of the features on disk
+    limit_gb:float=100. # Most disk space it may take
+    device:str='cpu' # Where observations are wanted
+    tell:object=print # Is given one line about sizes, before the first file is written
+    used = None # Bytes on disk, unknown until the first file is to be written
+    def __post_init__(self):
+        self.folder,self.limit = Path(self.folder),self.limit_gb*1e9
+        new = json.loads(json.dumps(dict(self.key)|{'dtype':str(self.dtype)}))
         path = self.folder/'key.json'
-        old = read_json(path, f'delete {folder}, and the teacher is asked again') if path.exists() else new
+        old = read_json(path, f'delete {self.folder}, and the teacher is asked again') if path.exists() else new
         if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k)}:
-            raise UserError(f"{folder} holds observations made under other conditions, (there, here): {diff}; use "
+            raise UserError(f"{self.folder} holds observations made under other conditions, (there, here): {diff}; use "
                             f"another folder or delete this one")
         atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
 
@@ -388,7 +383,7 @@ def get(self:ObservationCache,
     if not 0<=i<self.n: raise ValueError(f"observation {i} of a cache for {self.n}")
     path = self.folder/f'{i:08d}.safetensors'
     def read():
-        with safe_open(path, 'pt', device=self.device) as f:
+        with safe_open(path, 'pt', device=str(self.device)) as f:
             return _unpack({k:f.get_tensor(k) for k in f.keys()}, f.metadata())
     try: return read()
     # not there, or damaged: made anew

@@ -137,14 +137,13 @@ def pick(
     xyz, # Points, (k, 3)
     origin, # Of the ray, (3,)
     direction, # Of the ray, any length, (3,)
-    angle:float=.02, # How far off a point may be, radians
 )->int: # Number of the point, or None
-    "The first point near a ray"
+    "The first point within .02 radians of a ray"
     d = np.asarray(direction, float)/np.linalg.norm(direction)
     to = np.asarray(xyz)-np.asarray(origin)
     ahead = to@d
     off = np.linalg.norm(to-ahead[:,None]*d, axis=1)
-    near = np.flatnonzero((ahead>0) & (off<angle*ahead))
+    near = np.flatnonzero((ahead>0) & (off<.02*ahead))
     return int(near[ahead[near].argmin()]) if len(near) else None
 
 # %% ../../nbs/view/05_live.ipynb #c4d809db
@@ -153,13 +152,11 @@ def _enlarge(rgb, side=96):
     k = max(side//max(rgb.shape[:2]), 1)
     return rgb.repeat(k, 0).repeat(k, 1)
 
-def _given_first(i): return i%2==0  # is a view given at first?
-
 def _words(state, scene, s, hidden, m):
     "What is given, and how good it is"
     lines = [f"{sum(state.is_ctx)} of {len(state.is_ctx)} views given, {m-len(state.off)} of {m} latents on"]
     # a view that is taken away does not join them, so that the number can be compared with the one before
-    asked = [i for i in hidden if not _given_first(i)]
+    asked = [i for i in hidden if i%2]
     cos = [cosine_map(scene.pred[i], scene.teacher[i]).mean().item() for i in asked]
     if asked:
         lines.append(f"cosine {np.mean(cos):.3f} with the teacher at the views that were never given: "
@@ -175,7 +172,7 @@ def _words(state, scene, s, hidden, m):
 # %% ../../nbs/view/05_live.ipynb #8f47e559
 def every_second(v:int)->tuple: # Which are given at first, (v,)
     "Every second view, the first among them"
-    return tuple(map(_given_first, range(v)))
+    return tuple(i%2==0 for i in range(v))
 
 # %% ../../nbs/view/05_live.ipynb #d9a835f5
 def painter(place:Place): # A function of a `State`
@@ -267,7 +264,7 @@ def _knobs(gui, v, m, p):
     k.pyramids = gui.add_checkbox('pyramids', True)
     k.cut = gui.add_slider('height shown', 0., 1., .01, .95)
     with gui.add_folder('given views'):
-        k.ctx = [gui.add_checkbox(f'view {i+1}', _given_first(i), disabled=i==0) for i in range(v)]
+        k.ctx = [gui.add_checkbox(f'view {i+1}', on, disabled=i==0) for i,on in enumerate(every_second(v))]
     with gui.add_folder('latents', expand_by_default=False):
         k.latent = gui.add_slider('number', 0, m-1, 1, 0)
         k.on = gui.add_checkbox('on', True)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from sys import intern
 import numpy as np
 import torch
-from .scoring import (CHOICE,NUMERIC,TASKS,THRESHOLDS,TITLES,
+from .scoring import (CHOICE,NUMERIC,PUBLIC,THRESHOLDS,TITLES,
                                  TYPES,averages,counted,letters,mra,read,scene_of,score)
 
 # %% ../../nbs/bench/02_baselines.ipynb #a3132059
@@ -133,7 +133,7 @@ def blind_answers(questions:list, k:int=15)->list: # A text for each
 _TINS,_GEOVR,_CAMP = ('Thinking in Space, arXiv 2412.14171',
                       'GeoVR, arXiv 2606.05833, table 1','Cambrian-P, arXiv 2605.22819, table 1')
 def _as_reported(source, overall, *scores):
-    return dict(source=source, scores={'overall':overall, **dict(zip(TASKS, scores))}
+    return dict(source=source, scores={'overall':overall, **dict(zip(PUBLIC, scores, strict=True))}
                 if scores else {'overall':overall})
 
 REPORTED = {
@@ -367,7 +367,7 @@ def format_table(
         rows.append(['answers not readable',*(str(v.get('unread', '-')) for v in runs.values())])
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = [('  '.join([r[0].ljust(wide[0]), *(c.rjust(w) for c,w in zip(r[1:], wide[1:]))])).rstrip() for r in rows]
-    missing = [TITLES[t].strip() for t in TASKS
+    missing = [TITLES[t].strip() for t in PUBLIC
                if any('intervals' in v and t not in v['scores'] for v in runs.values())]
     if missing: lines.append(f"not asked, and not in the overall mean: {', '.join(missing)}")
     if note: lines.append(note)

@@ -24,7 +24,7 @@ from ..util.core import UserError,atomic_write,check_outputs,check_regular,comma
 from ..util.core import read_json,say
 from ..teachers.teachers import WEIGHTS
 from ..rooms.rooms import HELD_OUT
-from .scoring import PARSERS,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
+from .scoring import PARSERS,PUBLIC,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
 from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise
 from .questions_data import OnDisk,Pieces,known_by,open_data,room_data,video_frames
 
@@ -577,6 +577,7 @@ def rooms_task(
     "Write a task for lmms-eval: python -m lmms_eval --include_path FOLDER --tasks spa3r_rooms ..."
     folder = Path(folder).resolve()
     questions,films = room_data(range(HELD_OUT+seed, HELD_OUT+seed+rooms))
+    questions = choose(questions, ','.join(PUBLIC))  # lmms-eval knows no others
     for q in {q['scene_name']:q for q in questions}.values():
         path = folder/q['dataset']/f"{q['scene_name']}.mp4"
         if not path.is_file(): write_video(path, films.film(q, frames))

@@ -244,7 +244,8 @@ def room_questions(
     n:int=FRAMES, # Frames of the video that the answers must be found in
 )->list: # Questions with the fields of VSI-Bench
     "Questions about a room, and their answers"
-    if not 1<=each<=9: raise ValueError(f"each is {each}: ask 1 to 9 questions of a type")
+    most = 99//len(KINDS)
+    if not 1<=each<=most: raise ValueError(f"each is {each}: ask 1 to {most} questions of a type")
     scene = watch(seed, n)
     r = random.Random(f'questions {seed}')
     out = []

@@ -242,9 +242,9 @@ def load_teacher(
     if name=='teacher' and not src.is_dir():
         raise UserError(f"no teacher in {src}: give the folder of a student that was saved with one")
     names = [s.strip() for s in (semantic or '').split(',') if s.strip()]
-    called = ['sem', *(f'sem{i}' for i in range(2, len(names)+1))]
+    called = iter(['sem', *(f'sem{i}' for i in range(2, len(names)+1))])
     # first: a closed gate is found before 5 GB are read
-    others = [DINOv3.from_pretrained(s, called=k, dtype=dtype) for s,k in zip(names, called)]
+    others = [DINOv3.from_pretrained(s, called=next(called), dtype=dtype) for s in names]
     vggt = VGGT.from_pretrained(src, heads=heads, **({'global_qk_norm':norm} if norm else {}))
     return VGGTTeacher(vggt, others, asymmetric, dtype)
 

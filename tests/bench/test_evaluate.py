@@ -10,7 +10,8 @@ from spa3r.util.core import UserError
 def question(i, scene='s0', t='object_counting', truth='3', options=None, dataset='d', **kw):
     if t in v.CHOICE: options,truth = options or ['A. left','B. right'],kw.pop('letter', 'A')
     return dict(id=i, dataset=dataset, scene_name=scene, question_type=t, question=f'Question {i}?', options=options, ground_truth=truth) | kw
-def questions(n=60, per=7, **kw): return [question(i, f's{i//per}', v.TYPES[i%10], **kw) for i in range(n)]
+TYPES = [t for ts in v.PUBLIC.values() for t in ts]  # a public file's
+def questions(n=60, per=7, **kw): return [question(i, f's{i//per}', TYPES[i%len(TYPES)], **kw) for i in range(n)]
 def write(path, qs):
     path.write_text('\n'.join(map(json.dumps, qs)) if path.suffix=='.jsonl' else json.dumps(qs), encoding='utf8')
     return path
@@ -356,9 +357,10 @@ def test_command_on_a_file(tmp_path, capsys):
     said = capsys.readouterr().out
     assert r==json.loads((tmp_path/'o.json').read_text(encoding='utf8')) and (tmp_path/'o.json.png').read_bytes()[:4]==b'\x89PNG'
     assert list(r['runs'])==['chance','frequency','blind','oracle'] and not r['minus']
-    assert r['runs']['oracle']['scores']==dict.fromkeys(v.TITLES, 100.)
+    asked = {'overall',*v.PUBLIC,*TYPES}
+    assert r['runs']['oracle']['scores']==dict.fromkeys(asked, 100.)
     for s in r['runs'].values():
-        assert set(s['intervals'])==set(v.TITLES)
+        assert set(s['intervals'])==asked
         for k,(lo,hi) in s['intervals'].items(): assert lo<=s['scores'][k]<=hi
     assert r['about']['parser']=='thinking_in_space' and r['about']['questions']==120 and r['about']['code'].startswith('spa3r ')
     for w in ('120 questions about 18 scenes','oracle','relative direction','  easy','numbers read as thinking_in_space does','code spa3r'): assert w in said, w
@@ -561,7 +563,7 @@ def test_command_with_a_spa3_vlm(tmp_path, capsys, monkeypatch, fusion):
 
 def many(path, n):
     "Questions in a file, never in memory together"
-    with open(path, 'w', encoding='utf8') as f: f.writelines(json.dumps(question(i, f's{i//20}', v.TYPES[i%10], truth=str(i%40)))+'\n' for i in range(n))
+    with open(path, 'w', encoding='utf8') as f: f.writelines(json.dumps(question(i, f's{i//20}', TYPES[i%len(TYPES)], truth=str(i%40)))+'\n' for i in range(n))
     return path
 
 def test_what_lies_on_disk_is_a_list(tmp_path):

@@ -1,5 +1,5 @@
 "The way into lmms-eval: a task made of rooms, and a model that watches each video once. lmms-eval itself is played by a few lines"
-import ast,sys
+import ast,json,sys
 from types import ModuleType,SimpleNamespace
 import numpy as np, pytest
 from spa3r.bench import evaluate as lmms, questions_data as bm, scoring as v
@@ -44,6 +44,14 @@ def test_task_folder(task):
     assert cfg['task']=='spa3r_rooms' and cfg['dataset_kwargs']['data_files']['test']==str(task/'test.jsonl')
     assert len(cfg['metric_list'])==9 and cfg['generation_kwargs']['max_new_tokens']==16
     ast.parse((task/'utils.py').read_text(encoding='utf8'))
+
+def test_only_what_lmms_eval_knows(tmp_path, monkeypatch):
+    "Kinds of question that are not VSI-Bench's stay out of the task"
+    known = dict(object_counting=('object_counting',), object_rel_direction=v.TASKS['object_rel_direction'])
+    monkeypatch.setattr(lmms, 'PUBLIC', known)
+    lmms.rooms_task(str(tmp_path), rooms=1, frames=2)
+    asked = [json.loads(l)['question_type'] for l in (tmp_path/'test.jsonl').read_text(encoding='utf8').splitlines()]
+    assert asked and set(asked)<={t for ts in known.values() for t in ts}
 
 def test_written_again_it_is_the_same(task):
     before = {p.name:p.stat().st_mtime_ns for p in task.rglob('*.mp4')}

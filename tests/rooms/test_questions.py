@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest, torch
 from spa3r.model.cameras import look_at,transform
-from spa3r.rooms.questions import BODY,STOP,answer_distribution,answer_text,room_questions,turn_name
+from spa3r.rooms.questions import BODY,KINDS,STOP,answer_distribution,answer_text,room_questions,turn_name
 from spa3r.rooms.rooms import CLASSES
 from spa3r.bench.scoring import CHOICE,NUMERIC,TYPES,letters,prompt,score
 from spa3r.rooms.visibility import APART,CLEAR,corners,watch
@@ -219,6 +219,18 @@ def test_each_says_how_many():
     assert max(Counter(q['question_type'] for q in many).values())==5
     for each in (0,10):
         with pytest.raises(ValueError, match=f'each is {each}'): room_questions(3, each=each)
+
+def test_further_kinds(monkeypatch):
+    "They come last and leave the others' questions alone, and numbers of questions stay apart however many kinds there are"
+    def sniff(scene, r):
+        while True: yield f'What smells of {r.random()}?',['a','b'],'a'
+    before,n = room_questions(3),len(KINDS)
+    for i in range(3): monkeypatch.setitem(KINDS, f'smell_{i}', sniff)
+    assert room_questions(3)[:len(before)]==before and len(room_questions(3))==len(before)+9
+    for i in range(3, 60-n): monkeypatch.setitem(KINDS, f'smell_{i}', sniff)
+    with pytest.raises(ValueError, match='ask 1 to 1 questions'): room_questions(3, each=2)
+    ids = [q['id'] for s in (3,4) for q in room_questions(s, each=1)]
+    assert len(set(ids))==len(ids)>100
 
 def test_no_room_is_too_odd_to_ask_about():
     for s in range(500, 530): assert len(room_questions(s, each=1))>=3

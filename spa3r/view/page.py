@@ -473,13 +473,19 @@ def _photos(student, teacher, folder, o):
 
 def _capital(text): return text[0].upper()+text[1:]
 
+def _named(images=None, video=None, **options):
+    "The page of a place, named after it, and after what was asked otherwise than usual"
+    place = Path(os.path.abspath(home(images or video or 'field')))
+    name = (place.name if images else place.stem) or 'field'
+    return '-'.join([name, *(f'{k}{Path(str(v)).name}' for k,v in options.items())])+'.html'
+
 # %% ../../nbs/view/04_page.ipynb #f7886bd8
 @command(seed='[0, 1e9]', views='[2, 256]', between='[0, 64]', rooms='[0, 1e5]', export_colours=COLOURS)
 def demo(
     images:str=None, # Folder of photos of one place, taken in natural order
     video:str=None, # Video file of one place (needs the extra `video`)
-    # nano or exact (both shipped), a folder, or a hub id; default: nano for photos and videos;
-    # for rooms exact, until nano's card says that it is worth showing
+    # nano or exact (both shipped), a folder, or a hub id;
+    # default: nano (for rooms exact, should nano's card say that it is not worth showing)
     weights:str=None,
     teacher:str=None, # Patch encoder in place of the one that the weights name: a folder or a hub id
     out:str=None, # Page to write; default: named after the folder or the video, of a room field.html
@@ -497,9 +503,7 @@ def demo(
 )->Path: # The page
     "Predict the features of cameras nobody took, and write one page of them. Without arguments: a generated room"
     if rooms==1: raise UserError("rooms 1: give 0 rooms or at least 2, for latents are shuffled between them")
-    if out is None:
-        place = Path(os.path.abspath(home(images or video or 'field')))
-        out = f"{(place.name if images else place.stem) or 'field'}.html"
+    out = _named(images, video) if out is None else out
     check_outputs(out, export, sources=(images, video, weights, teacher))
     if export: check_export(export, export_colours)
     device,real = pick_device(device),given_pictures(images, video)
@@ -549,14 +553,17 @@ def show(
                         "pip install jupyterlab, or use spa3r_demo at the prompt") from e
     what = what.imgs[0] if isinstance(what, Views) and what.imgs is not None else what
     with tempfile.TemporaryDirectory() as d:
-        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what), out='field.html')
+        if isinstance(what, Tensor): given = dict(images=_written(what, d), views=len(what))
         elif isinstance(what, (str,Path)):
             given = {'video' if home(what).is_file() else 'images':str(what)}
         elif what is None: given = {}
         else:
             raise UserError(f"a {type(what).__name__} cannot be shown: give a folder of photos, "
                             "a video file, pictures (v, 3, h, w) or Views that have pictures")
-        page = demo(**given|kwargs|(dict(out=str(out)) if out else {}))
+        # two calls in one notebook must not write over each other
+        asked = {k:v for k,v in kwargs.items() if k in ('seed','views','between','weights')}
+        name = _named(**{} if isinstance(what, Tensor) else given, **asked)
+        page = demo(**given|kwargs|dict(out=str(out or name)))
     if inline is None: inline = not _reached(page)
     where = f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
     if inline: where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"'

@@ -34,7 +34,7 @@ def test_what_is_shown():
         w = views.cams.w2c[0].flatten(1)
         again += len(w.unique(dim=0))<v
         hidden += is_tgt.any().item()
-    assert shapes=={(56,56),(42,56),(56,42)} and 4<again<28 and 35<hidden<85
+    assert shapes=={(56,56),(42,56),(28,56),(56,42)} and 4<again<28 and 35<hidden<85
 
 def test_poses_have_no_frame_of_their_own():
     _,cams = sample_scenes(range(2), 4)

@@ -418,6 +418,9 @@ def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
     for what in (imgs, Views(imgs[None]), tmp_path, str(tmp_path/'film.mp4'), None): show(what)
     assert [(o['files'],o.get('views'),'video' in o) for o in asked]==[(3,3,False), (3,3,False), (1,None,False), (0,None,True), (0,None,False)]
     assert not Path(asked[0]['images']).exists(), 'no picture is left on the disk'
+    show(tmp_path, views=10)
+    names = [o['out'] for o in asked]
+    assert names==['field.html','field.html',f'{tmp_path.name}.html','film.html','field.html',f'{tmp_path.name}-views10.html'], 'two calls do not share a page'
     monkeypatch.delenv('VSCODE_PID', raising=False)
     frame = lambda **kw: show(imgs, **kw).data[:20]
     assert frame().startswith('<iframe srcdoc'), 'a file elsewhere: the page itself'

@@ -455,6 +455,18 @@ def conclude(questions:list, runs:dict, out:Path, parser:str, name:str, **about)
     save_result(result, out)
     return result
 
+# %% ../../nbs/bench/04_evaluate.ipynb #5e0c71ab
+def _outputs(out, sources):
+    "Path of the result, and folder of the answers"
+    check_outputs(out, sources=sources)  # as it was typed: a slash at its end says folder
+    out,answers = Path(out),beside(out, '.answers')
+    picture = beside(out, '.png')  # beside a result of ours it is ours, too
+    if picture.exists() and not out.exists():
+        raise UserError(f"{picture} is there without the {out.name} it would belong to: move it, or give another --out")
+    check_outputs(picture, sources=() if out.exists() else sources)
+    check_outputs(answers, folder=True, sources=sources)
+    return out,answers
+
 # %% ../../nbs/bench/04_evaluate.ipynb #214ebcef
 @command(split=('full','debiased','pruned'), limit='[0, 1e9]',
          frames='[0, 1024]', max_pixels='[0, 1e8]', batch='[0, 4096]',
@@ -482,14 +494,7 @@ def evaluate(
     device:str='auto', # auto, cpu, cuda, ...
 )->dict: # What the JSON holds; empty in a process that was not the last to finish
     "Judge a model by VSI-Bench, or by its questions about rooms, beside ways of guessing; resumes if stopped"
-    sources = (data, model, against)
-    check_outputs(out, sources=sources)  # as it was typed: a slash at its end says folder
-    out,answers = Path(out),beside(out, '.answers')
-    picture = beside(out, '.png')  # beside a result of ours it is ours, too
-    if picture.exists() and not out.exists():
-        raise UserError(f"{picture} is there without the {out.name} it would belong to: move it, or give another --out")
-    check_outputs(picture, sources=() if out.exists() else sources)
-    check_outputs(answers, folder=True, sources=sources)
+    out,answers = _outputs(out, (data, model, against))
     say(f'reading the questions of {data}')
     model = find_model(model, data)
     name = ''

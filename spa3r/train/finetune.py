@@ -621,6 +621,16 @@ def _tuner(net, processor, args, talks, cfg, out, progress):
     trainer.add_callback(Notes(out, report, progress))
     return trainer
 
+# %% ../../nbs/train/05_finetune.ipynb #5e0c73ab
+def _leave(net, processor, trainer, cfg, out):
+    "The tuned model, whole"
+    if cfg.lora: net = trainer.model.merge_and_unload()
+    whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards, by all processes
+    if trainer.args.process_index==0:
+        net.save_pretrained(out, state_dict=whole)
+        processor.save_pretrained(out)
+    return net
+
 # %% ../../nbs/train/05_finetune.ipynb #8d8f8bc4
 @command(fusion=('none','append','cross'))
 @with_cfg(TuneConfig)
@@ -671,13 +681,8 @@ def finetune(
         stop = StopBetween(stack.enter_context(stop_between()), trainer.accelerator)
         trainer.add_callback(stop)
         with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))
-        at = trainer.state
         if stop.stopped:
+            at = trainer.state
             raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there",
                           *stop.told)
-        if cfg.lora: net = trainer.model.merge_and_unload()
-        whole = trainer.accelerator.get_state_dict(net) if cfg.fsdp else None  # of shards, by all processes
-        if args.process_index==0:
-            net.save_pretrained(out, state_dict=whole)
-            processor.save_pretrained(out)
-    return net.eval()
+        return _leave(net, processor, trainer, cfg, out).eval()

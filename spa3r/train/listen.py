@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLACES', 'WAY', 'RIGHT', 'LOUD', 'KINDS', 'SHARES', 'EACH', 'STAGES', 'STEPS', 'RATES', 'FRAMES', 'new_vlm',
            'Listener', 'reordered', 'draw', 'near', 'eye_loss', 'point_loss', 'roll_loss', 'ask_loss', 'Direct',
-           'Exact', 'Seen', 'source', 'prepare', 'placement', 'answers', 'judge', 'check_stage', 'begin', 'freeze',
-           'load_listener', 'listen']
+           'Exact', 'Seen', 'source', 'prepare', 'placement', 'answers', 'judge', 'usual', 'check_stage', 'begin',
+           'freeze', 'leave', 'load_listener', 'listen']
 
 # %% ../../nbs/train/07_listen.ipynb #a2c0addc
 import random
@@ -405,6 +405,14 @@ STEPS = dict(eye=700, point=3000, roll=1400, reckon=1000, ask=700) # Of each sta
 RATES = dict(eye=2e-3, point=2e-3, roll=2e-3, reckon=2e-3, ask=1.5e-3)
 FRAMES = dict(eye=24, point=128, roll=64, reckon=64, ask=64) # That a step sees, eight of each room
 
+def usual(
+    stage:str, # One of `STAGES`
+)->dict: # Fields of `TrainConfig`
+    "How a stage is trained where nothing else is asked for"
+    return dict(steps=STEPS[stage], images=FRAMES[stage], images_device=FRAMES[stage], lr=RATES[stage], v_min=SHOWN,
+                v_max=SHOWN, muon=2.*(stage not in ('eye','point')), eval_every=500, precision='bf16_cpu')
+
+# %% ../../nbs/train/07_listen.ipynb #5e0c74ab
 def check_stage(
     folder, # Of a stage that has come to its end
 ):
@@ -437,6 +445,17 @@ def freeze(
     core.adapter.requires_grad_(stage in ('point','roll'))
     for m in (core.language_model.embed_tokens, *core.language_model.layers[:PLACES]):
         m.requires_grad_(stage in ('eye','roll'))
+
+# %% ../../nbs/train/07_listen.ipynb #5e0c75ab
+def leave(
+    model:Listener, # After a stage
+    out:str, # Folder of the stage
+):
+    "Save a plain Spa3-VLM, and beside it the rulers for the next stage"
+    model.vlm.save_pretrained(out)
+    model.processor.save_pretrained(out)
+    rulers = {k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}
+    save_file(rulers, Path(out)/'rulers.safetensors')
 
 def load_listener(
     folder:str, # Of a stage that has come to its end
@@ -472,10 +491,7 @@ def listen(
             model = listen(f'{out}/{s}', s, fusion, spatial, init, rooms, n, device, quiet, **kwargs)
             init = f'{out}/{s}'
         return model
-    images,muon = FRAMES[stage],2.*(stage not in ('eye','point'))
-    usual = dict(steps=STEPS[stage], images=images, images_device=images, lr=RATES[stage], muon=muon, v_min=SHOWN,
-                 v_max=SHOWN, eval_every=500, precision='bf16_cpu')
-    cfg = TrainConfig.nano(**usual|kwargs)
+    cfg = TrainConfig.nano(**usual(stage)|kwargs)
     set_seed(cfg.seed)
     latents = stage!='eye' and fusion!='none'
     make = source(spatial) if latents else None
@@ -489,8 +505,5 @@ def listen(
     settings = dict(stage=stage, fusion=fusion, spatial=spatial, init=init, n=n)
     batch,look = partial(model.batch, stage, train, cfg),partial(judge, stage, held, cfg)
     model = fit(model, batch, STAGES[stage], cfg, out, look, settings=settings, device=device, progress=not quiet)
-    model.vlm.save_pretrained(out)
-    model.processor.save_pretrained(out)
-    rulers = {k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}
-    save_file(rulers, Path(out)/'rulers.safetensors')
+    leave(model, out)
     return model

@@ -141,11 +141,16 @@ def _only_rooms(data, semantic, eval_data, norm, passes):
         raise UserError(f"the exact teacher looks at no pictures, so --semantic {semantic!r} and "
                         f"--eval_data {eval_data!r} say nothing to it: leave them out, or give --teacher")
 
+def _heights(grid, patch):
+    "Rows of pictures of each of `SHAPES`, in whole patches"
+    return tuple(max(round(grid*s), 1)*patch for s in SHAPES)
+
 def _source(data, side, width, pictures, heights=()):
     "Where views come from"
     if data=='rooms': return RoomSource((side,side), images=pictures, heights=heights)
     return CachedRooms(data) if (Path(data)/'rooms.json').is_file() else open_scenes(data, width=width)
 
+# %% ../../nbs/train/02_pretrain.ipynb #5e0c76ab
 def _asking(teacher, report, acc):
     "A function that asks the teacher about a batch, and counts what could not be read of it"
     def look(batch):
@@ -179,6 +184,10 @@ def _end_of_epoch(batches, report, acc, step):
     if acc.is_main_process: print(text)
 
 # %% ../../nbs/train/02_pretrain.ipynb #450470e4
+def _settings(norm, passes, **settings):
+    "What a run that goes on must have been started with; what was added later counts only where it was asked for"
+    return settings|{k:v for k,v in dict(norm=norm, passes=passes).items() if v}
+
 def _first(teacher, size, look, batch_fn, init, out):
     "The student that learns; a run that goes on has its standardisation in its checkpoint"
     seen = [] if init or newest(out) else [look(batch_fn(s, 0)) for s in range(4*size.standardise)]
@@ -221,9 +230,8 @@ def pretrain(
     cfg,acc = cfg(**kwargs),accelerator(pick_device(device, numbered=False))
     check_outputs(out, cache or None, folder=True, sources=(data, teacher, semantic, init, eval_data))
     cfg.batches(None)  # do views and images fit together?
-    settings = dict(data=data, teacher=teacher, semantic=semantic, nano=nano,
-                    grid=grid, width=width, init=init, cache_samples=cache and cache_samples)
-    settings |= {k:v for k,v in dict(norm=norm, passes=passes).items() if v}
+    settings = _settings(norm, passes, data=data, teacher=teacher, semantic=semantic, nano=nano, grid=grid,
+                         width=width, init=init, cache_samples=cache and cache_samples)
     if teacher=='exact': _only_rooms(data, semantic, eval_data, norm, passes)
     how = taught_by(init, norm, passes)
     set_seed(cfg.seed)
@@ -232,10 +240,9 @@ def pretrain(
     if cfg.compile: compile_blocks(t)
     patch = 14 if teacher=='exact' else t.vggt.cfg.patch
     side = grid*patch  # of the pictures of rooms, in pixels
-    # the exact teacher looks through square windows
-    heights = () if teacher=='exact' else tuple(max(round(grid*s), 1)*patch for s in SHAPES)
     pictures = teacher!='exact' and acc.device.type=='cpu'  # a GPU takes them itself, faster than workers could
-    batches = cfg.batches(_source(data, side, width, pictures, heights))
+    # the exact teacher looks through square windows
+    batches = cfg.batches(_source(data, side, width, pictures, () if teacher=='exact' else _heights(grid, patch)))
     report = BrokenReport(max_broken)
     batch_fn = partial(masked, batches, cfg)
     look = _asking(t, report, acc)

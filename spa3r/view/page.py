@@ -479,6 +479,27 @@ def _named(images=None, video=None, **options):
     name = (place.name if images else place.stem) or 'field'
     return '-'.join([name, *(f'{k}{Path(str(v)).name}' for k,v in options.items())])+'.html'
 
+# %% ../../nbs/view/04_page.ipynb #5e0c72ab
+def _networks(student, teacher, folder):
+    "Decoder of a page, or why it has none; and the encoder, where the weights allow it"
+    decoder,why = find_decoder(student, folder)
+    eyes = find_eyes(student, teacher, folder) if decoder else None
+    if not eyes: return dict(decoder=decoder, why=why)
+    own = [_about(student, teacher, folder), *[WORDS['shipped_photos']]*(folder.parent==WEIGHTS)]
+    side,patch = teacher.vggt.cfg.img_size,teacher.vggt.cfg.patch
+    return dict(decoder=decoder, why=why, eyes=eyes, side=side, eyegrid=side//patch, own_remarks=own)
+
+def _write(out, scene, words, most=15e6):
+    "The page, of at most so many bytes if leaving out the encoder can make it so"
+    path,eyes = write_html(out, scene, **words),words.get('eyes')
+    whole = path.stat().st_size<most
+    if eyes and not whole: path = write_html(out, scene, **words|dict(eyes=None))
+    has = ', its decoder included'*bool(words['decoder'])
+    takes = ('; photos can be dropped into it' if whole else
+             '; with fewer views, or fewer cameras between them, photos could be dropped into it, too')
+    print(f"\n{path}: {path.stat().st_size/1e6:.1f} MB, opens in any browser from the disk{has}{takes*bool(eyes)}")
+    return path
+
 # %% ../../nbs/view/04_page.ipynb #f7886bd8
 @command(seed='[0, 1e9]', views='[2, 256]', between='[0, 64]', rooms='[0, 1e5]', export_colours=COLOURS)
 def demo(
@@ -516,24 +537,10 @@ def demo(
         file = export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)
         print(f"\n{file}: points for other programs")
     say('making the decoder for the page')
-    words['decoder'],words['why'] = find_decoder(student, folder) if live else (None,'it was left out')
+    words |= _networks(student, tea, folder) if live else dict(decoder=None, why='it was left out')
     if live and not words['decoder']: print(f"No live decoder in the page: {words['why']}")
-    eyes = find_eyes(student, tea, folder) if words['decoder'] else None
-    if eyes:
-        own = [_about(student, tea, folder), *[WORDS['shipped_photos']]*(folder.parent==WEIGHTS)]
-        side,patch = tea.vggt.cfg.img_size,tea.vggt.cfg.patch
-        words |= dict(eyes=eyes, side=side, eyegrid=side//patch, own_remarks=own)
     say('writing the page')
-    path = write_html(out, scene, **words)
-    # first what was asked for
-    whole = path.stat().st_size<15e6
-    if eyes and not whole: path = write_html(out, scene, **words|dict(eyes=None))
-    size = path.stat().st_size/1e6
-    has = ', its decoder included'*bool(words['decoder'])
-    takes = ('; photos can be dropped into it' if whole else
-             '; with fewer views or between, photos could be dropped into it')
-    print(f"\n{path}: {size:.1f} MB, opens in any browser from the disk{has}{takes*bool(eyes)}")
-    return path
+    return _write(out, scene, words)
 
 # %% ../../nbs/view/04_page.ipynb #1d94891b
 def show(

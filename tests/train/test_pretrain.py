@@ -525,3 +525,18 @@ def test_a_batch_goes_ahead_and_choices_stay():
     from spa3r.data.batches import Views
     v,is_tgt,i,rest = to_device((Views(torch.zeros(1,2,3,4,4, dtype=torch.uint8)),torch.ones(1,2, dtype=bool),3,[dict(x=torch.ones(2))]), torch.device('meta'))
     assert (v.imgs.device.type,v.imgs.dtype,is_tgt.device.type,i,rest[0]['x'].device.type)==('meta',torch.uint8,'cpu',3,'meta')
+
+GROUP = """
+import atexit
+from torch import distributed as dist
+@atexit.register
+def after(): print('left:', not dist.is_initialized())
+import spa3r.train.loop
+from tempfile import mkdtemp
+dist.init_process_group('gloo', init_method=f'file://{mkdtemp()}/f', rank=0, world_size=1)
+"""
+
+def test_processes_part_before_python_ends():
+    "What is registered later runs first: the group is gone when the first is called"
+    r = subprocess.run([sys.executable, '-c', GROUP], capture_output=True, encoding='utf8')
+    assert r.returncode==0 and r.stdout=='left: True\n', r.stderr

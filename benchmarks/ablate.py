@@ -48,7 +48,8 @@ ROWS = dict(
     mask={f'{r:.0%} hidden': dict(ratio=r) for r in (.5, .25, .75)},
     camera={'PRoPE, rays of the camera': {}, 'PRoPE, rays in the world': dict(camera='world'), 'Pluecker': dict(camera='pluecker')},
     latents={f'{n} latents': dict(latents=n) for n in (32, 4, 8, 128)},
-    loss={f"{'smooth L1' if s else 'L1'}, {on}": dict(smooth=s, on=on) for on in ('targets', 'all') for s in (False, True)},
+    loss={f"{'smooth L1' if s else 'L1'}, {on}": dict(smooth=s, on=on) for on in ('targets', 'all') for s in (False, True)}
+        | {'L1 alone, targets': dict(weights=dict(geo_cos=0.)), 'cosine alone, targets': dict(weights=dict(geo_l1=0.))},
     targets={'both': {}, 'geometry': dict(weights=dict(sem_l1=0., sem_cos=0.)), 'semantics': dict(weights=dict(geo_l1=0., geo_cos=0.))},
     teacher={'one pass, LayerNorm': dict(teacher={}), 'two passes, LayerNorm': dict(teacher=dict(asymmetric=False)), 'one pass, RMSNorm': dict(teacher=dict(norm='rms'))})
 

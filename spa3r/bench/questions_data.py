@@ -157,10 +157,8 @@ def _rows(path):
 
 # %% ../../nbs/bench/03_questions_data.ipynb #a2a53b34
 class OnDisk(Sequence):
-    "A list whose items lie in a temporary file as lines of JSON; each is in memory only while it is looked at"
-    def __init__(self,
-        items=(), # Whatever JSON can hold
-    ):
+    "A list of what JSON can hold, as lines of a temporary file; an item is in memory only while it is looked at"
+    def __init__(self, items=()):
         self.file,at = tempfile.TemporaryFile(),array('q', [0])
         for o in items: at.append(at[-1]+self.file.write(json.dumps(o, default=str).encode()+b'\n'))
         self.at = np.array(at[:-1])
@@ -204,10 +202,8 @@ def _twice(path, keys):
         k = scene_of(q),str(q['id'])
         if hash(k) in odd and seen.setdefault(k, where)!=where: yield f'{where}: the same scene and id as {seen[k]}'
 
-def read_questions(
-    path, # .jsonl, .json, .parquet or .arrow
-)->OnDisk: # Questions, all checked
-    "Questions of a file; the malformed ones are named"
+def read_questions(path)->OnDisk: # Questions, all checked
+    "Questions of a .jsonl, .json, .parquet or .arrow; the malformed ones are named"
     path,keys = Path(path),array('q')
     try: questions = OnDisk(counted(_checked(path, keys), f'reading {path.name}'))
     except (OSError, ValueError, TypeError, RecursionError) as e:
@@ -233,11 +229,8 @@ def split_of(
     return questions[[i for i,q in enumerate(questions) if out(q)==(split=='pruned')]]
 
 # %% ../../nbs/bench/03_questions_data.ipynb #165cc460
-def frame_numbers(
-    total:int, # Frames there are
-    n:int=32, # Frames wanted
-)->np.ndarray: # n numbers, fewer if there are fewer frames
-    "Evenly from the first frame to the last"
+def frame_numbers(total:int, n:int=32)->np.ndarray: # n numbers, fewer if there are fewer frames
+    "`n` of `total` frames, evenly from the first to the last"
     return np.linspace(0, total-1, min(n, total)).astype(int)
 
 # %% ../../nbs/bench/03_questions_data.ipynb #f52ee758
@@ -380,10 +373,7 @@ class RoomFilms:
         "Frames of the room of a question"
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)
 
-def room_data(
-    seeds, # Numbers of rooms
-    split:str='full', # full, debiased or pruned; which is which depends on all the rooms together
-)->tuple: # Questions, and `RoomFilms`
-    "Questions about generated rooms"
+def room_data(seeds, split:str='full')->tuple: # Questions, and `RoomFilms`
+    "Questions about generated rooms; which of them are in a split depends on all the rooms together"
     questions = OnDisk(q for s in seeds for q in room_questions(s))
     return split_of(questions if split=='full' else OnDisk(debias(list(questions))[0]), split, ''),RoomFilms()

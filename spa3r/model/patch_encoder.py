@@ -44,7 +44,6 @@ def context_first(
                          f"is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #9477d6ed
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -184,7 +183,6 @@ class Aggregator(nn.Module):
             return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
         self.frame_blocks,self.global_blocks = (nn.ModuleList(blocks(o)) for o in ('layer',cfg.global_qk_norm))
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #41745260
 @patch
 def tokens(self:Aggregator,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -439,7 +437,6 @@ def grid(self:VGGT, hw:tuple)->tuple: # Rows and columns of patches
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #29f3a7b6
 @patch
 def patches(self:VGGT,
     tokens:Tensor, # All tokens, (b, v, 1+r+n, c)
@@ -447,7 +444,6 @@ def patches(self:VGGT,
     "Tokens without the camera and register tokens"
     return tokens[:,:,1+self.cfg.n_registers:]
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #5ad4bf92
 @patch
 def aggregate(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -457,7 +453,6 @@ def aggregate(self:VGGT,
     "Tokens of all views; context views know nothing of the hidden ones"
     return self.aggregator(imgs, is_tgt, layers)
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #80f07324
 @patch
 def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
@@ -481,7 +476,6 @@ def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=8):
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #f5811bf2
 @patch
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -494,7 +488,6 @@ def depth(self:VGGT,
     x,conf = self._dense(self.depth_head, by_layer, hw, grid, dtype)
     return x[...,0].exp(),conf
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #031a8483
 @patch
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`

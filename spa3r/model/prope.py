@@ -98,7 +98,6 @@ def apply(self:Prope,
     y = turn(x[:,:,s:].unflatten(2, (self.k_cams,-1)), M, self.cos, sin)
     return torch.cat([x[:,:,:s], y.flatten(2,3)], dim=2)
 
-# %% ../../nbs/model/03_prope.ipynb #8cf68ecc
 @patch
 def q(self:Prope, x):
     "Queries by P transposed"

@@ -93,10 +93,8 @@ class Spa3RConfig:
         named = dict([('geo', self.geo_channels), ('sem', self.sem_channels), *self.more_channels])
         return {k:c for k,c in named.items() if c}
 
-    def predicting(self,
-        channels:dict, # Name and width of every feature map of a teacher
-    ):
-        "The same sizes for other targets"
+    def predicting(self, channels:dict):
+        "The same sizes for the feature maps of another teacher, name -> width"
         more = tuple((k,c) for k,c in channels.items() if k not in ('geo','sem'))
         return replace(self, geo_channels=channels['geo'], sem_channels=channels.get('sem', 0), more_channels=more)
 

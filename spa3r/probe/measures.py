@@ -161,7 +161,6 @@ def look_up(
     there = depth.flatten(2).gather(2, idx)  # what that patch really shows
     return idx,((z-there).abs()/z.clamp(min=1e-6)).where(inside, torch.inf)
 
-# %% ../../nbs/probe/01_measures.ipynb #93a77cf6
 def shared_views(
     hit:dict, # True depth and xyz at the patch centres, (b, v, gh, gw)
     cams:Cameras, # True cameras, (b, v)
@@ -194,7 +193,6 @@ def camera_errors(
 
 def _median(x): return x.median().item() if len(x) else None
 
-# %% ../../nbs/probe/01_measures.ipynb #96d22be4
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below

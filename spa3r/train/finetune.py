@@ -203,7 +203,6 @@ def segments(
     ends = ((ids==end)&behind).long()
     return torch.where(behind, (ends.cumsum(1)-ends)//2+1, 0)
 
-# %% ../../nbs/train/05_finetune.ipynb #1ae78f56
 def side_by_side(
     segs:Tensor, # From `segments`, (b, n)
     mask:Tensor, # Is it a token and no filling? (b, n)
@@ -226,9 +225,7 @@ def _content(text):
     parts = [first]+[o for p in rest for o in (None,p)]
     return [dict(type='image') if p is None else dict(type='text', text=p) for p in parts if p!='']
 
-def layout(
-    talk:Talk, # Its pictures are there
-)->list: # Messages for the chat template
+def layout(talk:Talk)->list: # Messages for the chat template
     "A conversation with its pictures where they are marked; all in front if there are not as many marks as pictures"
     n,said = len(talk.pics),talk.said
     if (marks := sum(len(MARK.findall(q)) for q,_ in said))>n:
@@ -247,10 +244,8 @@ class Collator:
         max_tokens:int=16384, # Longest conversation, in tokens
     ): self.processor,self.max_tokens = processor,max_tokens
 
-    def text(self,
-        talk:Talk, # A conversation
-    )->str: # As Qwen writes it down
-        "The words of a conversation; questions that stand apart in a row behind the pictures"
+    def text(self, talk:Talk)->str: # As Qwen writes it down
+        "A conversation as Qwen writes it; questions that stand apart in a row behind the pictures"
         tok = self.processor.tokenizer
         write = lambda said: tok.apply_chat_template(layout(replace(talk, said=said)), tokenize=False)
         if not talk.apart: return write(talk.said)
@@ -258,10 +253,8 @@ class Collator:
         return halves[0][0]+END+''.join(tail.rstrip('\n') for *_,tail in halves)
 
 # %% ../../nbs/train/05_finetune.ipynb #5a1dfr0n
-def said_from(
-    labels:Tensor, # -100 where nothing counts, (b, n)
-)->Tensor: # Places whose next word counts in a row at least, (k,), one at least
-    "Where a language model has to say what comes next"
+def said_from(labels:Tensor)->Tensor: # Places whose next word counts in a row at least, (k,), one at least
+    "Where a language model has to say what comes next, by labels (b, n), -100 where nothing counts"
     at = (labels[:,1:]!=-100).any(0).nonzero()[:,0]
     return at if len(at) else at.new_zeros(1)
 
@@ -300,10 +293,8 @@ def __call__(self:Collator,
     return x|dict(met=(len(talks),broken))
 
 # %% ../../nbs/train/05_finetune.ipynb #9392b0ad
-def nano_qwen(
-    rooms:int=100, # Rooms whose questions the tokenizer learns from
-)->tuple: # A Qwen2.5-VL of random weights, and its `Processor`
-    "A language model with eyes that has learnt nothing yet, and its way of writing"
+def nano_qwen(rooms:int=100)->tuple: # A Qwen2.5-VL of random weights, and its `Processor`
+    "A language model with eyes that has learnt nothing yet, and its way of writing, from questions about rooms"
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     words = [f"{prompt(q)} {q['ground_truth']}" for i in range(rooms) for q in room_questions(i, 6)]
     tokenizer = make_tokenizer(words, 1000)
@@ -314,11 +305,8 @@ def nano_qwen(
     return Qwen2_5_VLForConditionalGeneration(cfg),Processor(tokenizer, images, view=None)
 
 # %% ../../nbs/train/05_finetune.ipynb #5ce8f8f8
-def inputs_apart(
-    model, # A Qwen-VL or Spa3-VLM, perhaps wrapped
-    x:dict, # From `Collator`
-)->dict: # What its `forward` takes
-    "Give questions that stand apart their mask and their positions"
+def inputs_apart(model, x:dict)->dict: # What its `forward` takes
+    "Give questions that stand apart, in a batch of `Collator`, their mask and their positions"
     x = {k:v for k,v in x.items() if k!='met'}
     if (keep := x.pop('keep', None)) is not None: x |= dict(logits_to_keep=keep, shift_labels=x['labels'][:,keep+1])
     if (segs := x.pop('segments', None)) is None: return x
@@ -377,11 +365,8 @@ def _deepspeed(name):
     if not find_spec('deepspeed'): raise UserError("--deepspeed needs DeepSpeed: pip install deepspeed")
     return str(path)
 
-def pupils(
-    model, # A Qwen-VL or Spa3-VLM
-    cfg:TuneConfig, # What is tuned
-): # The model, wrapped by PEFT if there is LoRA
-    "Decide what learns"
+def pupils(model, cfg:TuneConfig): # The model, wrapped by PEFT if there is LoRA
+    "Decide what of a Qwen-VL or Spa3-VLM learns"
     model.model.visual.requires_grad_(cfg.eyes)
     if cfg.checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False))
     if not cfg.lora: return model
@@ -392,7 +377,7 @@ def pupils(
 
 # %% ../../nbs/train/05_finetune.ipynb #797c2589
 class ByLength(Sampler):
-    "Conversations in chance order, those of like length near one another"
+    "Conversations in chance order, `near` of them of like length"
     def __init__(self,
         lengths:list, # Of each conversation
         near:int, # How many are wanted alike
@@ -483,10 +468,7 @@ class Notes(TrainerCallback):
 
 class StopBetween(TrainerCallback):
     "Ends a tuning after the step in which somebody wanted it, with a checkpoint"
-    def __init__(self,
-        told:list, # From `stop_between`
-        acc, # The processes
-    ): self.told,self.acc,self.stopped = told,acc,False
+    def __init__(self, told:list, acc): self.told,self.acc,self.stopped = told,acc,False
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step<state.max_steps and wanted(self.told, self.acc):
             self.stopped = control.should_save = control.should_training_stop = True
@@ -514,19 +496,15 @@ def training_args(
     return args
 
 # %% ../../nbs/train/05_finetune.ipynb #759356c4
-def last_checkpoint(
-    out, # Folder of a run
-)->Path: # None if there is none
-    "The newest checkpoint that was written to its end"
+def last_checkpoint(out)->Path: # None if there is none
+    "The newest checkpoint of a run that was written to its end"
     def whole(p):
         try: return bool(from_json((p/'trainer_state.json').read_text(encoding='utf8')))
         except (OSError, ValueError): return False
     return next((p for p in reversed(checkpoints(out, 'checkpoint')) if whole(p)), None)
 
-def check_checkpoint(
-    part:Path, # A checkpoint, or None
-):
-    "Refuse one whose files were cut off or lost numbers; what trains would end in the middle of them"
+def check_checkpoint(part:Path):
+    "Refuse a checkpoint whose files were cut off or lost numbers: training would end in the middle of them"
     if part is None: return
     weights = [*part.glob('*.safetensors')]  # LoRA's have a name of their own, and shards are no safetensors
     if not weights and not any(part.glob('pytorch_model*')): weights = [part/'model.safetensors']

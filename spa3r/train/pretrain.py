@@ -87,11 +87,8 @@ def new_student(
     return student
 
 # %% ../../nbs/train/02_pretrain.ipynb #96738746
-def on_rooms(
-    teacher, # The student's teacher
-    **kw, # For `evaluate_field`: hw, device
-): # Function of a student: score (cosine at hidden views), what is nearly free, furniture
-    "Judge a student on a few rooms that nobody trains on, and that are in no published table"
+def on_rooms(teacher, **kw): # Function of a student: score (cosine at hidden views), what is nearly free, furniture
+    "Judge a student on a few rooms that nobody trains on, and that are in no published table; `kw`: hw, device"
     rooms = range(HELD_OUT+10**6, HELD_OUT+10**6+16)
     prior = lru_cache(1)(lambda student: fit_prior(student, teacher, **kw))  # the scale of its features is fixed
     def judge(student):
@@ -101,10 +98,8 @@ def on_rooms(
                     nearest=at('nearest view','cosine'), furniture=at('prediction','furniture'))
     return judge
 
-def on_views(
-    look, # Number of a step -> `Observation`
-): # Function of a student: score (cosine at hidden views) and the terms of the loss
-    "Judge a student on hidden views of scenes that were put aside"
+def on_views(look): # Function of a student: score (cosine at hidden views) and the terms of the loss
+    "Judge a student on hidden views of scenes that were put aside; `look` gives the `Observation` of a step"
     @torch.no_grad()
     def judge(student):
         losses = [psfm_loss(student, look(s)) for s in range(4)]

@@ -102,11 +102,8 @@ def _observe(place, is_ctx):
     return replace(place.observed, ctx=place.teacher.context(given)[0], is_tgt=is_tgt)
 
 @torch.no_grad()
-def look(
-    place:Place, # Where
-    is_ctx:tuple, # Which views are given, (v,)
-)->Seen:
-    "Encode the views that are given"
+def look(place:Place, is_ctx:tuple)->Seen:
+    "Encode the views that are given, (v,)"
     if not is_ctx[0]:
         raise UserError("The first view cannot be taken away: it is the frame in which all others are said")
     st,obs = place.student,_observe(place, is_ctx)
@@ -221,9 +218,7 @@ def _viser():
     try: return import_module('viser')
     except ImportError as e: raise UserError("The live viewer needs viser: pip install 'spa3r[viewer]'") from e
 
-def newest(
-    work, # Function of one argument
-): # (give, idle, stop): hand over the next argument; wait until all is done; end
+def newest(work): # (give, idle, stop): hand over the next argument; wait until all is done; end
     "A thread that does the newest of what it is given, and drops the rest"
     has,todo,quiet = threading.Condition(),[],threading.Event()
     quiet.set()
@@ -506,11 +501,8 @@ def _bind_places(w):
 # %% ../../nbs/view/05_live.ipynb #70ae7dfa
 LOCAL = ('127.0.0.1','localhost','::1') # Names of this computer
 
-def check_address(
-    host:str, # Who may connect
-    port:int, # Where; 0: any
-):
-    "Refuse an address that cannot be listened at"
+def check_address(host:str, port:int):
+    "Refuse an address that cannot be listened at; port 0 is any"
     if not host.strip(): raise UserError("host '': give 127.0.0.1 for this computer alone, or 0.0.0.0 for everybody")
     try: family,kind,_,_,at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError, OverflowError) as e:

@@ -160,8 +160,7 @@ def _candidates(questions):
     numbers = defaultdict(list)
     for q in questions:
         if not q['options']: numbers[q['question_type']].append(float(q['ground_truth']))
-    bins = {t:sorted(set(np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist()))
-            for t,x in numbers.items()}
+    bins = {t:sorted({*np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist()}) for t,x in numbers.items()}
     for q in questions:
         if q['options']:
             options = [o.split('.', 1) for o in q['options']]

@@ -157,8 +157,7 @@ def ask(
             for some in (qs[i:i+size] for i in range(0, len(qs), size)):
                 texts = list(answer(scene, some))
                 if len(texts)!=len(some):
-                    raise ValueError(
-                        f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one to each")
+                    raise ValueError(f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one each")
                 if folder: file.add(some, texts)
                 known |= dict(zip(map(ask_id, some), texts))
                 asked += len(some)
@@ -316,8 +315,7 @@ def find_model(
     if model not in (None,'nano'): return model
     if (SHIPPED/'config.json').is_file(): return str(SHIPPED)
     if model: raise UserError(f"the nano VLM is not here ({SHIPPED}): give another with --model, a folder or a hub id")
-    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; "
-          "--model takes a folder or a hub id")
+    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; --model: a folder or a hub id")
     return ''
 
 def model_name(model)->str: # None of `SIMPLE`

@@ -356,8 +356,7 @@ def _opened(self:Video):
     elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
     try: import av
     except ImportError as e:
-        raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
-                        "photos)") from e
+        raise UserError("A video needs PyAV, which is not installed: pip install 'spa3r[video]', or give photos") from e
     try:
         with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace',
                      options=dict(format_whitelist=BOXES)) as box: yield box
@@ -616,8 +615,7 @@ def _scannet_scene(folder):
     if not (sens := _files(folder, ['.sens'])):
         raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
     if len(sens)>1:
-        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? "
-                        f"Move the others")
+        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: move all but one")
     return SensScene(sens[0])
 
 def _scannet(path, split, left):
@@ -653,8 +651,7 @@ def _scannetpp(path, split, left):
     file = path/'splits'/f'nvs_sem_{split}.txt'
     if not (data.is_dir() and (file.parent.is_dir() or any((o/'dslr').is_dir() for o in _folders(data)))): return
     if not file.is_file():
-        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: "
-                        "its lists of scenes belong into `splits`")
+        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong in `splits`")
     names = [o for l in read_text(file).splitlines() if (o := l.partition('#')[0].strip())]
     if odd := [o for o in names if Path(o).name!=o]:
         raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")

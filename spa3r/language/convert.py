@@ -69,11 +69,11 @@ def config_of(state:dict)->Spa3RConfig: # That fit these shapes
     def n(name, dim=0): return state[name].shape[dim]
     def depth(stack): return 1+max(int(k.split('.')[2]) for k in state if k.startswith(f'{stack}.blocks.'))
     try:
-        return Spa3RConfig(dim=n('projection.weight'),
-                           nh=n('projection.weight')//n('encoder.blocks.0.attn.q_norm.weight'),
-            enc_depth=depth('encoder'), dec_depth=depth('decoder'),
-            n_latents=n('query_embed.weight'), n_registers=n('encoder.register_tokens', 1),
-            geo_channels=n('heads.geo.fc2.weight'), sem_channels=n('heads.sem.fc2.weight'))
+        dim = n('projection.weight')
+        return Spa3RConfig(dim=dim, nh=dim//n('encoder.blocks.0.attn.q_norm.weight'), enc_depth=depth('encoder'),
+                           dec_depth=depth('decoder'), n_latents=n('query_embed.weight'),
+                           n_registers=n('encoder.register_tokens', 1), geo_channels=n('heads.geo.fc2.weight'),
+                           sem_channels=n('heads.sem.fc2.weight'))
     except (LookupError, ValueError, ZeroDivisionError) as e:
         raise UserError(f"not the student of Spa3R: {e} is missing") from e
 
@@ -172,8 +172,7 @@ def convert_vlm(folder:str, out:str)->Path: # The folder
     said = read_json(src/'config.json', 'get it again')
     if (odd := [k for d in (said,*said.values()) if isinstance(d, dict) for k,v in d.items()
                 if k in ('num_hidden_layers','depth') and not (isinstance(v, int) and 0<v<=len(held))]):
-        raise UserError(f"{src/'config.json'}: "
-                        f"{odd[0]} is no number of layers of these {len(held)} tensors: get it again")
+        raise UserError(f"{src/'config.json'}: {odd[0]} is no number of layers of {len(held)} tensors: get it again")
     try: cfg = vlm_config(said, config_of(student))
     except UserError: raise
     except Exception as e:

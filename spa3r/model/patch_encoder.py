@@ -40,8 +40,7 @@ def context_first(
     if len(set(n_tgt))>1:
         raise ValueError(f"samples of this batch hide {n_tgt} views: make the number the same for all")
     if is_tgt[:,0].any():
-        raise ValueError("view 0 is the frame of reference and cannot be hidden: "
-                         f"is_tgt[:,0] is {is_tgt[:,0].tolist()}")
+        raise ValueError(f"view 0 is the frame of reference and is never hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
 def take_views(
@@ -336,9 +335,8 @@ class DPTHead(nn.Module):
             raise ValueError(f"channels {channels} and half of {features} must be multiples of 4")
         self.projects = nn.ModuleList([nn.Conv2d(dim, o, 1) for o in channels])
         c0,c1,_,c3 = channels
-        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4),
-                                            nn.ConvTranspose2d(c1, c1, 2, stride=2),
-            nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
+        larger = [nn.ConvTranspose2d(c0, c0, 4, stride=4), nn.ConvTranspose2d(c1, c1, 2, stride=2)]
+        self.resize_layers = nn.ModuleList([*larger, nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
         s = self.scratch = nn.Module()
         for i,o in enumerate(channels,1):
             s.add_module(f'layer{i}_rn', nn.Conv2d(o, features, 3, padding=1, bias=False))

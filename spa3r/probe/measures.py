@@ -39,9 +39,8 @@ def held_views(
         say(f'room {i+1} of {len(seeds)}')
         s = seeds[i:i+batch]
         rooms,cams = [o.to(device) for o in sample_scenes(s, v, hw, spread=spread)]
-        yield Views(cams=cams,
-                    rooms=rooms),torch.cat([draw_targets(1, v, 1-n_ctx/v,
-                                                         torch.Generator().manual_seed(o)) for o in s]).to(device)
+        is_tgt = [draw_targets(1, v, 1-n_ctx/v, torch.Generator().manual_seed(o)) for o in s]
+        yield Views(cams=cams, rooms=rooms),torch.cat(is_tgt).to(device)
 
 @dataclass
 class Held:

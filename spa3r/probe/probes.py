@@ -118,8 +118,7 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
     off = lambda d: ((d-z).abs()/z).mean((1,2))
     return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
-                  'seen':seen.float().mean((1,2)),
-                  'far':camera_distance(r.cams, is_tgt).amin(-1)}
+                  'seen':seen.float().mean((1,2)), 'far':camera_distance(r.cams, is_tgt).amin(-1)}
 
 # %% ../../nbs/probe/02_probes.ipynb #8cb27ec0
 @torch.no_grad()
@@ -185,8 +184,8 @@ class Gate:
 def _num(x): return 'unknown' if x is None else f'{x:.3g}'
 
 # %% ../../nbs/probe/02_probes.ipynb #1e0e6510
-TURN = dict(video=4., steps=2., around=4.,
-            wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
+# Degrees by which the turn between overlapping views may be off, by layout
+TURN = dict(video=4., steps=2., around=4., wide=10.)
 
 def gates(result:dict)->list: # Of `Gate`, those that apply
     "The criteria for what `judge` gives, and whether they are met; without its parts of the teacher, the others"

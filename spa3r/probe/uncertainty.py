@@ -195,8 +195,7 @@ def judge_uncertainty(
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])
         res[k] = dict(rank=mean_std(rank_correlation(u, err), sets), gain=mean_std(sparsification_gain(u, err), sets),
             rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best),
-            scale=vars(best),
-            curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
+            scale=vars(best), curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
     return res
 
 def format_uncertainty(res:dict)->str: # Lines of text

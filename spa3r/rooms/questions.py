@@ -37,21 +37,18 @@ def _distance(scene, r):
         if (d := gap[i,j])>=NEAREST:
             a,b = _shuffled(r, (names[i], names[j]))
             yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the '
-                   f'{b} (in meters)?',
-                   None, f'{d:.1f}')
+                   f'{b} (in meters)?', None, f'{d:.1f}')
 
 def _size(scene, r):
     for o in _shuffled(r, scene.unique):
         yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in '
-               f'centimeters?',
-               None, str(round(200*max(o.half))))
+               f'centimeters?', None, str(round(200*max(o.half))))
 
 def _area(scene, r):
     w,l,_ = scene.room.size
     if scene.walls==4:
         yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size '
-               'of the combined space.',
-               None, f'{w*l:.1f}')
+               'of the combined space.', None, f'{w*l:.1f}')
 
 # %% ../../nbs/rooms/03_questions.ipynb #49b2dbd0
 def _nearest(scene, r):
@@ -63,8 +60,7 @@ def _nearest(scene, r):
         if second-first<APART: continue
         options = [names[i] for i in four]
         yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is "
-               f"the closest to the {names[to]}?",
-               options, options[gap[to,four].argmin()])
+               f"the closest to the {names[to]}?", options, options[gap[to,four].argmin()])
 
 # %% ../../nbs/rooms/03_questions.ipynb #826ad46f
 def _in_turn(groups, keys):
@@ -75,8 +71,7 @@ _ASKED = dict(easy='to the left or the right of the {}?',
     medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in '
            'order to face it.',
     hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a '
-         'Cartesian plane '
-         '(if I am standing at the origin and facing along the positive y-axis).')
+         'Cartesian plane (if I am standing at the origin and facing along the positive y-axis).')
 _SIDES = dict(easy=['left','right'], medium=['left','right','back'],
               hard=['front-left','front-right','back-left','back-right'])
 
@@ -240,9 +235,8 @@ def room_questions(
         for text,options,truth in islice(kind(scene, r), each):
             if options: options = _shuffled(r, options)
             out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t,
-                            question=text,
-                ground_truth=chr(65+options.index(truth)) if options else truth,
-                options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
+                            question=text, ground_truth=chr(65+options.index(truth)) if options else truth,
+                            options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
     return out
 
 # %% ../../nbs/rooms/03_questions.ipynb #30e9c1a7

@@ -239,8 +239,7 @@ def _bin(r):
             _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
 
 BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp,
-             plant=_plant,
-             stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
+             plant=_plant, stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
           plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'),
@@ -709,9 +708,8 @@ def _walk_around(room, n, r):
         far = max(thing.half)+r.uniform(.4,1.2)
         a = yaw+way*math.radians(r.uniform(5,20))*bool(out)
         b = min(max(up+r.uniform(-.2,.2),-.3),1.)
-        eye = [min(max(c-far*o, lo),
-                   hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge),
-                                            (W/2-edge,L/2-edge,H-edge))]
+        low,high = (edge-W/2,edge-L/2,edge),(W/2-edge,L/2-edge,H-edge)
+        eye = [min(max(c-far*o, lo), hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], low, high)]
         x,y,z = [c-o+r.uniform(-.15,.15) for c,o in zip(thing.centre, eye)]
         return way,(a,b),(*eye, *_turned(math.atan2(y, x), math.atan2(z, math.hypot(x, y))), 5.)
     for _ in range(10**4):

@@ -94,8 +94,7 @@ def _dino_folder(name):
         from huggingface_hub.errors import GatedRepoError
         if not isinstance(e.__cause__, GatedRepoError): raise
         raise UserError(f"{name} is gated: ask for access at https://huggingface.co/{name}, then `hf auth login` or "
-                        f"set HF_TOKEN. "
-                        "Or let DINOv2 stand in, which is open to all: facebook/dinov2-with-registers-large") from e
+                        "set HF_TOKEN. Or take DINOv2, open to all: facebook/dinov2-with-registers-large") from e
 
 DINOS = ('dinov3_vit','dinov2','dinov2_with_registers')  # what transformers calls those that can be a `DINOv3`
 

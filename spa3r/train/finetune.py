@@ -19,11 +19,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from ..util.core import (Stopped,UserError,check_fields,
-                             check_finite,check_outputs,command,from_json,home,hub_model,hub_part)
-from ..util.core import pick_device,pick_dtype,read_json,read_text,say,set_seed,spare_torchvision
-from ..util.core import stop_between,weights_folder
-from ..util.core import with_cfg,within
+from ..util.core import (Stopped,UserError,check_fields,check_finite,check_outputs,command,from_json,home,hub_model,
+                             hub_part,pick_device,pick_dtype,read_json,read_text,say,set_seed,spare_torchvision,
+                             stop_between,weights_folder,with_cfg,within)
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel
 from transformers import Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration
@@ -585,16 +583,14 @@ class RoomEye:
 def _several():
     "What shards needs something to shard over"
     if int(os.environ.get('WORLD_SIZE', 1))<2:
-        raise UserError("--fsdp shards over several processes, and this is one: "
-                        "start it with torchrun, or leave it out")
+        raise UserError("--fsdp shards over several processes, and this is one: start with torchrun, or leave it out")
 
 def _tuner(net, processor, args, talks, cfg, out, progress):
     "The trainer, with our notes in place of its printing"
     report = BrokenReport(cfg.max_broken, 'conversations')
     trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
     if cfg.fsdp and not trainer.is_fsdp_enabled:
-        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: "
-                        "leave it out")
+        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without it here: leave it out")
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Notes(out, report, progress))
     return trainer

@@ -250,8 +250,7 @@ def reading(part:Path):
         yield
     except Exception as e:
         why = f"the checkpoint {part} is damaged ({one_line(e)})"
-        raise UserError(f"{why}: delete that folder, "
-                        "and the run goes on from the one before it, or begins again") from e
+        raise UserError(f"{why}: delete that folder, and the run goes on from the one before, or begins again") from e
 
 def save_checkpoint(
     out:Path, # Folder of the run
@@ -289,8 +288,7 @@ class Run:
             raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by "
                             f"{acc.num_processes} processes: change images or images_device")
         if cfg.fsdp and acc.num_processes<2:
-            raise UserError("fsdp shards over several processes, and there is one: "
-                            "start with torchrun, or leave it out")
+            raise UserError("fsdp shards over several processes, and this is one: start with torchrun, or leave it out")
         if cfg.fsdp and cfg.muon:
             raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
         self.model,self.cfg,self.out,self.acc,self.step,last = model,cfg,Path(out),acc,0,newest(out)

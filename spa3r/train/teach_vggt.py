@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from ..model.cameras import Cameras,compose,fov,inv_se3,rotate,transform
-from ..util.core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg,write_tensors
+from ..util.core import (TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg,
+                             write_tensors)
 from ..data.batches import SHAPES,Views,handheld,photograph,redecorate,seeded,with_images
 from ..model.patch_encoder import VGGT,VGGTConfig,take_views
 from ..model.psfm import draw_targets
@@ -210,8 +211,7 @@ def miniature(
 )->VGGTConfig: # `nano`, or another size of it
     "Sizes of the patch encoder that learns"
     if dim<32 or dim%32 or depth<1:
-        raise UserError(f"--dim {dim} --depth {depth}: "
-                        "a width that is a multiple of 32, and at least one pair of blocks")
+        raise UserError(f"--dim {dim} --depth {depth}: give a multiple of 32, and at least one pair of blocks")
     return VGGTConfig.nano(dim=dim, depth=depth, nh=dim//32)
 
 @command(dim='[32, 4096]', depth='[1, 100]')

@@ -588,12 +588,10 @@ class HubModel:
             raise UserError(f"The weights in {str(name)!r} do not fit {cls.__name__}: {one_line(e, 400)}") from e
         return model.eval()
 
-# %% ../../nbs/util/01_core.ipynb #5f15b470
-@patch
-def save_pretrained(self:HubModel, folder):
-    "Write `config.json` and `model.safetensors` into `folder`"
-    write_tensors(Path(folder)/'model.safetensors', self.state_dict())
-    write_json(Path(folder)/'config.json', asdict(self.cfg))
+    def save_pretrained(self, folder):
+        "Write `config.json` and `model.safetensors` into `folder`"
+        write_tensors(Path(folder)/'model.safetensors', self.state_dict())
+        write_json(Path(folder)/'config.json', asdict(self.cfg))
 
 # %% ../../nbs/util/01_core.ipynb #5d0c7a11
 # What is uploaded with a model, if it lies beside it

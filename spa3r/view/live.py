@@ -166,7 +166,6 @@ def _words(state, scene, s, hidden, m):
     if state.off: lines.append(f"off: {', '.join(map(str, sorted(state.off)))}")
     return lines
 
-# %% ../../nbs/view/05_live.ipynb #8f47e559
 def every_second(v:int)->tuple: # Which are given at first, (v,)
     "Every second view, the first among them"
     return tuple(i%2==0 for i in range(v))

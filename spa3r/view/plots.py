@@ -55,7 +55,6 @@ def show_grid(
     fig.tight_layout(pad=.3)
     return axs
 
-# %% ../../nbs/view/01_plots.ipynb #b81d73ca
 def _is_img(x):
     "Is this one picture, not a row of them?"
     if x is None: return True

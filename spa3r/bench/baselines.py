@@ -304,12 +304,8 @@ def _quantiles(xs):
     return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in (.025, .975))
 
 # %% ../../nbs/bench/02_baselines.ipynb #ab402556
-def bootstrap(
-    rows:list, # From `grade`
-    n:int=1000, # Draws
-    seed:int=0, # Which draws
-)->dict: # (low, high) of everything that `totals` gives
-    "95 % confidence intervals of the averages: scenes are drawn with replacement"
+def bootstrap(rows:list, n:int=1000, seed:int=0)->dict: # (low, high) of everything that `totals` gives
+    "95 % confidence intervals of the averages of rows from `grade`: `n` times scenes are drawn with replacement"
     return _intervals(_Sums(rows), n, seed)
 
 def _intervals(sums, n, seed=0):

@@ -350,10 +350,7 @@ def _sample(h, path, times):
             f.seek(i)
             h.update(f.read(2**16))
 
-def with_film(
-    questions:list, # Questions
-    films, # `Videos` or `RoomFilms`
-)->list: # The same; where its film is a file, each knows a fingerprint of it
+def with_film(questions:list, films)->list: # The same; where its film is a file, each knows a fingerprint of it
     "Have the answer to a question belong to the film it was asked about: another under the same name is asked again"
     @lru_cache(None)
     def mark(path):
@@ -486,12 +483,8 @@ def evaluate(
     return conclude(questions, runs|dict(other), out, parser, name, **about)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #856575e8
-def write_video(
-    path, # .mp4
-    frames:np.ndarray, # (n, h, w, 3), RGB in 0..255
-    fps:int=4, # Frames a second
-)->Path: # `path`
-    "Frames as a video; needs PyAV"
+def write_video(path, frames:np.ndarray, fps:int=4)->Path: # `path`
+    "Frames, (n, h, w, 3) in RGB from 0 to 255, as an .mp4; needs PyAV"
     import av
     def film(p):
         with av.open(str(p), 'w') as box:
@@ -558,12 +551,8 @@ def rooms_task(
     write_text(folder/'spa3r_rooms.yaml', task)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #a6a8e1cf
-def answer_requests(
-    vlm, # Has `answer(scene, questions)` and `frames`
-    requests:list, # (question, path of its video)
-    batch:int=8, # Questions at a time
-)->list: # A text for each
-    "Answer in any order, give back in the order of the requests"
+def answer_requests(vlm, requests:list, batch:int=8)->list: # A text for each
+    "Answer questions, each with the path of its video, in any order, and give back in theirs"
     by,out = {},[None]*len(requests)
     for i,(q,path) in enumerate(requests): by.setdefault(str(path), []).append(i)
     for path,ids in by.items():

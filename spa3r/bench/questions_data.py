@@ -202,12 +202,8 @@ def read_questions(path)->OnDisk: # Questions, all checked
     return questions
 
 # %% ../../nbs/bench/03_questions_data.ipynb #920950d5
-def split_of(
-    questions:OnDisk, # All of them
-    split:str, # full, debiased or pruned
-    folder, # Where `pruned_ids.txt` may be
-)->OnDisk: # Those in the split
-    "The questions of a split, by the column `pruned` or by the list of pruned ids"
+def split_of(questions:OnDisk, split:str, folder)->OnDisk: # Those in the split
+    "The questions of a split, by the column `pruned` or by `pruned_ids.txt` in a folder"
     if split not in ('full','debiased','pruned'):
         raise UserError(f"no split {split!r}: there are full, debiased (what is left) and pruned (what was taken out)")
     if split=='full': return questions
@@ -224,12 +220,8 @@ def frame_numbers(total:int, n:int=32)->np.ndarray: # n numbers, fewer if there 
     return np.linspace(0, total-1, min(n, total)).astype(int)
 
 # %% ../../nbs/bench/03_questions_data.ipynb #f52ee758
-def video_frames(
-    file, # Path of a video, or an opened file
-    n:int=32, # Frames wanted
-    name:str='', # What to call it in a message
-)->np.ndarray: # (n, h, w, 3), RGB in 0..255
-    "Frames of a video by the benchmark's rule; needs PyAV"
+def video_frames(file, n:int=32, name:str='')->np.ndarray: # (n, h, w, 3), RGB in 0..255
+    "Frames of a video, by its path or opened, by the benchmark's rule; needs PyAV"
     film = Video(file, name)
     return np.stack([np.asarray(f) for f in film.frames(frame_numbers(len(film), n))])
 

@@ -57,12 +57,8 @@ class Chat:
         head,_,tail = self.processor.chat(n, question, self.system).rpartition(END)
         return head+END,tail
 
-    def inputs(self,
-        texts:list, # Conversations, or how they begin
-        pics:list, # Pictures of each
-        **kwargs, # As for the processor
-    )->dict: # On the model's device
-        "What the model takes"
+    def inputs(self, texts:list, pics:list, **kwargs)->dict: # On the model's device
+        "What the model takes: conversations, or how they begin, with the pictures of each"
         with cuts() as lines: x = self.processor(texts, pics, **kwargs)
         for o in set(lines)-self.said: print(o, file=sys.stderr)
         self.said |= set(lines)

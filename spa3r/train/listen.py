@@ -259,14 +259,8 @@ def ask_loss(model, batch):
 STAGES = dict(eye=eye_loss, point=point_loss, roll=roll_loss, reckon=ask_loss, ask=ask_loss)
 
 @patch
-def batch(self:Listener,
-    stage:str, # One of `STAGES`
-    lessons:list, # From `film`; with `seen`, and perhaps `latents`, where the stage looks at scenes
-    cfg:TrainConfig, # Seed and images of a step
-    step:int, # Optimiser step
-    m:int, # Micro-batch
-)->dict: # For the loss of the stage
-    "What a step learns from"
+def batch(self:Listener, stage:str, lessons:list, cfg:TrainConfig, step:int, m:int)->dict: # For the loss of the stage
+    "What a step learns from; lessons have `seen`, and perhaps `latents`, where the stage looks at scenes"
     r = random.Random(f'{stage} {cfg.seed} {step} {m}')
     mine = [r.choice(lessons) for _ in range(max(1, cfg.images_device//SHOWN))]
     pile = lambda k: torch.stack([x[k] for x in mine]) if k in mine[0] else None

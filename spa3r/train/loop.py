@@ -162,12 +162,8 @@ def part():
 
 # %% ../../nbs/train/01_loop.ipynb #6e059f99
 class Task(nn.Module):
-    "From a batch to its losses in one forward pass"
-    def __init__(self,
-        model:nn.Module, # What learns
-        loss_fn, # (model, batch) -> dict of scalar losses, their sum under 'loss'
-        bf16:bool=False, # Products in bfloat16
-    ):
+    "From a batch to `loss_fn(model, batch)`, a dict of losses, in one forward pass; `bf16`: products in bfloat16"
+    def __init__(self, model:nn.Module, loss_fn, bf16:bool=False):
         super().__init__()
         self.model,self.loss_fn,self.bf16 = model,loss_fn,bf16
 
@@ -213,11 +209,7 @@ def return_freed(forward): # The same function
     return f
 
 # %% ../../nbs/train/01_loop.ipynb #211d5696
-def spread(
-    task:Task, # Model and loss
-    cfg:TrainConfig, # Which way
-    acc, # The processes
-)->nn.Module: # To be called in place of `task`
+def spread(task:Task, cfg:TrainConfig, acc)->nn.Module: # To be called in place of `task`
     "Put `task` on the device of this process, and tie it to its copies or shards on the others"
     warnings.filterwarnings('ignore', message='Grad strides')  # a gradient may lie as it likes
     for i,b in enumerate(blocks(task)):
@@ -253,12 +245,8 @@ def reading(part:Path):
         why = f"the checkpoint {part} is damaged ({one_line(e)})"
         raise UserError(f"{why}: delete that folder, and the run goes on from the one before, or begins again") from e
 
-def save_checkpoint(
-    out:Path, # Folder of the run
-    model:nn.Module, # With `save_pretrained`
-    state:dict, # What else is needed to go on, its 'step' among it
-):
-    "Write `out/step-<step>` whole or not at all, and drop the older ones"
+def save_checkpoint(out:Path, model:nn.Module, state:dict):
+    "Write `out/step-<step>` with weights and `state` whole or not at all, and drop the older ones"
     tmp,final = out/'unfinished',out/f"step-{state['step']:07d}"
     if final.exists(): return
     shutil.rmtree(tmp, ignore_errors=True)
@@ -277,14 +265,8 @@ CHANCE = 3  # what is drawn here; `views` draws 0 to 2
 def _whole(x): return x.full_tensor() if hasattr(x, 'full_tensor') else x
 
 class Run:
-    "A model, its optimiser and the processes that train it"
-    def __init__(self,
-        model:nn.Module, # What learns; has `save_pretrained`
-        loss_fn, # (model, batch) -> dict of scalar losses, their sum under 'loss'
-        cfg:TrainConfig, # How
-        out:Path, # Folder of the run; its newest checkpoint is where we start
-        acc, # The processes
-    ):
+    "A model, its optimiser and the processes that train it, as for `fit`, from the newest checkpoint in `out` on"
+    def __init__(self, model:nn.Module, loss_fn, cfg:TrainConfig, out:Path, acc):
         if cfg.micros%acc.num_processes:
             raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by "
                             f"{acc.num_processes} processes: change images or images_device")
@@ -394,13 +376,8 @@ def _worker(_):
 
 # %% ../../nbs/train/01_loop.ipynb #f4e294a7
 class Feed:
-    "The micro-batches of one process in their order, on its device"
-    def __init__(self,
-        batch_fn, # (step, m) -> micro-batch, a pure function
-        first:int, # Step to begin with
-        cfg:TrainConfig, # Steps, micro-batches, workers
-        acc, # The processes
-    ):
+    "The micro-batches that `batch_fn` makes for one process, from step `first` on in their order, on its device"
+    def __init__(self, batch_fn, first:int, cfg:TrainConfig, acc):
         self.device,self.waited,self.waiting,self.it = acc.device,0.,False,None
         self.workers = cfg.workers if cfg.workers>=0 else 0 if acc.device.type=='cpu' else 4
         pairs = _Pairs(batch_fn, first, cfg.steps, range(acc.process_index, cfg.micros, acc.num_processes))
@@ -511,11 +488,7 @@ def _board(run):
 
 class Notes:
     "What the main process writes down about a run"
-    def __init__(self,
-        run:Run, # What is being trained
-        feed:Feed, # Knows how long it was waited for
-        progress:bool=True, # Show a progress bar, and a line at the end
-    ):
+    def __init__(self, run:Run, feed:Feed, progress:bool=True):
         check_regular(run.out/'runs.jsonl')  # written at the very end
         self.run = run
         self.feed = feed

@@ -41,11 +41,7 @@ class Part:
         options = self.options|(self.small if small else {})
         return dict(out=f'{out}/{self.name}') | {k:fill(v) for k,v in options.items()}
 
-    def line(self,
-        out:str, # Folder of all runs
-        steps:int, # Of the run
-        small:bool=False, # Only try it?
-    )->str: # As one would type it
+    def line(self, out:str, steps:int, small:bool=False)->str: # As one would type it
         "The command"
         opts = self.kwargs(out, small)|dict(steps=steps)
         words = [f'--{k}' if v is True else f'--{k} {v}' for k,v in opts.items()]
@@ -80,13 +76,8 @@ JUDGED = ('nano','exact')  # what ships, and is probed
 TRIAL = 20 # Steps that say how long a step takes
 
 # %% ../../nbs/train/04_speedrun.ipynb #e65c6eb3
-def seconds_a_step(
-    part:Part, # What to try
-    out:Path, # Folder of all runs
-    small:bool, # Only try it?
-    **kw, # `device` and such
-)->float: # Seconds, on the average over the run
-    "Time a miniature of the whole run"
+def seconds_a_step(part:Part, out:Path, small:bool, **kw)->float: # Seconds, on the average over the run
+    "Time a miniature of the whole run; `kw`: `device` and such"
     with tempfile.TemporaryDirectory(dir=out) as tmp:
         part.make(**part.kwargs(str(out), small)|dict(out=tmp, steps=TRIAL, eval_every=0, save_every=TRIAL)|kw)
         return _spent(Path(tmp))/TRIAL
@@ -110,12 +101,7 @@ def _steps(part, seconds, each): return max(2, min(part.steps, int(seconds/each)
 # %% ../../nbs/train/04_speedrun.ipynb #f636fb20
 class Plan:
     "What a speedrun has decided, on disk"
-    def __init__(self,
-        out:Path, # Folder of all runs
-        seconds:float, # The budget
-        small:bool=False, # Only try it?
-        device:str='cpu', # Where
-    ):
+    def __init__(self, out:Path, seconds:float, small:bool=False, device:str='cpu'):
         self.path,self.out = out/'speedrun.json',out
         new = dict(seconds=seconds, small=small, device=device)
         remedy = 'delete it, and how long each part takes is measured again'

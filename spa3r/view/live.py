@@ -71,13 +71,8 @@ def room_place(student:Spa3R, teacher, seed:int=HELD_OUT+9, views:int=6, device=
     return Place(student, teacher, given.to(device), rgb(160),
                  see('depth', (40,40)), cams.w2c[0,0,:3,2], f'room {seed-HELD_OUT}')
 
-def photo_place(
-    student:Spa3R, # The model
-    teacher, # A teacher that looks at pictures
-    imgs:Tensor, # Pictures, (v, 3, h, w)
-    device='cpu', # Where the models are
-)->Place:
-    "Photos of one place"
+def photo_place(student:Spa3R, teacher, imgs:Tensor, device='cpu')->Place:
+    "Photos of one place, (v, 3, h, w), for a teacher that looks at pictures"
     cameras = about_cameras(agreement(teacher, imgs.to(device)), {})['text']
     return Place(student, teacher, Views(imgs[None].to(device)), imgs, name=f'{len(imgs)} pictures', note=cameras)
 
@@ -130,12 +125,8 @@ def ask_from(
     return [x[0].cpu().unflatten(1, seen.grid) for x in (pred,s)]
 
 # %% ../../nbs/view/05_live.ipynb #83bc35bf
-def pick(
-    xyz, # Points, (k, 3)
-    origin, # Of the ray, (3,)
-    direction, # Of the ray, any length, (3,)
-)->int: # Number of the point, or None
-    "The first point within .02 radians of a ray"
+def pick(xyz, origin, direction)->int: # Number of the point, or None
+    "The first of some points, (k, 3), within .02 radians of a ray"
     d = np.asarray(direction, float)/np.linalg.norm(direction)
     to = np.asarray(xyz)-np.asarray(origin)
     ahead = to@d

@@ -57,12 +57,8 @@ def make_scenes(questions:list, film)->list: # `AskedScene`s, by name
     for q in questions: by.setdefault(scene_of(q), []).append(q)
     return [AskedScene(k, by[k], lambda n,q=by[k][0]: film(q, n)) for k in sorted(by)]
 
-def choose(
-    questions:list, # All questions
-    tasks:str='', # Tasks or question types with commas between them; all if empty
-    limit:int=0, # At most so many questions, scene by scene; 0: no limit
-)->OnDisk: # Those to ask, scene by scene
-    "The questions of some tasks, or the first few"
+def choose(questions:list, tasks:str='', limit:int=0)->OnDisk: # Those to ask, scene by scene
+    "The questions of some tasks or types, with commas between them, or the first few; all without either"
     want = [t.strip() for t in tasks.split(',') if t.strip()]
     if odd := [t for t in want if t not in TASKS and t not in TYPES]:
         raise UserError(f"no task {', '.join(odd)}: there are {', '.join(dict.fromkeys([*TASKS,*TYPES]))}")

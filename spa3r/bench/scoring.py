@@ -183,11 +183,7 @@ def scene_of(q:dict)->str:
     "Name of the scene that a question is about, unique over data sets"
     return f"{q['dataset']}/{q['scene_name']}"
 
-def counted(
-    items, # Questions, or what is made of them
-    what:str, # Is done with them
-    unit:str='questions', # What they are
-): # The same
+def counted(items, what:str, unit:str='questions'): # The same
     "Things one after the other, with a bar if that takes more than three seconds: there may be a million"
     return tqdm(items, what, unit=f' {unit}', delay=3, mininterval=1, leave=False)
 

@@ -92,11 +92,7 @@ def official_student(state:dict)->Spa3R: # In float32
     student.load_state_dict(state)
     return student
 
-def convert_student(
-    ckpt:str, # spa3r.ckpt
-    out:str, # Folder to write: config.json and model.safetensors
-    allow:tuple=(), # Names that may be in the file besides tensors; each becomes an empty stub
-)->Path: # The folder
+def convert_student(ckpt:str, out:str, allow:tuple=())->Path: # The folder
     "Make the official Spa3R checkpoint one of ours, teachers left behind, and note which teacher belongs to it"
     held = read_checkpoint(ckpt, allow)
     state = student_state(held)

@@ -49,11 +49,7 @@ class Held:
     cams:Cameras # True cameras, (b, v)
     hit:dict # True cls, depth, xyz at the patch centres, (b, v, gh, gw)
 
-def held_rooms(
-    teacher, # Any teacher of `teachers`
-    seeds, # Seeds of rooms
-    **kw, # For `held_views`
-): # Yields a `Held` for each batch
+def held_rooms(teacher, seeds, **kw): # Yields a `Held` for each batch
     "Rooms of `held_views`, looked at by a teacher"
     for views,is_tgt in held_views(seeds, **kw):
         given = isinstance(teacher, ExactTeacher)

@@ -390,13 +390,7 @@ class ByLength(Sampler):
 # %% ../../nbs/train/05_finetune.ipynb #80680519
 class Tuner(Trainer):
     "transformers' Trainer, with questions that stand apart and conversations that are broken"
-    def __init__(self,
-        model, # What learns
-        args:TrainingArguments, # From `training_args`
-        data, # `RoomTalks` or `FileTalks`
-        collate:Collator, # Of the model
-        report:BrokenReport, # Where broken ones are counted
-        **kwargs):
+    def __init__(self, model, args:TrainingArguments, data, collate:Collator, report:BrokenReport, **kwargs):
         super().__init__(model, args, train_dataset=data, data_collator=collate, **kwargs)
         self.report = report
         self.model_accepts_loss_kwargs = True  # the mean is over the answers of a step, not of each of its batches
@@ -472,11 +466,7 @@ class StopBetween(TrainerCallback):
             self.stopped = control.should_save = control.should_training_stop = True
 
 # %% ../../nbs/train/05_finetune.ipynb #7d040ece
-def training_args(
-    cfg:TuneConfig, # How the tuning goes
-    out, # Folder of the run
-    device:torch.device, # cpu or cuda
-)->TrainingArguments:
+def training_args(cfg:TuneConfig, out, device:torch.device)->TrainingArguments:
     "What `Trainer` wants to know"
     cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}

@@ -195,11 +195,7 @@ def write(self:Listener, asked:list)->dict: # Tokens and truths, see below
     return out
 
 # %% ../../nbs/train/07_listen.ipynb #b833edfb
-def draw(
-    x:dict, # A lesson
-    kind:int, # Of `KINDS`
-    r:random.Random, # Chance
-)->list: # `EACH` questions of that kind
+def draw(x:dict, kind:int, r:random.Random)->list: # `EACH` questions of that kind
     "Some questions about a room, each type as often as the others where the room has it"
     of = [m for t in KINDS[kind] if (m := [q for q in x['questions'] if q['question_type']==t])]
     of = of or [x['questions']]  # a room may have no route
@@ -375,13 +371,8 @@ def answers(
     return [tok.decode(r[b:], skip_special_tokens=True) for r,b in zip(rows, begins)]
 
 # %% ../../nbs/train/07_listen.ipynb #9d0961be
-def judge(
-    stage:str, # One of `STAGES`
-    lessons:list, # Of unseen rooms
-    cfg:TrainConfig, # Images of a batch
-    model:Listener, # What learns
-)->dict: # Losses on unseen rooms; median error of placement, metres; the score is minus the loss
-    "Look at unseen rooms"
+def judge(stage:str, lessons:list, cfg:TrainConfig, model:Listener)->dict: # Losses; median error of placement, metres
+    "Look at unseen rooms; the score is minus the loss"
     with torch.no_grad(): rows = [STAGES[stage](model, model.batch(stage, lessons, cfg, 10**6+i, 0)) for i in range(4)]
     out = {k:sum(r.get(k, torch.zeros(())).item() for r in rows)/len(rows) for k in rows[0]}
     if stage in ('roll','ask'):
@@ -406,13 +397,8 @@ def check_stage(folder):
         raise UserError(f"{folder} holds no stage of spa3r_listen: give the folder of the stage before")
     read_json(Path(folder)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
 
-def begin(
-    lessons:list, # Phrases are found in their questions, where the model is new
-    init:str, # Folder of the stage before; empty: random numbers
-    fusion:str, # How latents reach the language model
-    fields:dict, # Of `SpatialConfig`
-)->Listener:
-    "The model that is going to learn"
+def begin(lessons:list, init:str, fusion:str, fields:dict)->Listener:
+    "The model that is going to learn: of the stage before, or a new one with phrases from the lessons' questions"
     if not init: return Listener(*new_vlm(lessons, fusion, **fields))
     check_stage(init)
     out = Listener(*_vlm(Processor.from_pretrained(init).tokenizer, fusion, fields))

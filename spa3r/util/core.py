@@ -84,12 +84,8 @@ def pick_dtype(device:torch.device, name:str='auto')->torch.dtype: # auto: bfloa
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
 # %% ../../nbs/util/01_core.ipynb #0db24382
-def there(
-    values, # A number, or a list of them
-    like:torch.Tensor, # Tells the device and the number format
-    dtype:torch.dtype=None, # Another number format
-)->torch.Tensor: # On the device of `like`
-    "Numbers of Python on a device, without waiting for what it is doing"
+def there(values, like:torch.Tensor, dtype:torch.dtype=None)->torch.Tensor: # On the device of `like`
+    "Numbers of Python on a device, as `like` or in another format, without waiting for what it is doing"
     return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=True)
 
 # %% ../../nbs/util/01_core.ipynb #1570ccdb
@@ -114,12 +110,8 @@ def _said(limit, whole=False):
     return f"{'a whole number' if whole else 'a number'} in {limit}"
 
 # %% ../../nbs/util/01_core.ipynb #596e4d61
-def check_values(
-    values:dict, # Name -> value; None is a value that was not given
-    limits:dict, # Name -> limit, as for `within`
-    whole=(), # Names of those that must be whole numbers
-):
-    "Refuse values outside of their limits, all in one message"
+def check_values(values:dict, limits:dict, whole=()):
+    "Refuse values, by name, outside of their limits, all in one message; None was not given"
     given = {k:v for k,v in values.items() if k in limits and v is not None}
     odd = {k:v for k,v in given.items() if not _fits(v, limits[k], k in whole)}
     if odd: raise UserError('; '.join(f"{k} {str(v)[:40]}: {_said(limits[k], k in whole)}" for k,v in odd.items()))
@@ -333,12 +325,8 @@ def from_json(text): # What it says
     try: return json.loads(text)
     except RecursionError as e: raise ValueError('it is nested too deep') from e
 
-def read_json(
-    path, # File
-    remedy:str, # What its owner can do about it
-    kind:type=dict, # What is to be in it
-):
-    "What a file holds; one that is damaged, or a pipe, is named"
+def read_json(path, remedy:str, kind:type=dict):
+    "What a file holds; one that is damaged, of another kind, or a pipe, is named with its remedy"
     check_regular(path, remedy)
     try: got = from_json(Path(path).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({one_line(e)}): {remedy}") from e
@@ -657,12 +645,8 @@ def quiet():
         logging.set_verbosity(level)
         if bar: logging.enable_progress_bar()
 
-def hub_part(
-    cls, # A class of transformers: a configuration, a tokenizer, a processor, a model
-    name, # Folder or hub id
-    **kwargs, # For its `from_pretrained`
-): # What that gives
-    "Load something of transformers; Python in the folder is never run"
+def hub_part(cls, name, **kwargs): # What that gives
+    "Load something of transformers from a folder or the hub; Python in the folder is never run"
     spare_torchvision()
     try:
         with quiet(): return cls.from_pretrained(name, trust_remote_code=False, **kwargs)

@@ -146,8 +146,7 @@ def evaluate_field(
 )->dict:
     "The prediction of hidden views beside what is nearly free"
     if len(seeds)<2: raise ValueError(f"{len(seeds)} room: the latents cannot be shuffled, give at least 2")
-    kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device,
-              count=count)
+    kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device, count=count)
     prior = prior or fit_prior(student, teacher, head=head, **kw)
     got = {}
     last = None

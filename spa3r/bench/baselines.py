@@ -218,7 +218,6 @@ def _read(questions):
     cand = ((n.cumsum(0)-n)[:,None]+torch.arange(int(n.max()))).masked_fill(~ok, 0)
     return feats[:,:int((feats>0).sum(1).max())],cand,ok,_padded(scores, 0.)
 
-# %% ../../nbs/bench/02_baselines.ipynb #724f4be1
 def _judge(read, use, seed, folds=5):
     "Scores of the questions `use`, each answered by a model that learnt from the other parts; and of a random draw"
     feats,cand,ok,score = read[0],*(x[use] for x in read[1:])
@@ -303,7 +302,6 @@ def _quantiles(xs):
     xs = sorted(xs)
     return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in (.025, .975))
 
-# %% ../../nbs/bench/02_baselines.ipynb #ab402556
 def bootstrap(rows:list, n:int=1000, seed:int=0)->dict: # (low, high) of everything that `totals` gives
     "95 % confidence intervals of the averages of rows from `grade`: `n` times scenes are drawn with replacement"
     return _intervals(_Sums(rows), n, seed)

@@ -308,7 +308,6 @@ def open(self:Videos, q:dict):
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e:
         raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
-# %% ../../nbs/bench/03_questions_data.ipynb #0dfa6432
 @patch
 def film(self:Videos, q:dict, n:int)->np.ndarray:
     "Frames of the scene of a question"

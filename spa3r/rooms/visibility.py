@@ -71,7 +71,6 @@ class Scene:
         n = self.room.counts()
         return [o for o in self.shown if n[o.cls]==1]
 
-# %% ../../nbs/rooms/02_visibility.ipynb #d3da53c7
 GRID = (48,64) # Rays that each frame is looked at with, rows and columns
 CLEAR = .005 # Share of a frame from which on a thing is seen clearly
 

@@ -169,26 +169,23 @@ class RoomTalks(Dataset):
     def __len__(self): return self.rooms*self.passes
     def number(self, i)->int: return random.Random(f'{self.seed} {i%self.rooms}').randrange(HELD_OUT)
 
-# %% ../../nbs/train/05_finetune.ipynb #e7e364bf
-@patch
-def scene(self:RoomTalks,
-    room:int, # Number of a room
-)->tuple: # Frames (n, h, w, 3) in bytes; latents (m, c) or None; all questions, in no order
-    "What there is to know of a room"
-    if room in self.kept: return self.kept[room]
-    frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
-    random.Random(f'order {self.seed} {room}').shuffle(qs)
-    out = frames,self.eye(room, frames) if self.eye else None,qs
-    if self.passes>1: self.kept[room] = out  # it comes up again
-    return out
+    def scene(self,
+        room:int, # Number of a room
+    )->tuple: # Frames (n, h, w, 3) in bytes; latents (m, c) or None; all questions, in no order
+        "What there is to know of a room"
+        if room in self.kept: return self.kept[room]
+        frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
+        random.Random(f'order {self.seed} {room}').shuffle(qs)
+        out = frames,self.eye(room, frames) if self.eye else None,qs
+        if self.passes>1: self.kept[room] = out  # it comes up again
+        return out
 
-@patch
-def __getitem__(self:RoomTalks, i):
-    room = self.number(i)
-    frames,latents,qs = self.scene(room)
-    mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
-    said = [(prompt(q),str(q['ground_truth'])) for q in mine]
-    return Talk(said, pictures(frames, self.frames), f'room {room}', True, latents=latents)
+    def __getitem__(self, i):
+        room = self.number(i)
+        frames,latents,qs = self.scene(room)
+        mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
+        said = [(prompt(q),str(q['ground_truth'])) for q in mine]
+        return Talk(said, pictures(frames, self.frames), f'room {room}', True, latents=latents)
 
 # %% ../../nbs/train/05_finetune.ipynb #fb4b1013
 def segments(

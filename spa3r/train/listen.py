@@ -434,7 +434,8 @@ def listen(
     out:str='runs/listen', # Folder of the stage and its model, or of all stages; continued when it holds a run
     stage:str='all', # eye, point (through an adapter only), roll, reckon, ask; all: one after another
     fusion:str='cross', # How latents reach the language model: none, append, cross
-    spatial:str='nano', # Latents of a student: exact, nano, a folder, a hub id; `direct:nano`: features in their place
+    # Latents of a student: `exact`, `nano`, a folder, a hub id; `direct:nano`: features in their place
+    spatial:str='nano',
     init:str='', # Folder of the stage before; empty: random numbers
     rooms:str='runs/lessons', # Folder of filmed rooms, made if it is not there
     n:int=1000, # Rooms to learn from

@@ -2,6 +2,7 @@
 import json,re,runpy,subprocess,sys
 from pathlib import Path
 from types import SimpleNamespace
+import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM
@@ -149,18 +150,36 @@ def test_listeners_side_by_side(run, tmp_path):
     assert r['runs']['append']['scores']['overall']==pytest.approx(r['models']['append']['overall'][0], abs=1e-3)
     assert len(r['said']['append'])==len(r['asked']) and len(r['models']['none']['map']['names'])==len(r['models']['none']['map']['true'])
 
-def test_a_reader_finds_places_where_there_are_some(run, tmp_path):
-    out = run('latent_reader', 'exact', '--rooms', '4', '--unseen', '3', '--steps', '2', '--lessons', str(tmp_path))
-    assert [l.split(':')[0] for l in out.splitlines()]==['mean place of the class','exact'] and out.count(' m [')==2
+def test_a_reader_of_latents_beside_the_truth(run, tmp_path):
+    out = run('latent_reader', 'exact', '--rooms', '4', '--unseen', '6', '--steps', '2', '--lessons', str(tmp_path))
+    assert [l.split(': places')[0] for l in out.splitlines()[:3]]==['the truth','means','exact'] and out.count(' m [')==3
+    overall = next(l for l in out.splitlines() if l.startswith('overall'))
+    truth,means,_ = [float(x) for x in re.findall(r'([0-9.]+) \[', overall)]
+    assert truth>90 and truth>means+20
+
+def test_a_reader_finds_places_where_there_are_some():
     m = runpy.run_path(str(HERE/'latent_reader.py'))
     g = torch.Generator().manual_seed(0)
-    where = 2*torch.randn(200, len(m['NAMES']), 3, generator=g)
-    where[torch.rand(where.shape[:2], generator=g)<.3] = torch.nan
-    z = torch.cat([where.nan_to_num(), torch.eye(len(m['NAMES'])).expand(200, -1, -1)], -1)  # one latent a name
+    true = 2*torch.randn(200, len(m['NAMES']), m['FACTS'], generator=g)
+    true[torch.rand(true.shape[:2], generator=g)<.3] = torch.nan
+    z = torch.cat([true.nan_to_num(), torch.eye(len(m['NAMES'])).expand(200, -1, -1)], -1)  # one latent a name
     def off(z):
-        reader = m['learn'](z[:180], where[:180], 150)
-        return (reader(z[180:])-where[180:]).norm(dim=-1).nanmedian()
+        reader = m['learn'](z[:180], true[:180], 150)
+        return (reader(z[180:])-true[180:])[...,1:4].norm(dim=-1).nanmedian()
     assert off(z)<off(torch.randn(z.shape, generator=g))/2
+
+def test_rules_answer_a_route_from_places():
+    m = runpy.run_path(str(HERE/'latent_reader.py'))
+    f = np.zeros((len(m['NAMES']),m['FACTS']))
+    for name,at in (('bed',(0,0)), ('tv',(0,3)), ('sofa',(3,3)), ('lamp',(3,0))): f[m['NAMES'].index(name),1:3] = at
+    fill = '[please fill in]'
+    ask = lambda steps: (f"You are a robot beginning at the bed and facing the tv. You want to navigate to the lamp. You will perform "
+                         f"the following actions (Note: for each {fill}, choose either 'turn back,' 'turn left,' or 'turn right.'): {steps}")
+    straight = ask(f'1. Go forward until the tv. 2. {fill} 3. Go forward until the sofa. 4. {fill} 5. Go forward until the lamp.')
+    assert np.allclose(m['turns'](straight, f[:,1:3]), (-90,-90))
+    assert np.allclose(m['turns'](ask(f'1. {fill} 2. Go forward until the lamp.'), f[:,1:3]), (-90,))
+    q = dict(question_type='route_planning', question=straight, options=['A. Turn Left, Turn Right','B. Turn Right, Turn Right'])
+    assert m['answer'](q, f, None)=='B'
 
 def test_a_gpu_session_in_toys_sizes(tmp_path):
     "All parts work before they cost anything; one that is cut short keeps what it had"

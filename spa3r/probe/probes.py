@@ -18,8 +18,8 @@ from ..util.core import UserError,atomic_write,check_outputs,command,pick_device
 from ..model.cameras import Cameras,rotation_angle
 from ..model.psfm import Spa3R,select_views
 from ..rooms.rooms import HELD_OUT,LAYOUTS
-from ..teachers.teachers import load_student,view_side
-from .measures import (MEASURES,Held,Prior,camera_errors,depth_errors,fit_prior,
+from ..teachers.teachers import ExactTeacher,load_student,view_side
+from .measures import (MEASURES,OTHERS,Count,Held,Prior,camera_errors,depth_errors,fit_prior,
                                   held_rooms,look_up,mean_std,measure,same_picture,unposed)
 
 # %% ../../nbs/probe/02_probes.ipynb #00a7d276
@@ -141,11 +141,12 @@ def evaluate_field(
     sets:int=1, # The rooms are so many sets of equal size, one after another
     prior:Prior=None, # Fitted on other rooms; `fit_prior` if None
     device='cpu', # Where student and teacher are
+    count:Count=None, # As for `held_views`
 # Ready for JSON: rows, covered, uncovered {method: {measure: {mean, std, n}}}, distance, seen, gaps, depth, config
 )->dict:
     "The prediction of hidden views beside what is nearly free"
     if len(seeds)<2: raise ValueError(f"{len(seeds)} room: the latents cannot be shuffled, give at least 2")
-    kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device)
+    kw = dict(v=v, n_ctx=n_ctx, hw=hw, spread=spread, batch=max(batch, 2), device=device, count=count)
     prior = prior or fit_prior(student, teacher, head=head, **kw)
     got = {}
     last = None
@@ -309,6 +310,8 @@ def judge(
     **kw, # For `held_views`
 )->dict: # From `evaluate_field`, with 'cameras', 'same' and 'teacher_depth'
     "Measures of a student and of its teacher"
+    given = isinstance(teacher, ExactTeacher)  # then nothing of depth is measured
+    kw['count'] = Count(len(seeds)*(2 if given else 3) + len(OTHERS)*((prior is None) + (not given)))
     field = evaluate_field(student, teacher, seeds, head=head, sets=sets, prior=prior, **kw)
     return field | dict(cameras=camera_errors(teacher, seeds, **kw), same=same_picture(teacher, seeds, **kw),
                         teacher_depth=depth_errors(teacher, seeds, sets=sets, **kw))

@@ -9,7 +9,7 @@ __all__ = ['FREE', 'CHANCE', 'TrainConfig', 'blocks', 'param_groups', 'even_out'
            'wanted', 'fit']
 
 # %% ../../nbs/train/01_loop.ipynb #b083351e
-import atexit,ctypes,json,math,os,re,shutil,signal,time,warnings
+import atexit,ctypes,gc,json,math,os,re,shutil,signal,time,warnings
 from contextlib import ExitStack,contextmanager,nullcontext,suppress
 from copy import deepcopy
 from dataclasses import asdict,dataclass
@@ -158,8 +158,9 @@ def accelerator(device='cpu'): # An `accelerate.Accelerator`
 @atexit.register
 def part():
     "Leave the processes that work together, if there are any"
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized(): return
+    gc.collect()  # a model that was shared keeps its group alive
+    torch.distributed.destroy_process_group()
 
 # %% ../../nbs/train/01_loop.ipynb #6e059f99
 class Task(nn.Module):

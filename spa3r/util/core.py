@@ -187,16 +187,19 @@ def stop_between():
     with on_signals(note): yield told
 
 # %% ../../nbs/util/01_core.ipynb #1ddb860d
-_now = []  # what each command that runs is doing, in a list of one
+_now = []  # what each command that runs is doing: what is new, and what lasts
 
 @contextmanager
 def saying(every:float=3.):
-    "Have `say` print for a while, at most every `every` seconds"
-    mine,done = [None],threading.Event()
+    "Have `say` print for a while, at most every `every` seconds; what lasts is said again with its seconds"
+    mine,done = [None,None],threading.Event()
     def run():
+        quiet = 0  # how often nothing new came
         while not done.wait(every):
             what,mine[0] = mine[0],None
+            quiet = 0 if what else quiet+1
             if what: print(f'{what} ...', file=sys.stderr, flush=True)
+            elif mine[1] and quiet%5==0: print(f'{mine[1]} ... {quiet*every:.0f} s', file=sys.stderr, flush=True)
     _now.append(mine)
     threading.Thread(target=run, daemon=True).start()
     try: yield
@@ -204,9 +207,12 @@ def saying(every:float=3.):
         _now.remove(mine)
         done.set()
 
-def say(what:str):
+def say(
+    what:str, # What is done now
+    lasts:bool=False, # Is it one long step, that says nothing itself?
+):
     "Tell the user of a command what it is doing, if that takes a while"
-    if _now: _now[-1][0] = what
+    if _now: _now[-1][:] = what,what if lasts else None
 
 # %% ../../nbs/util/01_core.ipynb #ebc75dfd
 def _is_script(frame):
@@ -235,6 +241,7 @@ def _parser(f):
     parser = anno_parser(f)
     parser.error = lambda m: parser.exit(2, f'{parser.prog}: {one_line(m, 1200)}; --help shows all options\n')
     for a in parser._actions:
+        a.help = a.help and a.help.replace('`', '')  # a terminal shows no code font
         a.default = SUPPRESS  # options not given are left to the function, which may have presets
         if a.dest in getattr(f, 'limits', {}):
             a.help += f", {_said(f.limits[a.dest], a.type is int)}".replace('%', '%%')

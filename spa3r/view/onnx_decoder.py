@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor,nn
 from ..model.attention import Rope2d,grid_positions
 from ..model.cameras import Cameras,scale_intrinsics
-from ..util.core import UserError,atomic_write
+from ..util.core import UserError,atomic_write,say
 from ..model.field_decoder import FieldDecoder
 from ..model.patch_encoder import VGGT
 from ..model.psfm import Spa3R
@@ -120,6 +120,7 @@ def _export(net, inputs, free, names, mark, path, small=False):
     "Trace a module, throw out what nobody needs, and write it with the digest of its weights"
     try: import onnx,onnxscript
     except ImportError as e: raise UserError("Exporting a model needs onnx: pip install 'spa3r[onnx]'") from e
+    say(f"making the {'encoder' if small else 'decoder'} for the page", lasts=True)
     with torch.no_grad(),_quiet():
         prog = torch.onnx.export(net.eval(), tuple(inputs.values()),
                                  dynamo=True, verbose=False, input_names=list(inputs),

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from .._modidx import d as modidx
 from ..model.cameras import intrinsics,look_at,project,rotation_angle,scale_intrinsics,unproject
 from ..util.core import UserError,atomic_write,check_outputs,command,home,pick_device,say
 from ..data.batches import Views
 from ..data.scenes import cuts,given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
-from ..probe.measures import fit_prior,unposed
-from ..probe.probes import criteria,judge
+from ..probe.measures import unposed
+from ..probe.probes import gates,judge
 from ..model.psfm import Spa3R
 from ..rooms.rooms import HELD_OUT
 from .plots import FeaturePCA,cosine_map,to_img
@@ -300,6 +301,7 @@ def write_html(
     measures_title:str='Measures', # Above the table
     measures_notes:list=(), # Paragraphs under the table
     remarks:list=(), # What one has to know before believing it
+    aims:list=(), # From `gates`; folded
     said:dict={}, # Other words for `said` of `WORDS`
     unit:str='m', # Of the scene's lengths
     pca:FeaturePCA=None, # Colours; fitted on the teacher's features if None
@@ -323,6 +325,8 @@ def write_html(
     data |= dict(title=title, verdict=first, lead=list(lead),
                  measures=[list(r) for r in measures], best=best, measures_title=measures_title,
                  measures_notes=list(measures_notes), remarks=list(remarks),
+                 aims=[_capital(str(a))+'.' for a in aims], project=[WORDS['project'],modidx['settings']['git_url']],
+                 aims_title=WORDS['aims'].format(met=sum(a.met for a in aims), n=len(aims)),
                  said=WORDS['said']|said, own_said=WORDS['said']|WORDS['said_own'], unit=unit,
                  own_remarks=[*own_remarks, *WORDS['own_remarks']],
                  foot=foot, why=why, versions=json.loads(_web('versions.json')), side=side, eyegrid=eyegrid)
@@ -334,10 +338,8 @@ def write_html(
 
 # %% ../../nbs/view/04_page.ipynb #837da547
 def room_measures(student:Spa3R, teacher, n:int=16, device='cpu')->dict: # From `judge`
-    "The table of `spa3r_probe` from fewer rooms"
-    kw = dict(hw=[view_side(student, teacher)]*2, device=device)
-    prior = fit_prior(student, teacher, range(HELD_OUT-2*n, HELD_OUT), **kw)
-    return judge(student, teacher, range(HELD_OUT, HELD_OUT+n), prior, **kw)
+    "The figures of `spa3r_probe --scenes n`: the first unseen rooms, the same classifier"
+    return judge(student, teacher, range(HELD_OUT, HELD_OUT+n), hw=[view_side(student, teacher)]*2, device=device)
 
 def _rooms_table(result:dict)->dict: # measures and best, for `write_html`
     "The measures over rooms as the page shows them"
@@ -389,7 +391,7 @@ def _room(student, teacher, folder, o):
     scene = room_scene(student, teacher, seed, o['views'], o['between'], side, o['device'], o['tell'])
     imgs = torch.stack([im for im,k in zip(scene.imgs, scene.kind) if k!='path'])
     rows,first = _first(scene, teacher, 'view', F.interpolate(imgs, (side,side), mode='area').to(o['device']))
-    about,remarks = _about(student, teacher, folder),[]
+    about,remarks,aims = _about(student, teacher, folder),[],[]
     print(about, first['text'], first['cameras'], sep='\n')
     nc,nt,npath = [scene.kind.count(k) for k in ('context','target','path')]
     kw = measures_table(rows)|dict(measures_title=f"In this room, on its {nt} held-back views")
@@ -397,7 +399,7 @@ def _room(student, teacher, folder, o):
     if o['rooms']:
         print(f"\nNow measuring on {o['rooms']} other unseen rooms, for a table in the page (--rooms 0 leaves it out)")
         res = room_measures(student, teacher, o['rooms'], o['device'])
-        remarks = [WORDS['read'], *(f'Aim {a}.' for a in criteria(res)), _cameras_line(res['cameras'])]
+        remarks,aims = [WORDS['read'], _cameras_line(res['cameras'])],gates(res)
         kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back",
                                     measures_notes=WORDS['notes'])
     lead = WORDS['lead_room'].format(nc=_some(nc, 'view' if exact else 'picture'),
@@ -405,7 +407,7 @@ def _room(student, teacher, folder, o):
     remarks = [about, f"The room (seed {seed}) was in no training.", *remarks,
                *([first['why']] if 'why' in first else []), WORDS['points_room']]
     return scene,dict(title=TITLE, said_first=first, lead=[lead],
-                      remarks=remarks, said=WORDS['said_exact'] if exact else {}, **kw)
+                      remarks=remarks, aims=aims, said=WORDS['said_exact'] if exact else {}, **kw)
 
 # %% ../../nbs/view/04_page.ipynb #5aac1594
 def _pictures(teacher, o):
@@ -421,7 +423,7 @@ def _pictures(teacher, o):
     imgs,names,left = read_once(o['images'], **kw)
     chosen = ('both photos' if n==len(names)==2 else f"all {n} photos" if len(names)==n else
               f"the {len(names)} photos of {n} that can be used" if len(names)<o['views'] else
-              f"{len(names)} of {n} photos, spread evenly (the option `views` takes more)")
+              f"{len(names)} of {n} photos, spread evenly (the option “views” takes more)")
     return imgs,sharper(o['images'], names, cfg.img_size, cfg.patch, times) if times>1 else None,names,left,chosen
 
 def read_once(
@@ -536,7 +538,7 @@ def demo(
     if export:
         file = export_scene(export, scene, scene_points(scene), upright(scene), export_colours, not export_bare)
         print(f"\n{file}: points for other programs")
-    say('making the decoder for the page')
+    say('looking for the decoder of the page')
     words |= _networks(student, tea, folder) if live else dict(decoder=None, why='it was left out')
     if live and not words['decoder']: print(f"No live decoder in the page: {words['why']}")
     say('writing the page')

@@ -4,7 +4,7 @@ import pytest
 import torch
 from spa3r.model.cameras import Cameras,axis_angle,rigid
 from spa3r.util.core import UserError
-from spa3r.probe.measures import camera_errors,depth_errors,same_picture,shared_views,unposed
+from spa3r.probe.measures import Count,camera_errors,depth_errors,fit_prior,same_picture,shared_views,unposed
 from spa3r.probe.probes import Gate,criteria,format_parts,format_table,gates,judge,probe,passes
 from spa3r.model.patch_encoder import VGGT,VGGTConfig
 from spa3r.model.psfm import Spa3R,Spa3RConfig
@@ -169,6 +169,25 @@ def test_command_with_a_teacher_that_looks(tmp_path, capsys):
     text = capsys.readouterr().out
     assert r['config']['grid']==[4,4] and r['config']['hw']==[28,28] and not r['cameras']['given'] and r['teacher_depth']['depth head']['n']==2
     assert len(r['aims'])==6 and 'the same picture 4 times' in text and 'not to be called unposed' in text and 'see 25% or more of each other' in text
+
+@pytest.mark.parametrize('given', [True,False])
+@pytest.mark.parametrize('fitted', [True,False])
+def test_one_count_over_all_that_is_measured(weights, monkeypatch, given, fitted):
+    "From 0 on, never back, and at the end no room is left or too many"
+    from spa3r.teachers.teachers import load_student
+    torch.manual_seed(0)
+    student,teacher,_ = load_student(str(weights))
+    if not given:
+        net = VGGT(VGGTConfig.nano(dim=32, img_size=28, patch=14))
+        with torch.no_grad(): net.camera_head.pose_branch.fc2.bias[7:] += 1
+        teacher,student = VGGTTeacher(net),Spa3R(Spa3RConfig.nano(dim=32, enc_depth=1, dec_depth=1, n_latents=8, geo_channels=64))
+    kw,counts,said = dict(v=2, n_ctx=1, hw=(28,28), batch=32),[],[]
+    prior = fit_prior(student, teacher, **kw) if fitted else None
+    monkeypatch.setattr('spa3r.probe.measures.say', said.append)
+    monkeypatch.setattr('spa3r.probe.probes.Count', lambda n: counts.append(Count(n)) or counts[-1])
+    judge(student, teacher, range(HELD_OUT, HELD_OUT+4), prior, **kw)
+    share = [int(re.fullmatch(r'measuring: (\d+)%', s)[1]) for s in said]
+    assert share[0]==0 and share==sorted(share) and share[-1]<100 and [c.n for c in counts]==[c.total for c in counts]==[counts[0].total]
 
 def test_command_for_the_semantic_head(tmp_path):
     "The semantic teacher is loaded where it is asked for, and only there"

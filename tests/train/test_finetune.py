@@ -268,7 +268,7 @@ def test_two_processes_are_one(there, tmp_path):
     run(there, tmp_path/'a', checkpointing=True)
     code = f"from spa3r.train.finetune import finetune; finetune(out={str(tmp_path/'b')!r}, model={str(there/'qwen2_5_vl')!r}, spatial={str(there/'spatial')!r}, **{TINY|dict(accumulate=1, checkpointing=True)!r})"
     (tmp_path/'go.py').write_text(code, encoding='utf8')
-    p = subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29571',str(tmp_path/'go.py')], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
+    p = subprocess.run([sys.executable,'-m','torch.distributed.run','--standalone','--nproc_per_node','2',str(tmp_path/'go.py')], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
     assert p.returncode==0, p.stderr[-3000:]
     a,b = log(tmp_path/'a'),log(tmp_path/'b')
     assert len(a)==len(b)==4
@@ -298,7 +298,7 @@ assert kinds=={'DTensor'}, kinds
 def sharded(there, tmp_path, how):
     (tmp_path/'go.py').write_text(SHARD, encoding='utf8')
     kw = TINY|dict(accumulate=1, out=str(tmp_path/'b'), model=str(there/'qwen2_5_vl'), spatial=str(there/'spatial'))
-    return subprocess.run([sys.executable,'-m','torch.distributed.run','--nproc_per_node','2','--master_port','29573',str(tmp_path/'go.py'),repr(kw),how], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
+    return subprocess.run([sys.executable,'-m','torch.distributed.run','--standalone','--nproc_per_node','2',str(tmp_path/'go.py'),repr(kw),how], capture_output=True, encoding='utf8', env=os.environ|dict(OMP_NUM_THREADS='1'))
 
 def test_shards_are_one(there, tmp_path):
     "FSDP2 over two processes: parameters are shards, losses those of one process, and what is saved is whole"

@@ -161,3 +161,12 @@ def test_latents_of_a_student_in_a_folder(lessons):
 def test_a_folder_that_holds_no_stage_is_named(rooms, tmp_path):
     with pytest.raises(UserError, match='holds no stage of spa3r_listen'):
         listen(str(tmp_path/'out'), 'reckon', init=str(tmp_path), rooms=str(rooms), n=3, steps=1, quiet=True)
+
+@pytest.mark.parametrize('name,of', [('exact',(8,8)), ('nano',(6,8))])
+def test_features_can_stand_in_the_place_of_latents(lessons, name, of):
+    "A quarter of the patches of each frame, as the student's own teacher sees them"
+    make,x = source(f'direct:{name}'),lessons[0]
+    f,grid = make.of.features(x)
+    assert tuple(grid)==(2*of[0],2*of[1]) and make.fields==dict(latent_dim=f.shape[-1], n_latents=8*of[0]*of[1])
+    z = make(x).view(8, *of, -1)
+    torch.testing.assert_close(z[3,1,2], f[0,3].view(*grid, -1)[2,4])

@@ -1,10 +1,10 @@
 "Laws of spa3r.util.core"
-import json,os,random,re,runpy,subprocess,sys
+import json,os,random,re,runpy,subprocess,sys,time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pytest, torch
 from safetensors.torch import load_file,save_file
-from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,read_tensors,set_seed,with_cfg,within
+from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,read_tensors,say,saying,set_seed,with_cfg,within
 
 @dataclass(frozen=True)
 class Cfg:
@@ -14,7 +14,7 @@ class Cfg:
 @command
 @with_cfg(Cfg)
 def go(
-    data:str='rooms', # Folder of scenes
+    data:str='rooms', # Folder of `scenes`
     **kwargs):
     "Try a configuration"
     cfg = Cfg(**kwargs)
@@ -84,11 +84,29 @@ def test_command_options_and_help(cmd):
     rc,out,_ = cmd('--help')
     assert rc==0
     for s in ('Try a configuration', 'Folder of scenes', 'Width of everything', 'default: 64'): assert s in out
+    assert '`' not in out, 'a terminal has no code font'
     assert cmd('--width', '3')[0]==2
 
 def test_command_says_what_is_wrong_in_one_line(cmd):
     assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')
     assert cmd('--dim', '0')==(130, '', 'go: stopped\n')
+
+def test_a_long_step_is_said_again(capfd):
+    "With its seconds, until there is something new; a short one is said once"
+    def waited(*parts):
+        end,got = time.time()+60,''
+        while not all(p in got for p in parts) and time.time()<end: time.sleep(.01); got += capfd.readouterr().err
+        return got.splitlines()
+    with saying(.01):
+        say('a short step')
+        assert waited('a short step ...\n')==['a short step ...']
+        say('a long one', lasts=True)
+        got = waited('... 0 s\n', '... 1 s\n')
+        assert got[0]=='a long one ...' and all(re.fullmatch(r'a long one \.\.\. \d+ s', o) for o in got[1:])
+        say('another')
+        assert waited('another ...\n')[-1]=='another ...'
+        time.sleep(.3)
+        assert capfd.readouterr().err==''
 
 def test_what_the_system_refuses_is_one_line(cmd):
     rc,out,said = cmd('--dim', '11')

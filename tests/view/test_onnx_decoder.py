@@ -49,6 +49,16 @@ def tiny_file(tiny, tmp_path_factory): return export_decoder(tiny, tmp_path_fact
 @pytest.mark.parametrize('grid,hw', [((5,7),(70,98)), ((16,16),(112,112)), ((3,9),(42,126)), ((12,2),(120,20))])
 def test_export_says_what_torch_says(tiny, tiny_file, grid, hw): assert difference(tiny, session(tiny_file.read_bytes()), grid, hw, 1)<1e-3
 
+def test_what_takes_a_minute_is_told(tiny, monkeypatch, tmp_path):
+    "Decoder and encoder of weights that have none beside them"
+    said = []
+    monkeypatch.setattr('spa3r.view.onnx_decoder.say', lambda what,lasts=False: said.append((what,lasts)))
+    def stop(*args, **kwargs): raise UserError('not now')
+    monkeypatch.setattr(torch.onnx, 'export', stop)
+    seer = VGGTTeacher(VGGT(vggt_config()))
+    assert find_decoder(tiny, tmp_path)==(None,'not now') and find_eyes(tiny, seer, tmp_path) is None
+    assert said==[('making the decoder for the page',True),('making the encoder for the page',True)]
+
 def test_file_holds_no_trace_of_this_machine(tiny_file):
     m = onnx.load(tiny_file)
     onnx.checker.check_model(m)

@@ -8,6 +8,8 @@ from PIL import Image
 from browser import CHROMIUM,browser,serve
 from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.data.batches import Views
+from spa3r._modidx import d as modidx
+from spa3r.probe.probes import Gate
 from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
@@ -110,10 +112,9 @@ def test_every_colour_and_key(page):
     for i,k in enumerate(page.eval('D.colours')):
         page.key(str(i+1))
         assert page.eval('S.colour')==k and page.eval('ids.length')>100
-    for key,flag in (('v','inside'),('b','beside')):
-        page.key(key)
-        assert page.eval(f'S.{flag}')==1
-        page.key(key)
+    for now in (1,0):
+        page.key('v')
+        assert page.eval('S.inside')==now
     page.key('h')
     assert page.eval('document.getElementById("help").open')
     page.key('h')
@@ -146,14 +147,63 @@ def test_the_verdict_stands_above_all_controls(page):
     assert page.eval('D.other && document.querySelector("#p4 canvas").width==gw'), 'another place is a picture beside the prediction'
 
 def test_a_newcomers_screen_has_four_things_and_few_controls(page):
-    assert rect(page, '#p0')[1]==rect(page, '#p2')[1], 'side by side'
-    for sel in ('#title','#verdict','#p0','#p2'):
+    for sel in ('#title','#verdict','#p0','#p1','#p2','#p4'):
         x,y,w,h = rect(page, sel)
         assert h>0 and y+h<=900, sel
     assert page.eval('[...document.querySelectorAll("#more input,#more button")].every(e => !e.checkVisibility())')
     page.eval('document.querySelector("#more summary").click()')
     assert page.eval('[...document.querySelectorAll("#more input")].some(e => e.checkVisibility())')
     page.eval('document.querySelector("#more summary").click()')
+
+ROW = ('#p0','#p1','#p2','#p4')  # the picture, the teacher's features of it, the prediction, and that of another place
+
+@pytest.mark.parametrize('size', [(1280,900),(390,844)])
+@pytest.mark.parametrize('k', ['nano','photos'])
+def test_picture_features_and_predictions_stand_in_one_row(tab, fields, k, size):
+    open_page(tab, fields[k], size=size, mobile=size[0]<500)
+    boxes = [rect(tab, o) for o in ROW]
+    assert len({b[1] for b in boxes})==1 and all(a[0]+a[2]<b[0] for a,b in zip(boxes, boxes[1:])), 'one beside the other, in this order'
+    assert np.ptp([b[2] for b in boxes])<1 and boxes[0][2]>70 and boxes[0][0]>=0 and boxes[-1][0]+boxes[-1][2]<=size[0], 'of one size, whole'
+    assert sum(boxes[0][1::2])<.7*size[1], 'and the scene begins on the same screen'
+    assert [text(tab, f'h{i}') for i in (0,1,2,4)]==['the hidden picture',"teacher's features",'prediction','another place']
+    assert [text(tab, i) for i in ('cos','cos4')]==tab.eval("[stops[S.cam].cos, stops[S.cam].cos4].map(x => 'cosine '+num(x))")
+
+def test_narrow_pictures_stand_in_one_row(tab, tmp_path):
+    open_page(tab, write_html(tmp_path/'a.html', tall(12, 5)), live='0')
+    boxes = [rect(tab, o) for o in ROW[:3]]
+    assert len({b[1] for b in boxes})==1 and boxes[0][3]<420 and not tab.eval('$("otherpanel").checkVisibility()')
+
+def tall(gh, gw):
+    "A scene of upright pictures"
+    rand = lambda *s: torch.rand(*s, generator=torch.Generator().manual_seed(0))
+    hw = (10*gh,10*gw)
+    cams = Cameras(look_at(rand(3,3)*2, torch.tensor([5.,5.,1.])), intrinsics(1., hw), hw)
+    return FieldScene(cams, ['context','path','target'], rand(3,gh,gw,5), [rand(gh,gw,5),None,rand(gh,gw,5)], [rand(3,*hw),None,rand(3,*hw)], 1+rand(3,gh,gw))
+
+def test_the_page_names_the_project(page):
+    assert 'Spa3R' in text(page, 'project') and page.eval('$("project").href')==modidx['settings']['git_url']
+    x,y,w,h = rect(page, '#project')
+    assert y+h<=rect(page, '#verdict')[1] and x+w<=1280 and rect(page, '#title')[1]<y+h<sum(rect(page, '#title')[1::2])+8, 'on the line of the title'
+
+def test_aims_are_folded(tab, tmp_path):
+    aims = [Gate('a', 'apples', 3., 2.),Gate('b', 'pears', 1., 2.)]
+    for given in (aims,[]):
+        open_page(tab, write_html(tmp_path/'a.html', tall(3, 4), aims=given, remarks=['one','two']), live='0')
+        assert tab.eval('[...document.querySelectorAll("#remarks>ul>li")].map(e => e.textContent)')==['one','two']
+        assert tab.eval('!!document.getElementById("aims")')==bool(given)
+        if not given: continue
+        assert '1 of 2 met' in tab.eval('document.querySelector("#aims summary").textContent')
+        seen = lambda: tab.eval('[...document.querySelectorAll("#aims li")].filter(e => e.checkVisibility()).map(e => e.textContent)')
+        assert seen()==[]
+        tab.eval('document.querySelector("#aims summary").click()')
+        assert seen()==['Met: apples 3, wanted above 2.','Missed: pears 1, wanted above 2.']
+
+@pytest.mark.parametrize('field', ['exact','nano','photos'], indirect=True)
+def test_no_word_of_the_page_has_the_marks_of_code(page):
+    page.eval('document.querySelectorAll("details").forEach(e => {e.open = true})')
+    said = page.eval('[document.querySelector("header"),document.querySelector("main"),document.querySelector("footer"),$("help")].map(e => e.textContent).join()')
+    assert len(said)>1500 and '`' not in said+json.dumps(WORDS)+page.eval('[...document.querySelectorAll("[title]")].map(e => e.title).join()')
+    page.eval('document.querySelectorAll("details").forEach(e => {e.open = false})')
 
 def test_a_pressed_button_can_be_read_under_the_mouse(page):
     x,y,w,h = rect(page, '#colours [aria-pressed=true]')
@@ -292,7 +342,7 @@ def test_a_phone(tab, fields):
             open_page(tab, fields[k], size=(390,844), mobile=True)
             assert tab.eval('TOUCH') and 'W A S D' not in text(tab, 'livesay')
             assert tab.eval('document.documentElement.scrollWidth')<=390 and rect(tab, '#plot')[1]<650, 'a good part of the scene is on the first screen'
-            for sel in ('#verdict','#p0','#p2'): assert sum(rect(tab, sel)[1::2])<=844, sel
+            for sel in ('#verdict','#p0','#p1','#p2','#p4'): assert sum(rect(tab, sel)[1::2])<=844, sel
             tab.eval('document.querySelector("#more").open = true')
             small = tab.eval('[...document.querySelectorAll("button:not(.term),summary,input:not([type=file]):not([type=checkbox]),label")].filter(e => e.checkVisibility() && !e.closest(".bars") && e.getBoundingClientRect().height<40).map(e => e.id || e.textContent)')
             assert small==[], 'a finger needs room'

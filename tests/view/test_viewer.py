@@ -16,7 +16,8 @@ from spa3r.model.psfm import Spa3R,Spa3RConfig
 from spa3r.rooms.rooms import HELD_OUT,sample_scenes
 from spa3r.view.scene import (FieldScene,ask,data_uri,field_error,field_figure,photo_scene,point_colours,ramp,room_scene,
                           scene_points,similarity,upright,walk)
-from spa3r.view.page import demo,few_directions,page_data,still,write_html
+from spa3r.probe.probes import evaluate_field
+from spa3r.view.page import demo,few_directions,page_data,room_measures,still,write_html
 from spa3r.view.plots import FeaturePCA
 
 def scene(v=5, grid=(3,4), c=6, hw=(30,40), dgrid=(6,8), known=None, seed=0, up=(0.,0.,1.)):
@@ -358,7 +359,13 @@ def test_demo_writes_a_page(exact, tmp_path, capsys):
     d,said = page_json(path),capsys.readouterr().out
     assert 'Now measuring on 2 other unseen rooms' in said and 'shuffled latents' not in said  # the page has them
     assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
-    assert d['colours']==['rgb','teacher','prediction','error','uncertainty','similarity'] and d['live'] is None and any('missed' in r for r in d['remarks'])
+    assert d['colours']==['rgb','teacher','prediction','error','uncertainty','similarity'] and d['live'] is None
+    assert any(a.startswith('Missed: ') for a in d['aims']) and not any('missed' in r.lower() for r in d['remarks'])
+
+def test_the_table_of_the_page_is_that_of_tour_and_probe(exact):
+    "One source: the same rooms, cameras and classifier"
+    student,teacher,_ = load_student(str(exact))
+    assert room_measures(student, teacher, 2)['rows']==evaluate_field(student, teacher, range(HELD_OUT, HELD_OUT+2))['rows']
 
 def test_the_page_says_what_went_in(tmp_path):
     "The exact teacher looks at no picture, so none is spoken of; nano looks at pictures. Without a table none is spoken of"

@@ -56,8 +56,9 @@ class Spa3R(Ours):
         super().__init__(Spa3RConfig(dim=dim, nh=num_heads, enc_depth=num_encoder_layers, dec_depth=num_decoder_layers, n_latents=num_queries,
                                      geo_channels=2*v.aggregator.patch_embed.embed_dim, sem_channels=dino.embed_dim))
         self.v = v
-    def named_parameters(self): return ((official_name(k),p) for k,p in super().named_parameters())
-    def forward(self, inputs, mode):
+    def named_parameters(self, *args, **kw): return ((official_name(k),p) for k,p in super().named_parameters(*args, **kw))
+    def forward(self, inputs, *args, mode=None, **kwargs):
+        if mode is None: return super().forward(inputs, *args, **kwargs)
         hw,mask = inputs['images'].shape[-2:],self._random_masking(inputs['images'].shape[:2], .5)
         (geo,),_ = self.v.aggregator(inputs['images'], view_mask=mask)
         P,K = pose_encoding_to_extri_intri(self.v.camera_head([geo])[-1], hw)
@@ -67,15 +68,21 @@ class Spa3R(Ours):
         return {k:SCALE*x for k,x in psfm_loss(self, obs, on='all', smooth=True).items() if k!='loss'}
 '''
 
-@pytest.mark.parametrize('scale', [1, 1.5])
-def test_student_step_beside_a_checkout(run, tmp_path, scale):
-    "a checkout made of our own student is ours to the last bit; one whose loss is half as large again is off by a third of it"
-    (tmp_path/'spa3r/models').mkdir(parents=True)
-    (tmp_path/'spa3r/models/__init__.py').write_text('from .spa3r import Spa3R', encoding='utf8')
-    (tmp_path/'spa3r/models/spa3r.py').write_text(CHECKOUT.replace('SCALE', str(scale)), encoding='utf8')
-    out = run('student_step', '--rounds', '1', '--repeats', '1', '--dim', '64', '--official', str(tmp_path))
+def checkout(folder, scale):
+    (folder/'spa3r/models').mkdir(parents=True)
+    (folder/'spa3r/models/__init__.py').write_text('from .spa3r import Spa3R', encoding='utf8')
+    (folder/'spa3r/models/spa3r.py').write_text(CHECKOUT.replace('SCALE', str(scale)), encoding='utf8')
+    return ['--dim', '64', '--official', str(folder)]
+
+def test_a_checkout_of_our_own_student_is_ours(tmp_path):
+    p = subprocess.run([sys.executable, HERE/'student_step.py', '--only', 'agreement', *checkout(tmp_path, 1)], capture_output=True, encoding='utf8')
+    assert not p.returncode and json.loads(p.stdout)|dict(parameters=0)==dict(parameters=0, loss=0, gradients=0), p.stderr
+
+def test_student_step_beside_a_checkout(run, tmp_path):
+    "one whose loss is half as large again: ours is off by a third of it"
+    out = run('student_step', '--rounds', '1', '--repeats', '1', *checkout(tmp_path, 1.5))
     loss,grads = map(float, re.search(r'from the official by (\S+), gradients by (\S+) of', out).groups())
-    assert (loss,grads)==((0,0) if scale==1 else (pytest.approx(1/3, abs=.04), .5))
+    assert loss==pytest.approx(1/3, abs=.04) and grads==.5
     ratios = {k:float(x) for k,x in re.findall(r'^(.*): (\S+) of the time of official', out, re.M)}
     assert len(ratios)==5 and ratios['official']==1 and len(rows(out, 'official  ', 4))==1
 

@@ -76,7 +76,6 @@ def tokens(self:FieldDecoder,
     x = self.decoder(x, self.positions(cams, grid, s), attend, keep=slice(s, None))
     return rearrange(x, '(b v) n d -> b v n d', v=v)
 
-# %% ../../nbs/model/06_field_decoder.ipynb #f67b8cf2
 @patch
 def forward(self:FieldDecoder,
     latents:Tensor, # (b, m, d)

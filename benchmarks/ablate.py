@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from torch import nn
 from spa3r.model.cameras import rotate
+from spa3r.model.field_decoder import FieldDecoder
 from spa3r.util.core import atomic_write, set_seed
 from spa3r.bench.evaluate import commit
 from spa3r.train.loop import TrainConfig, fit
@@ -27,26 +27,27 @@ from spa3r.teachers.teachers import ExactTeacher, load_teacher
 from spa3r.train.pretrain import masked, observe
 from spa3r.data.batches import RoomSource, rooms_as_views
 
-def world_rays(cams, grid): return rotate(cams.c2w[..., :3, :3], cams.rays(grid))  # (b, v, gh, gw, 3)
+class WorldRays(FieldDecoder):
+    "Rays in the frame of the latents, with PRoPE"
+    def rays(self, cams, grid): return rotate(cams.c2w[..., :3, :3], cams.rays(grid)).flatten(2, 3)
 
-def tokens_otherwise(field, kind):
-    "`FieldDecoder.tokens` with another way to say which camera is meant"
-    def tokens(latents, cams, grid, attend=F.scaled_dot_product_attention):
-        v, d = cams.shape[1], world_rays(cams, grid)
-        if kind == 'pluecker': d = torch.cat([d, torch.linalg.cross(cams.positions[..., None, None, :].expand_as(d), d)], -1)
-        x = field.pose_tokenizer(rearrange(d, 'b v gh gw c -> (b v) (gh gw) c'))
-        z = repeat(latents, 'b m d -> (b v) m d', v=v)
-        w2c, K = (rearrange(t, 'b v i j -> (b v) 1 i j') for t in (cams.w2c, cams.K))
-        if kind == 'pluecker': w2c, K = torch.eye(4).expand_as(w2c), None  # no camera in the attention, only the place in the image
-        pos = Prope(w2c, K, cams.hw, grid, field.e, n_special=field.n_registers+z.shape[1])
-        x = field.decoder(torch.cat([z, x], dim=1), pos, attend)
-        return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
-    if kind == 'pluecker': field.pose_tokenizer = nn.Linear(6, field.pose_tokenizer.out_features)
-    field.tokens = tokens
+class Pluecker(WorldRays):
+    "Lines in that frame; no camera in the attention, only the place in the image"
+    ray_dims = 6
+    def rays(self, cams, grid):
+        d = super().rays(cams, grid)
+        return torch.cat([d, torch.linalg.cross(cams.positions[:, :, None].expand_as(d), d)], -1)
+    def positions(self, cams, grid, n_special):
+        return Prope(torch.eye(4).expand(cams.w2c.flatten(0, 1)[:, None].shape), None, cams.hw, grid, self.e, n_special)
+
+def told_by(field, kind):
+    "The same decoder with the same weights, told of cameras in another way"
+    field.__class__ = kind
+    if kind.ray_dims != field.pose_tokenizer.in_features: field.pose_tokenizer = nn.Linear(kind.ray_dims, field.pose_tokenizer.out_features)
 
 ROWS = dict(
     mask={f'{r:.0%} hidden': dict(ratio=r) for r in (.5, .25, .75)},
-    camera={'PRoPE, rays of the camera': {}, 'PRoPE, rays in the world': dict(camera='world'), 'Pluecker': dict(camera='pluecker')},
+    camera={'PRoPE, rays of the camera': {}, 'PRoPE, rays in the world': dict(camera=WorldRays), 'Pluecker': dict(camera=Pluecker)},
     latents={f'{n} latents': dict(latents=n) for n in (32, 4, 8, 128)},
     loss={f"{'smooth L1' if s else 'L1'}, {on}": dict(smooth=s, on=on) for on in ('targets', 'all') for s in (False, True)},
     targets={'both': {}, 'geometry': dict(weights=dict(sem_l1=0., sem_cos=0.)), 'semantics': dict(weights=dict(geo_l1=0., geo_cos=0.))},
@@ -78,12 +79,12 @@ def read_off(student, teacher, seeds, weights=None):
     said, furn = x@weights, cls >= FURNITURE.start
     return dict(furniture=(said[furn, :-1].argmax(1) == cls[furn]).double().mean().item(), depth=((said[:, -1].exp()-z).abs()/z).mean().item())
 
-def train(teacher, seed, steps, grid, ratio=.5, latents=32, smooth=False, on='targets', camera='', weights=None):
+def train(teacher, seed, steps, grid, ratio=.5, latents=32, smooth=False, on='targets', camera=None, weights=None):
     "A little student"
     cfg = TrainConfig.nano(steps=steps, seed=seed, smooth=smooth, on=on, ratio=ratio, save_every=steps)
     set_seed(seed)
     student = Spa3R(Spa3RConfig.nano(dim=64, nh=2, enc_depth=2, dec_depth=2, n_latents=latents, grid=grid, geo_channels=teacher.channels['geo'], sem_channels=teacher.channels.get('sem', 0)))
-    if camera: tokens_otherwise(student.field, camera)
+    if camera: told_by(student.field, camera)
     exact = isinstance(teacher, ExactTeacher)
     look = lambda b: observe(teacher, *b)
     batch_fn = partial(masked, cfg.batches(RoomSource((42, 42) if exact else (7*grid, 7*grid), images=not exact)), cfg)

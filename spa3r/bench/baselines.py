@@ -160,8 +160,7 @@ def _candidates(questions):
     numbers = defaultdict(list)
     for q in questions:
         if not q['options']: numbers[q['question_type']].append(float(q['ground_truth']))
-    bins = {t:sorted(set(np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist()))
-            for t,x in numbers.items()}
+    bins = {t:sorted({*np.quantile(x, np.linspace(0, 1, BINS), method='nearest').tolist()}) for t,x in numbers.items()}
     for q in questions:
         if q['options']:
             options = [o.split('.', 1) for o in q['options']]
@@ -219,7 +218,6 @@ def _read(questions):
     cand = ((n.cumsum(0)-n)[:,None]+torch.arange(int(n.max()))).masked_fill(~ok, 0)
     return feats[:,:int((feats>0).sum(1).max())],cand,ok,_padded(scores, 0.)
 
-# %% ../../nbs/bench/02_baselines.ipynb #724f4be1
 def _judge(read, use, seed, folds=5):
     "Scores of the questions `use`, each answered by a model that learnt from the other parts; and of a random draw"
     feats,cand,ok,score = read[0],*(x[use] for x in read[1:])
@@ -304,13 +302,8 @@ def _quantiles(xs):
     xs = sorted(xs)
     return tuple(xs[min(int(p*len(xs)), len(xs)-1)] for p in (.025, .975))
 
-# %% ../../nbs/bench/02_baselines.ipynb #ab402556
-def bootstrap(
-    rows:list, # From `grade`
-    n:int=1000, # Draws
-    seed:int=0, # Which draws
-)->dict: # (low, high) of everything that `totals` gives
-    "95 % confidence intervals of the averages: scenes are drawn with replacement"
+def bootstrap(rows:list, n:int=1000, seed:int=0)->dict: # (low, high) of everything that `totals` gives
+    "95 % confidence intervals of the averages of rows from `grade`: `n` times scenes are drawn with replacement"
     return _intervals(_Sums(rows), n, seed)
 
 def _intervals(sums, n, seed=0):

@@ -20,11 +20,11 @@ import numpy as np
 import spa3r,torch
 from tqdm import tqdm
 from fastcore.script import call_parse
-from ..util.core import UserError,atomic_write,check_outputs,check_regular,command,from_json,hold,pick_device
-from ..util.core import read_json,say
+from ..util.core import (UserError,atomic_write,check_outputs,check_regular,command,from_json,hold,pick_device,
+                             same_settings,say,write_json,write_text)
 from ..teachers.teachers import WEIGHTS
 from ..rooms.rooms import HELD_OUT
-from .scoring import PARSERS,PUBLIC,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
+from .scoring import ALL_TASKS,PARSERS,PUBLIC,TASKS,TITLES,TYPES,counted,grade,prompt,scene_of
 from .baselines import REPORTED,blind_answers,chance_answers,compare,format_table,frequency_answers,summarise
 from .questions_data import OnDisk,Pieces,known_by,open_data,room_data,video_frames
 
@@ -51,22 +51,14 @@ class AskedScene:
         self.made.clear()
 
 # %% ../../nbs/bench/04_evaluate.ipynb #d00f901f
-def make_scenes(
-    questions:list, # All questions
-    film, # Function of a question and n: frames of its scene
-)->list: # `AskedScene`s, by name
-    "The scenes that questions are about"
+def make_scenes(questions:list, film)->list: # `AskedScene`s, by name
+    "The scenes that questions are about; `film` gives n frames of the scene of a question"
     by = {}
     for q in questions: by.setdefault(scene_of(q), []).append(q)
     return [AskedScene(k, by[k], lambda n,q=by[k][0]: film(q, n)) for k in sorted(by)]
 
-# %% ../../nbs/bench/04_evaluate.ipynb #e8ee071b
-def choose(
-    questions:list, # All questions
-    tasks:str='', # Tasks or question types with commas between them; all if empty
-    limit:int=0, # At most so many questions, scene by scene; 0: no limit
-)->OnDisk: # Those to ask, scene by scene
-    "The questions of some tasks, or the first few"
+def choose(questions:list, tasks:str='', limit:int=0)->OnDisk: # Those to ask, scene by scene
+    "The questions of some tasks or types, with commas between them, or the first few; all without either"
     want = [t.strip() for t in tasks.split(',') if t.strip()]
     if odd := [t for t in want if t not in TASKS and t not in TYPES]:
         raise UserError(f"no task {', '.join(odd)}: there are {', '.join(dict.fromkeys([*TASKS,*TYPES]))}")
@@ -104,10 +96,8 @@ class VLM:
 
 # %% ../../nbs/bench/04_evaluate.ipynb #fbafe3d7
 class AnswerFile:
-    "Answers, added line by line"
-    def __init__(self,
-        path, # .jsonl; goes on where it was left
-    ):
+    "Answers in a .jsonl, added line by line; it goes on where it was left"
+    def __init__(self, path):
         check_regular(path)
         self.stack = ExitStack()
         self.stack.enter_context(hold(
@@ -127,11 +117,8 @@ class AnswerFile:
     def __enter__(self): return self
     def __exit__(self, *_): self.stack.close()
 
-# %% ../../nbs/bench/04_evaluate.ipynb #91124800
-def read_answers(
-    folder, # With rank0.jsonl, rank1.jsonl, ...
-)->dict: # Fingerprint of the question -> answer
-    "Everything that has been answered so far; a torn last line does not count"
+def read_answers(folder)->dict: # Fingerprint of the question -> answer
+    "Everything that has been answered so far, in `rank*.jsonl` of a folder; a torn last line does not count"
     got = {}
     for p in sorted(Path(folder).glob('rank*.jsonl')):
         check_regular(p)
@@ -166,8 +153,7 @@ def ask(
             for some in (qs[i:i+size] for i in range(0, len(qs), size)):
                 texts = list(answer(scene, some))
                 if len(texts)!=len(some):
-                    raise ValueError(
-                        f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one to each")
+                    raise ValueError(f"{len(texts)} answers to {len(some)} questions about {scene.name}: give one each")
                 if folder: file.add(some, texts)
                 known |= dict(zip(map(ask_id, some), texts))
                 asked += len(some)
@@ -177,21 +163,13 @@ def ask(
     return (read_answers(folder) if folder else known),asked
 
 # %% ../../nbs/bench/04_evaluate.ipynb #dca16cde
-def same_run(
-    folder, # Of answers
-    about:dict, # What decides the answers: model, frames, ...
-):
-    "Write down what a run is, or make sure that it is the one that was begun"
+def same_run(folder, about:dict):
+    "Write down what decides the answers in a folder, or make sure that it is what was begun"
     card = Path(folder)/'run.json'
     check_regular(card)
-    # nothing has been answered yet
-    if not card.is_file() or not any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):
-        atomic_write(card, lambda p: p.write_text(json.dumps(about, indent=1), encoding='utf8'))
-    elif (old := read_json(card, f'remove the folder {folder}, and all is asked again'))!=about:
-        off = [f"{k} {old.get(k)!r}, not {about.get(k)!r}"
-               for k in dict.fromkeys([*old,*about]) if old.get(k)!=about.get(k)]
-        raise UserError(f"{folder} holds answers of another run, with {'; '.join(off)}: "
-                        "write elsewhere with --out, or remove that folder")
+    if any(p.stat().st_size for p in card.parent.glob('rank*.jsonl')):  # or else nothing has been answered yet
+        same_settings(card, about, 'answers of a run', f'remove the folder {folder}, and all is asked again')
+    write_json(card, about)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #937d286c
 def commit()->str:
@@ -226,10 +204,8 @@ def judge(
 # Of `REPORTED`, what stands below every table
 BESIDE = ('chance (random)','chance (frequency)','human (400 questions)','Spa3-VLM-4B')
 
-def result_text(
-    result:dict, # From `judge`
-)->str: # Lines
-    "The table, the differences and what they were made with"
+def result_text(result:dict)->str: # Lines
+    "The table of what `judge` gave, the differences and what they were made with"
     a = result['about']
     out = [f"{a['questions']} questions about {a['scenes']} scenes; percent, [95 % interval over scenes]",
            '', format_table(result['runs'])]
@@ -245,10 +221,8 @@ def result_text(
     return '\n'.join([*out, '', '; '.join(with_)])
 
 # %% ../../nbs/bench/04_evaluate.ipynb #168d0370
-def plot_result(
-    result:dict, # From `judge`
-): # Matplotlib figure
-    "Bars with intervals, a group for each task"
+def plot_result(result:dict): # Matplotlib figure
+    "Bars with intervals of what `judge` gave, a group for each task"
     import matplotlib.pyplot as plt
     runs = result['runs']
     keys = [k for k in ('overall',*TASKS) if any(k in v['scores'] for v in runs.values())]
@@ -269,11 +243,8 @@ def beside(out, end:str)->Path: # `out`, and `end` after its whole name
     "A name beside another: `run.v1` and `run.v2` share nothing"
     return Path(f'{out}{end}')
 
-def save_result(
-    result:dict, # From `judge`
-    out, # .json; the figure goes beside it
-):
-    "Write a result down, a row at a time: there may be a million"
+def save_result(result:dict, out):
+    "Write what `judge` gave as .json, a row at a time: there may be a million; the figure goes beside it"
     import matplotlib.pyplot as plt
     def write(p):
         with open(p, 'w', encoding='utf8') as f:
@@ -340,24 +311,18 @@ def find_model(
     if model not in (None,'nano'): return model
     if (SHIPPED/'config.json').is_file(): return str(SHIPPED)
     if model: raise UserError(f"the nano VLM is not here ({SHIPPED}): give another with --model, a folder or a hub id")
-    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; "
-          "--model takes a folder or a hub id")
+    print(f"the nano VLM is not here ({SHIPPED}), so only ways of guessing are judged; --model: a folder or a hub id")
     return ''
 
-# %% ../../nbs/bench/04_evaluate.ipynb #9b58b435
-def model_name(
-    model, # From `find_model`
-)->str: # None of `SIMPLE`
-    "What a model is called in tables"
+def model_name(model)->str: # None of `SIMPLE`
+    "What a model of `find_model` is called in tables"
     if callable(model): return model.__name__
     name = 'nano' if model==str(SHIPPED) else Path(model).resolve().name if Path(model).is_dir() else model
     return name+' (model)'*(name in SIMPLE)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #ec32e351
-def weights_id(
-    model, # From `find_model`
-)->str: # 12 letters; empty where nothing is known
-    "Fingerprint of a model's weights"
+def weights_id(model)->str: # 12 letters; empty where nothing is known
+    "Fingerprint of the weights of a model of `find_model`"
     if callable(model) or not Path(model).is_dir() and '/' not in model: return ''
     if not Path(model).is_dir():
         from transformers import PretrainedConfig
@@ -381,10 +346,7 @@ def _sample(h, path, times):
             f.seek(i)
             h.update(f.read(2**16))
 
-def with_film(
-    questions:list, # Questions
-    films, # `Videos` or `RoomFilms`
-)->list: # The same; where its film is a file, each knows a fingerprint of it
+def with_film(questions:list, films)->list: # The same; where its film is a file, each knows a fingerprint of it
     "Have the answer to a question belong to the film it was asked about: another under the same name is asked again"
     @lru_cache(None)
     def mark(path):
@@ -397,10 +359,8 @@ def with_film(
     return [one(q) for q in questions]
 
 # %% ../../nbs/bench/04_evaluate.ipynb #6df3fa1e
-def process_device(
-    name:str='auto', # auto, cpu, cuda, ...
-)->torch.device: # Under torchrun with GPUs: the one of this process
-    "Where this process computes"
+def process_device(name:str='auto')->torch.device: # Under torchrun with GPUs: the one of this process
+    "Where this process computes: auto, cpu, cuda, ..."
     d,n = pick_device(name),int(os.environ.get('LOCAL_RANK', 0))
     return torch.device('cuda', n%torch.cuda.device_count()) if d.type=='cuda' and d.index is None else d
 
@@ -519,12 +479,8 @@ def evaluate(
     return conclude(questions, runs|dict(other), out, parser, name, **about)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #856575e8
-def write_video(
-    path, # .mp4
-    frames:np.ndarray, # (n, h, w, 3), RGB in 0..255
-    fps:int=4, # Frames a second
-)->Path: # `path`
-    "Frames as a video; needs PyAV"
+def write_video(path, frames:np.ndarray, fps:int=4)->Path: # `path`
+    "Frames, (n, h, w, 3) in RGB from 0 to 255, as an .mp4; needs PyAV"
     import av
     def film(p):
         with av.open(str(p), 'w') as box:
@@ -561,9 +517,6 @@ metadata:
 _METRIC = '''  - metric: {0}
     aggregation: !function utils.vsibench_aggregate_{1}
     higher_is_better: true'''
-_METRICS = ('obj_appearance_order_accuracy','object_abs_distance_mra',
-            'object_counting_mra','object_rel_distance_accuracy','object_size_estimation_mra',
-            'room_size_estimation_mra','route_planning_accuracy','object_rel_direction_accuracy')
 _UTILS = '''"Questions about generated rooms, asked and scored as lmms-eval asks and scores VSI-Bench"
 from pathlib import Path
 from lmms_eval.tasks.vsibench.utils import *
@@ -586,20 +539,16 @@ def rooms_task(
     for q in {q['scene_name']:q for q in questions}.values():
         path = folder/q['dataset']/f"{q['scene_name']}.mp4"
         if not path.is_file(): write_video(path, films.film(q, frames))
-    metrics = [('vsibench_overall','overall')]+[(m,m) for m in _METRICS]
-    atomic_write(folder/'test.jsonl',
-                 lambda p: p.write_text(''.join(json.dumps(q)+'\n' for q in questions), encoding='utf8'))
-    atomic_write(folder/'utils.py', lambda p: p.write_text(_UTILS, encoding='utf8'))
+    names = [f"{t.name}_{'mra' if t.number else 'accuracy'}" for t in ALL_TASKS if not t.ours]
+    metrics = [('vsibench_overall','overall'), *((o,o) for o in names)]
+    write_text(folder/'test.jsonl', ''.join(json.dumps(q)+'\n' for q in questions))
+    write_text(folder/'utils.py', _UTILS)
     task = _TASK.format(folder=folder, metrics='\n'.join(_METRIC.format(*m) for m in metrics))
-    atomic_write(folder/'spa3r_rooms.yaml', lambda p: p.write_text(task, encoding='utf8'))
+    write_text(folder/'spa3r_rooms.yaml', task)
 
 # %% ../../nbs/bench/04_evaluate.ipynb #a6a8e1cf
-def answer_requests(
-    vlm, # Has `answer(scene, questions)` and `frames`
-    requests:list, # (question, path of its video)
-    batch:int=8, # Questions at a time
-)->list: # A text for each
-    "Answer in any order, give back in the order of the requests"
+def answer_requests(vlm, requests:list, batch:int=8)->list: # A text for each
+    "Answer questions, each with the path of its video, in any order, and give back in theirs"
     by,out = {},[None]*len(requests)
     for i,(q,path) in enumerate(requests): by.setdefault(str(path), []).append(i)
     for path,ids in by.items():

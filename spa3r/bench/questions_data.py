@@ -126,26 +126,16 @@ def _json(line):
     except ValueError: return line  # text is no question either
 
 def _table(path):
-    "Rows of a parquet or arrow file, a batch at a time"
-    try: import pyarrow as pa,pyarrow.parquet as pq
+    "Rows of a parquet file, a batch at a time"
+    try: import pyarrow.parquet as pq
     except ImportError as e: raise UserError(f"{path} needs pyarrow to be read: pip install pyarrow") from e
-    if path.suffix.lower()=='.parquet':
-        yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
-    else:
-        with pa.memory_map(str(path)) as f:  # `save_to_disk` writes streams, others files
-            try: table = pa.ipc.open_file(f)
-            except pa.ArrowInvalid:
-                f.seek(0)
-                table = pa.ipc.open_stream(f)
-            batches = ((table.get_batch(i) for i in range(table.num_record_batches))
-                       if hasattr(table, 'get_batch') else table)
-            yield from (o for b in batches for o in b.to_pylist())
+    yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
 
 def _rows(path):
     "What a file holds, and where in it; one after the other"
     kind = path.suffix.lower()
     if not path.is_file(): raise UserError(f"{path} is no file: give a list of questions")
-    if kind in ('.parquet','.arrow'): yield from ((f'row {i}',q) for i,q in enumerate(_table(path)))
+    if kind=='.parquet': yield from ((f'row {i}',q) for i,q in enumerate(_table(path)))
     elif kind=='.json':
         with open(path, encoding='utf-8-sig') as f:
             pieces = Pieces(f)
@@ -157,10 +147,8 @@ def _rows(path):
 
 # %% ../../nbs/bench/03_questions_data.ipynb #a2a53b34
 class OnDisk(Sequence):
-    "A list whose items lie in a temporary file as lines of JSON; each is in memory only while it is looked at"
-    def __init__(self,
-        items=(), # Whatever JSON can hold
-    ):
+    "A list of what JSON can hold, as lines of a temporary file; an item is in memory only while it is looked at"
+    def __init__(self, items=()):
         self.file,at = tempfile.TemporaryFile(),array('q', [0])
         for o in items: at.append(at[-1]+self.file.write(json.dumps(o, default=str).encode()+b'\n'))
         self.at = np.array(at[:-1])
@@ -204,10 +192,8 @@ def _twice(path, keys):
         k = scene_of(q),str(q['id'])
         if hash(k) in odd and seen.setdefault(k, where)!=where: yield f'{where}: the same scene and id as {seen[k]}'
 
-def read_questions(
-    path, # .jsonl, .json, .parquet or .arrow
-)->OnDisk: # Questions, all checked
-    "Questions of a file; the malformed ones are named"
+def read_questions(path)->OnDisk: # Questions, all checked
+    "Questions of a .jsonl, .json or .parquet; the malformed ones are named"
     path,keys = Path(path),array('q')
     try: questions = OnDisk(counted(_checked(path, keys), f'reading {path.name}'))
     except (OSError, ValueError, TypeError, RecursionError) as e:
@@ -216,12 +202,8 @@ def read_questions(
     return questions
 
 # %% ../../nbs/bench/03_questions_data.ipynb #920950d5
-def split_of(
-    questions:OnDisk, # All of them
-    split:str, # full, debiased or pruned
-    folder, # Where `pruned_ids.txt` may be
-)->OnDisk: # Those in the split
-    "The questions of a split, by the column `pruned` or by the list of pruned ids"
+def split_of(questions:OnDisk, split:str, folder)->OnDisk: # Those in the split
+    "The questions of a split, by the column `pruned` or by `pruned_ids.txt` in a folder"
     if split not in ('full','debiased','pruned'):
         raise UserError(f"no split {split!r}: there are full, debiased (what is left) and pruned (what was taken out)")
     if split=='full': return questions
@@ -233,20 +215,13 @@ def split_of(
     return questions[[i for i,q in enumerate(questions) if out(q)==(split=='pruned')]]
 
 # %% ../../nbs/bench/03_questions_data.ipynb #165cc460
-def frame_numbers(
-    total:int, # Frames there are
-    n:int=32, # Frames wanted
-)->np.ndarray: # n numbers, fewer if there are fewer frames
-    "Evenly from the first frame to the last"
+def frame_numbers(total:int, n:int=32)->np.ndarray: # n numbers, fewer if there are fewer frames
+    "`n` of `total` frames, evenly from the first to the last"
     return np.linspace(0, total-1, min(n, total)).astype(int)
 
 # %% ../../nbs/bench/03_questions_data.ipynb #f52ee758
-def video_frames(
-    file, # Path of a video, or an opened file
-    n:int=32, # Frames wanted
-    name:str='', # What to call it in a message
-)->np.ndarray: # (n, h, w, 3), RGB in 0..255
-    "Frames of a video by the benchmark's rule; needs PyAV"
+def video_frames(file, n:int=32, name:str='')->np.ndarray: # (n, h, w, 3), RGB in 0..255
+    "Frames of a video, by its path or opened, by the benchmark's rule; needs PyAV"
     film = Video(file, name)
     return np.stack([np.asarray(f) for f in film.frames(frame_numbers(len(film), n))])
 
@@ -333,15 +308,13 @@ def open(self:Videos, q:dict):
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as e:
         raise UserError(f"{m.filename} in {path} is damaged: {e}; get the zip again") from e
 
-# %% ../../nbs/bench/03_questions_data.ipynb #0dfa6432
 @patch
 def film(self:Videos, q:dict, n:int)->np.ndarray:
     "Frames of the scene of a question"
     return video_frames(self.open(q), n, scene_of(q))
 
 # %% ../../nbs/bench/03_questions_data.ipynb #ff5570d8
-_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet',
-          'test-*-of-*.parquet','test/data-*.arrow','data-*.arrow')
+_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet','test-*-of-*.parquet')
 
 def _files(folder, split):
     "The files with the questions of a folder: the first of `_NAMES` that is there, or that of the split"
@@ -380,10 +353,7 @@ class RoomFilms:
         "Frames of the room of a question"
         return room_frames(int(q['scene_name'].removeprefix('room-')), n)
 
-def room_data(
-    seeds, # Numbers of rooms
-    split:str='full', # full, debiased or pruned; which is which depends on all the rooms together
-)->tuple: # Questions, and `RoomFilms`
-    "Questions about generated rooms"
+def room_data(seeds, split:str='full')->tuple: # Questions, and `RoomFilms`
+    "Questions about generated rooms; which of them are in a split depends on all the rooms together"
     questions = OnDisk(q for s in seeds for q in room_questions(s))
     return split_of(questions if split=='full' else OnDisk(debias(list(questions))[0]), split, ''),RoomFilms()

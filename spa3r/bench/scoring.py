@@ -44,7 +44,6 @@ ALL_TASKS = (
     Task('obj_appearance_order', 'appearance order'),
 ) # In the order of tables; ours last
 
-# %% ../../nbs/bench/01_scoring.ipynb #8b5e8a15
 TASKS = {t.name:t.types for t in ALL_TASKS} # Each task and its question types
 PUBLIC = {t.name:t.types for t in ALL_TASKS if not t.ours} # The same for VSI-Bench's eight
 NUMERIC = tuple(o for t in ALL_TASKS if t.number for o in t.types) # Question types that want a number
@@ -103,10 +102,8 @@ _TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
 _UNITS = {w:i for i,w in enumerate(_TEENS)} | {w:10*i for i,w in enumerate(_TENS, 2)}
 _WORDS = {*_UNITS,'hundred','thousand'}
 
-def words_value(
-    words, # Number words in lower case: ['three', 'hundred', 'five']
-)->float: # 305.0
-    "What a run of number words is worth"
+def words_value(words)->float: # 305.0
+    "What a run of number words in lower case is worth: ['three', 'hundred', 'five']"
     total = part = 0.  # floats: a text of a thousand 'hundred's is infinity, not an error
     for w in words:
         if w=='hundred': part = max(part, 1.)*100
@@ -173,10 +170,8 @@ def score(
     except (TypeError,ValueError): return 0.  # a ground truth that is no number: the public scorers give 0 as well
 
 # %% ../../nbs/bench/01_scoring.ipynb #21bbca59
-def averages(
-    means:dict, # Mean score of each question type that there is
-)->dict: # The same, and 'overall' and each task, in the order of `TITLES`
-    "From question types to tasks to one number; what was not asked is left out of the means"
+def averages(means:dict)->dict: # The same, and 'overall' and each task, in the order of `TITLES`
+    "From the mean of each question type to tasks to one number; what was not asked is left out of the means"
     mean = lambda xs: sum(xs)/len(xs)
     tasks = {t:mean(got) for t,parts in TASKS.items() if (got := [means[p] for p in parts if p in means])}
     if not tasks: return {}
@@ -188,11 +183,7 @@ def scene_of(q:dict)->str:
     "Name of the scene that a question is about, unique over data sets"
     return f"{q['dataset']}/{q['scene_name']}"
 
-def counted(
-    items, # Questions, or what is made of them
-    what:str, # Is done with them
-    unit:str='questions', # What they are
-): # The same
+def counted(items, what:str, unit:str='questions'): # The same
     "Things one after the other, with a bar if that takes more than three seconds: there may be a million"
     return tqdm(items, what, unit=f' {unit}', delay=3, mininterval=1, leave=False)
 
@@ -208,11 +199,8 @@ def grade(
                  answer=a, score=score(q, a, parser), readable=read(q, a, parser) is not None)
             for q,a in zip(questions, answers)]
 
-# %% ../../nbs/bench/01_scoring.ipynb #9e3f611a
-def totals(
-    rows:list, # From `grade`
-)->dict: # 'overall', tasks and question types, each 0 to 1
-    "The averages that are published"
+def totals(rows:list)->dict: # 'overall', tasks and question types, each 0 to 1
+    "The averages of rows of `grade` that are published"
     scores = defaultdict(list)
     for r in rows: scores[r['question_type']].append(r['score'])
     return averages({t:sum(x)/len(x) for t,x in scores.items()})

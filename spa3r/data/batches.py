@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from tqdm import tqdm
 from ..model.cameras import Cameras,axis_angle,compose,intrinsics,rigid
-from ..util.core import UserError,atomic_write,command,read_json,say
+from ..util.core import UserError,atomic_write,command,read_json,same_settings,say,write_json
 from ..rooms.rooms import BALL,BOX,CLASSES,CYLINDER,HELD_OUT,Rooms,columns,make_rooms,render,scene_cameras
 from .scenes import (Scene,Scenes,natural,open_scenes,resize_view,
                                stack_bytes,upright_size,view_hw,_some,_spread_out,reason)
@@ -363,9 +363,7 @@ def cache_rooms(
     meta = dict(rooms=files*per_file, views=views, hw=list(hw), per_file=per_file)
     card = folder/'rooms.json'
     folder.mkdir(parents=True, exist_ok=True)
-    old = read_json(card, 'delete it') if card.exists() else meta
-    if old|dict(rooms=0)!=meta|dict(rooms=0):
-        raise UserError(f"{folder} holds rooms with other settings: {old}, not {meta}; use another folder")
+    same_settings(card, meta, 'rooms', 'delete it', ('rooms',))
     todo = [i for i in range(files) if not all(f.exists() for f in _cached(folder, i))]
     size = per_file*views*(3*hw[0]*hw[1]+112)
     free = shutil.disk_usage(folder).free
@@ -374,7 +372,7 @@ def cache_rooms(
     if len(todo)*size>.95*free:
         raise UserError(f"{folder} has no room for {len(todo)*size/1e9:.1f} GB: {free/1e9:.1f} GB are free. Ask for "
                         f"fewer rooms")
-    atomic_write(card, lambda p: p.write_text(json.dumps(meta), encoding='utf8'))
+    write_json(card, meta)
     for i in todo:
         made = with_images(rooms_as_views(range(i*per_file, (i+1)*per_file), views, hw).to(device))
         cams = torch.cat([made.cams.w2c, F.pad(made.cams.K, (0,0,0,1))], -1)  # (per_file, views, 4, 7)

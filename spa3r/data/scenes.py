@@ -58,10 +58,8 @@ def _rgb(img):
     return Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img).convert('RGB')
 
 # %% ../../nbs/data/01_scenes.ipynb #a81cf34b
-def upright_size(
-    img, # PIL image
-)->tuple: # Width and height
-    "Size that a picture has once it is turned as its file says"
+def upright_size(img)->tuple: # Width and height
+    "Size that a PIL image has once it is turned as its file says"
     stored = (img.tag_v2[256],img.tag_v2[257]) if img.format=='TIFF' else img.size  # Pillow turns TIFF files itself
     return stored[::-1] if img.getexif().get(0x112) in (5,6,7,8) else stored
 
@@ -118,17 +116,13 @@ def resize_view(
     return img.resize((width*times,keep*times), Image.BICUBIC, (0, top*scale, img.width, (top+keep)*scale))
 
 # %% ../../nbs/data/01_scenes.ipynb #b9470968
-def stack_bytes(
-    imgs:list, # PIL images of one width
-)->Tensor: # (v, 3, h, w) in 0..255
-    "Pictures as one tensor, cropped around the middle to the height of the lowest"
+def stack_bytes(imgs:list)->Tensor: # (v, 3, h, w) in 0..255
+    "PIL images of one width as one tensor, cropped around the middle to the height of the lowest"
     h = min(o.height for o in imgs)
     imgs = [o.crop((0, (o.height-h)//2, o.width, (o.height-h)//2+h)) for o in imgs]
     return torch.from_numpy(np.stack([np.asarray(o) for o in imgs])).permute(0,3,1,2).contiguous()
 
-def stack_views(
-    imgs:list, # PIL images of one width
-)->Tensor: # (v, 3, h, w) in 0..1
+def stack_views(imgs:list)->Tensor: # (v, 3, h, w) in 0..1
     "The same between 0 and 1"
     return stack_bytes(imgs).float()/255
 
@@ -172,10 +166,8 @@ def _aside(name, beside):
     return bool(_ASIDE & set(re.split(r'[\W_]+',
                                       name.lower()))) or bool(re.fullmatch(r'images_\d+', name)) and 'images' in beside
 
-def photo_folder(
-    images:str, # A folder of photos, or one that holds such a folder
-)->Path: # The folder with the photos
-    "Find the photos that were meant"
+def photo_folder(images:str)->Path: # The folder with the photos
+    "Find the photos that were meant: in this folder, or in one that it holds"
     path = home(images or '')
     if images and path.is_file():
         if path.suffix.lower() in VIDEOS: raise UserError(f"{path} is a video: give it to --video, not to --images")
@@ -190,10 +182,8 @@ def photo_folder(
                         f"for example {below[0]}")
     return below[0] if below else path
 
-def photo_names(
-    images:str, # As for `photo_folder`
-)->list: # Names, in natural order
-    "All photos that there are to choose from"
+def photo_names(images:str)->list: # Names, in natural order
+    "All photos of `photo_folder` that there are to choose from"
     return _pictures_in(photo_folder(images))
 
 def sharper(
@@ -217,10 +207,8 @@ def _heif():
         raise ValueError("HEIC pictures need pillow-heif, which is not installed: pip install 'spa3r[heic]'") from e
     register_heif_opener()
 
-def open_picture(
-    data, # Bytes of a file, or an opened file
-): # PIL image
-    "A picture whose pixels are not decoded yet; what is none is a `ValueError`"
+def open_picture(data): # PIL image
+    "A picture, from bytes or an opened file, its pixels not decoded yet; what is none is a `ValueError`"
     from PIL import Image,UnidentifiedImageError
     f = io.BytesIO(data) if isinstance(data, bytes) else data
     head = f.read(12)
@@ -368,15 +356,13 @@ def _opened(self:Video):
     elif not self.file.is_file(): raise UserError(f"No video {self.file}: give a file")
     try: import av
     except ImportError as e:
-        raise UserError("Reading a video needs PyAV, which is not installed: pip install 'spa3r[video]' (or give "
-                        "photos)") from e
+        raise UserError("A video needs PyAV, which is not installed: pip install 'spa3r[video]', or give photos") from e
     try:
         with av.open(self.file if hasattr(self.file, 'seek') else str(self.file), metadata_errors='replace',
                      options=dict(format_whitelist=BOXES)) as box: yield box
     except (av.error.FFmpegError, OSError, ValueError, StopIteration, RuntimeError) as e:
         raise UserError(f"{self.name} cannot be read as a video: {reason(e)}") from e
 
-# %% ../../nbs/data/01_scenes.ipynb #4378455a
 @patch
 def _decoded(self:Video, box, s, t):
     "Times and pictures from the last key frame before `t` on; from the very first, where that jump goes wrong"
@@ -417,10 +403,8 @@ def _upright(self:Video, f):
     return img
 
 @patch
-def frames(self:Video,
-    numbers, # Which, counted from 0
-): # PIL images, in ascending order of their numbers
-    "Some pictures, one after the other"
+def frames(self:Video, numbers): # PIL images, in ascending order of their numbers
+    "Some pictures, by their numbers from 0, one after the other"
     with self._opened() as box:
         s = box.streams[self.stream]
         s.thread_type = 'AUTO'
@@ -462,11 +446,8 @@ def read_video(
     return imgs,[f'{film.seconds(i):.1f} s' for i in at]
 
 # %% ../../nbs/data/01_scenes.ipynb #9b40f7e2
-def given_pictures(
-    images:str, # Folder of photos, or None
-    video:str, # Video file, or None
-)->bool: # Is there one of them?
-    "Check what a command is given to look at"
+def given_pictures(images:str, video:str)->bool: # Is there one of them?
+    "Check what a command is given to look at: a folder of photos, a video, or neither"
     if images is not None and video is not None: raise UserError("Give --images or --video, not both")
     if images is not None: photo_folder(images)
     if video is not None and not home(video).is_file():
@@ -491,7 +472,6 @@ class Scene:
         "Size of a frame once it is upright; its pixels are not decoded"
         return upright_size(self.read(i))
 
-# %% ../../nbs/data/01_scenes.ipynb #de5eb49e
 def _or_none(f, *args):
     try: return f(*args)
     except Exception: return None
@@ -547,10 +527,7 @@ class PhotoScene(Scene):
 # %% ../../nbs/data/01_scenes.ipynb #7d5d8e61
 class SensScene(Scene):
     "A ScanNet recording as it is downloaded, `scene0000_00.sens`; only the colour frames are read"
-    def __init__(self,
-        path:Path, # The file
-        interval:tuple=(2,6), # Fewest and most frames from one view to the next
-    ):
+    def __init__(self, path:Path, interval:tuple=(2,6)):
         self.path = Path(path)
         self.name = Path(path).stem
         self.interval = interval
@@ -585,7 +562,6 @@ def index(self:SensScene):
         self._index = np.array(out, dtype=np.uint64).reshape(-1,2)
     return self._index
 
-# %% ../../nbs/data/01_scenes.ipynb #e985c82b
 @patch
 def read(self:SensScene, i):
     "The colour picture of a frame, which may be raw, a PNG or a JPEG"
@@ -639,8 +615,7 @@ def _scannet_scene(folder):
     if not (sens := _files(folder, ['.sens'])):
         raise UserError(f"{folder.name}: neither a folder `color` nor a .sens file")
     if len(sens)>1:
-        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: which of them? "
-                        f"Move the others")
+        raise UserError(f"{folder.name}: {len(sens)} recordings, {_some([o.name for o in sens])}: move all but one")
     return SensScene(sens[0])
 
 def _scannet(path, split, left):
@@ -676,8 +651,7 @@ def _scannetpp(path, split, left):
     file = path/'splits'/f'nvs_sem_{split}.txt'
     if not (data.is_dir() and (file.parent.is_dir() or any((o/'dslr').is_dir() for o in _folders(data)))): return
     if not file.is_file():
-        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: "
-                        "its lists of scenes belong into `splits`")
+        raise UserError(f"{path} looks like ScanNet++, but there is no {file}: its lists of scenes belong in `splits`")
     names = [o for l in read_text(file).splitlines() if (o := l.partition('#')[0].strip())]
     if odd := [o for o in names if Path(o).name!=o]:
         raise UserError(f"{file} names {odd[0]!r}, which is no scene: one name a line")

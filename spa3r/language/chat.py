@@ -52,20 +52,13 @@ class Chat:
         self.model,self.processor,self.frames,self.tokens,self.system = model.eval(),processor,frames,tokens,system
         self.said = set()  # what was warned of
 
-    def around(self,
-        n:int, # Pictures
-        question:str, # About them
-    )->tuple: # Two texts
-        "What a conversation is before its question, and from there on"
+    def around(self, n:int, question:str)->tuple: # Two texts
+        "What a conversation about `n` pictures is before its question, and from there on"
         head,_,tail = self.processor.chat(n, question, self.system).rpartition(END)
         return head+END,tail
 
-    def inputs(self,
-        texts:list, # Conversations, or how they begin
-        pics:list, # Pictures of each
-        **kwargs, # As for the processor
-    )->dict: # On the model's device
-        "What the model takes"
+    def inputs(self, texts:list, pics:list, **kwargs)->dict: # On the model's device
+        "What the model takes: conversations, or how they begin, with the pictures of each"
         with cuts() as lines: x = self.processor(texts, pics, **kwargs)
         for o in set(lines)-self.said: print(o, file=sys.stderr)
         self.said |= set(lines)
@@ -79,20 +72,14 @@ class Chat:
 # %% ../../nbs/language/03_chat.ipynb #3ca4e753
 @patch
 @torch.inference_mode()
-def write(self:Chat,
-    x:dict, # What `generate` takes
-    **kwargs, # More of it
-)->list: # A text for each row
-    "What the model goes on to say, always the likeliest next token"
+def write(self:Chat, x:dict, **kwargs)->list: # A text for each row
+    "What the model goes on to say to what `generate` takes, always the likeliest next token"
     out = self.model.generate(**x, **kwargs, max_new_tokens=self.tokens, do_sample=False, num_beams=1)
     return self.processor.tokenizer.batch_decode(out[:,x['input_ids'].shape[1]:], skip_special_tokens=True)
 
 @patch
-def answer(self:Chat,
-    images_or_video, # What `pictures` takes; or a list of such, with a list of questions
-    question, # A question; or one about each scene
-): # A text; or a list of them
-    "Answer questions about scenes, all in one batch"
+def answer(self:Chat, images_or_video, question): # A text; or a list of them
+    "Answer a question about what `pictures` takes; or a list of questions, each about its scene, in one batch"
     if isinstance(question, str): return self.answer([images_or_video], [question])[0]
     pics = [pictures(o, self.frames) for o in images_or_video]
     return self.write(self.inputs([''.join(self.around(len(o), q)) for o,q in zip(pics, question, strict=True)], pics))
@@ -116,10 +103,7 @@ def watch(self:Chat,
 
 # %% ../../nbs/language/03_chat.ipynb #0b1ea263
 @patch
-def continued(self:Chat,
-    seen:Watched, # From `watch`
-    questions:list, # About that scene
-)->dict: # What `generate` takes, the scene's tokens included
+def continued(self:Chat, seen:Watched, questions:list)->dict: # What `generate` takes, the scene's tokens included
     "Questions that go on where the pictures end; shorter ones are filled up in between"
     t = self.processor.tokenizer([self.around(seen.n, q)[1] for q in questions],
                                  add_special_tokens=False, padding=True, padding_side='left', return_tensors='pt')
@@ -131,10 +115,7 @@ def continued(self:Chat,
     return x|dict(position_ids=torch.cat([seen.positions.expand(-1, len(ids), -1), new.expand(3, -1, -1)], 2))
 
 @patch
-def ask(self:Chat,
-    seen:Watched, # From `watch`
-    questions:list, # About that scene
-)->list: # A text for each
+def ask(self:Chat, seen:Watched, questions:list)->list: # A text for each
     "Answer questions about a scene that has been watched, all together"
     past = deepcopy(seen.past)
     past.batch_repeat_interleave(len(questions))
@@ -210,10 +191,8 @@ def prefix_attention(
 ALL_ATTENTION_FUNCTIONS.register('prefix', prefix_attention)
 
 @contextmanager
-def sharing(
-    lm, # Language model of a Qwen2.5-VL
-):
-    "Let a language model share prefixes"
+def sharing(lm):
+    "Let the language model of a Qwen2.5-VL share prefixes"
     old = lm.config._attn_implementation
     lm.config._attn_implementation = 'prefix'
     try: yield lm
@@ -233,9 +212,6 @@ def through(
     for layer in lm.layers[first:last]: x = layer(x, attention_mask=None, position_embeddings=turned, **kwargs)
     return x
 
-def behind(
-    at:Tensor, # Positions of a prefix, (3, b, p)
-    n:int, # Tokens of a question
-)->Tensor: # (3, 1, n)
-    "Positions of a question that comes right behind a prefix"
+def behind(at:Tensor, n:int)->Tensor: # (3, 1, n)
+    "Positions of a question of `n` tokens that comes right behind a prefix at `at`, (3, b, p)"
     return (at.max()+1+torch.arange(n, device=at.device)).expand(3, 1, n)

@@ -24,7 +24,6 @@ class Stub:
     # the safe reader goes on to fill it; it fills no other kind
     def __new__(cls, *args, **kwargs): return OrderedDict()
 
-# %% ../../nbs/language/04_convert.ipynb #f430b3c9
 def read_checkpoint(
     path:str, # A file written by `torch.save`
     allow:tuple=(), # Names in it that are to be replaced by stubs
@@ -48,10 +47,8 @@ def read_checkpoint(
 STUDENT = ('projection','query_embed','pose_tokenizer','encoder','decoder','heads','depth_prob')
 TEACHERS = ('aggregator','camera_head','point_head','depth_head','dino')  # frozen, saved along by the official code
 
-def student_state(
-    ckpt:dict, # A Lightning checkpoint, or its `state_dict`
-)->dict: # The student's tensors under their own names
-    "The student's part of a checkpoint; what is neither student nor teacher is an error"
+def student_state(ckpt:dict)->dict: # The student's tensors under their own names
+    "The student's part of a Lightning checkpoint or its `state_dict`; what is no teacher's either is an error"
     state = ckpt.get('state_dict', ckpt) if isinstance(ckpt, dict) else None
     if not isinstance(state, dict) or not state: raise UserError("no state_dict in this checkpoint: is it spa3r.ckpt?")
     if odd := [k for k in state if not isinstance(k, str)]:
@@ -67,18 +64,16 @@ def student_state(
     return out
 
 # %% ../../nbs/language/04_convert.ipynb #82497653
-def config_of(
-    state:dict, # A student's tensors
-)->Spa3RConfig: # That fit these shapes
+def config_of(state:dict)->Spa3RConfig: # That fit these shapes
     "Sizes of a student, read off its tensors"
     def n(name, dim=0): return state[name].shape[dim]
     def depth(stack): return 1+max(int(k.split('.')[2]) for k in state if k.startswith(f'{stack}.blocks.'))
     try:
-        return Spa3RConfig(dim=n('projection.weight'),
-                           nh=n('projection.weight')//n('encoder.blocks.0.attn.q_norm.weight'),
-            enc_depth=depth('encoder'), dec_depth=depth('decoder'),
-            n_latents=n('query_embed.weight'), n_registers=n('encoder.register_tokens', 1),
-            geo_channels=n('heads.geo.fc2.weight'), sem_channels=n('heads.sem.fc2.weight'))
+        dim = n('projection.weight')
+        return Spa3RConfig(dim=dim, nh=dim//n('encoder.blocks.0.attn.q_norm.weight'), enc_depth=depth('encoder'),
+                           dec_depth=depth('decoder'), n_latents=n('query_embed.weight'),
+                           n_registers=n('encoder.register_tokens', 1), geo_channels=n('heads.geo.fc2.weight'),
+                           sem_channels=n('heads.sem.fc2.weight'))
     except (LookupError, ValueError, ZeroDivisionError) as e:
         raise UserError(f"not the student of Spa3R: {e} is missing") from e
 
@@ -86,10 +81,8 @@ def config_of(
 OFFICIAL = dict(teacher_norm='rms', asymmetric=False,
     note='official spa3r.ckpt: features of the last VGGT layer, smooth L1 and cosine over all views, lr 2e-3, fp16')
 
-def official_student(
-    state:dict, # The official student's tensors, from `student_state`
-)->Spa3R: # In float32
-    "A student with the record of its teacher"
+def official_student(state:dict)->Spa3R: # In float32
+    "A student with the record of its teacher, from tensors of `student_state`"
     cfg = replace(config_of(state), **OFFICIAL)
     try:
         # before memory is taken
@@ -99,11 +92,7 @@ def official_student(
     student.load_state_dict(state)
     return student
 
-def convert_student(
-    ckpt:str, # spa3r.ckpt
-    out:str, # Folder to write: config.json and model.safetensors
-    allow:tuple=(), # Names that may be in the file besides tensors; each becomes an empty stub
-)->Path: # The folder
+def convert_student(ckpt:str, out:str, allow:tuple=())->Path: # The folder
     "Make the official Spa3R checkpoint one of ours, teachers left behind, and note which teacher belongs to it"
     held = read_checkpoint(ckpt, allow)
     state = student_state(held)
@@ -124,10 +113,8 @@ PLACES = {'geometry_encoder.spa3r.':None, 'visual.':'model.visual.',
           # First part of an official name -> of ours; None: the spatial encoder
           **{f'{o}.':f'model.adapter.{o}.' for o in ADAPTER}}
 
-def place(
-    name:str, # In the official Spa3-VLM
-)->tuple: # First part of the name, and the name in ours; '' for the spatial encoder
-    "Where a tensor of the official Spa3-VLM belongs"
+def place(name:str)->tuple: # First part of the name, and the name in ours; '' for the spatial encoder
+    "Where a tensor of the official Spa3-VLM belongs, by its name"
     for theirs,ours in PLACES.items():
         if name.startswith(theirs): return theirs,ours and ours+name.removeprefix(theirs) or ''
     raise UserError(f"{name!r} is no tensor of the official Spa3-VLM at 07e0b60")
@@ -141,38 +128,28 @@ def vlm_states(
     return {ours:state[k] for k,first,ours in placed if ours},student_state(student)
 
 # %% ../../nbs/language/04_convert.ipynb #49b57599
-def left_behind(
-    name:str, # In the official Spa3-VLM
-)->bool: # Is it a teacher's?
-    "Is a tensor none of ours?"
+def left_behind(name:str)->bool: # Is it a teacher's?
+    "Is a tensor of the official Spa3-VLM none of ours?"
     first,ours = place(name)
     return not ours and name.removeprefix(first).split('.')[0] in TEACHERS
 
-def read_folder(
-    folder, # With `model.safetensors`, or parts of it and their index
-)->dict: # Its tensors; None in place of those that are left behind
-    "All tensors of a model, perhaps in parts"
+def read_folder(folder)->dict: # Its tensors; None in place of those that are left behind
+    "All tensors of a model, from `model.safetensors` or from parts of it and their index"
     if not any(Path(folder).glob('*.safetensors')):
         raise UserError(f"No .safetensors in {folder}: give the folder of a Spa3-VLM, or spa3r.ckpt")
     held = TensorFiles(folder)
     return dict.fromkeys(held.of)|held.tensors(lambda k: not left_behind(k))
 
-def vlm_config(
-    held:dict, # What the official config.json says
-    student:Spa3RConfig, # Of its spatial encoder
-): # `Spa3Qwen2_5VLConfig`
-    "Configuration of the converted model"
+def vlm_config(held:dict, student:Spa3RConfig): # `Spa3Qwen2_5VLConfig`
+    "Configuration of the converted model, from the official config.json and that of its student"
     from spa3r.language.vlm import Spa3Qwen2_5VLConfig
     own = {k:v for k,v in held.items() if k not in ('model_type','architectures','auto_map')
            and not k.startswith('geometry')}
     return Spa3Qwen2_5VLConfig(**own, fusion='cross', spatial='spatial', spatial_rows='round',
                                latent_dim=student.dim, n_latents=student.n_latents)
 
-def fill_vlm(
-    cfg, # From `vlm_config`
-    state:dict, # Its tensors, under our names
-): # `Spa3Qwen2_5VL`, every tensor of which comes from `state`
-    "A model without memory of its own, filled strictly"
+def fill_vlm(cfg, state:dict): # `Spa3Qwen2_5VL`, every tensor of which comes from `state`
+    "A model without memory of its own, filled strictly with tensors under our names"
     from spa3r.language.vlm import Spa3Qwen2_5VL
     with torch.device('meta'): model = Spa3Qwen2_5VL(cfg)
     if cfg.tie_word_embeddings: state = {'lm_head.weight':state.get('model.language_model.embed_tokens.weight')} | state
@@ -183,10 +160,7 @@ def fill_vlm(
     return model
 
 # %% ../../nbs/language/04_convert.ipynb #230df247
-def convert_vlm(
-    folder:str, # The official Spa3-VLM
-    out:str, # Folder to write
-)->Path: # The folder
+def convert_vlm(folder:str, out:str)->Path: # The folder
     "Make the official Spa3-VLM one of ours, without teachers and field decoder, and note which teacher belongs to it"
     src,out = home(folder),Path(out)
     held = read_folder(src)
@@ -194,8 +168,7 @@ def convert_vlm(
     said = read_json(src/'config.json', 'get it again')
     if (odd := [k for d in (said,*said.values()) if isinstance(d, dict) for k,v in d.items()
                 if k in ('num_hidden_layers','depth') and not (isinstance(v, int) and 0<v<=len(held))]):
-        raise UserError(f"{src/'config.json'}: "
-                        f"{odd[0]} is no number of layers of these {len(held)} tensors: get it again")
+        raise UserError(f"{src/'config.json'}: {odd[0]} is no number of layers of {len(held)} tensors: get it again")
     try: cfg = vlm_config(said, config_of(student))
     except UserError: raise
     except Exception as e:

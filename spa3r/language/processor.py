@@ -25,16 +25,12 @@ SPECIAL = ['<|endoftext|>','<|im_start|>','<|im_end|>',
            '<|vision_start|>','<|vision_end|>','<|image_pad|>','<|video_pad|>']
 
 # %% ../../nbs/language/01_processor.ipynb #1de2d414
-def token_in(
-    *texts:str, # What a user wrote
-)->str: # The first one found; empty if there is none
-    "A token for pictures or turns that stands in a text as words"
+def token_in(*texts:str)->str: # The first one found; empty if there is none
+    "A token for pictures or turns that stands in a user's texts as words"
     return next((t for t in (*SPECIAL,'<|vision_pad|>') if any(t in o for o in texts)), '')
 
-def check_words(
-    *texts:str, # What is to be said to a model
-):
-    "Refuse texts that hold a token as words"
+def check_words(*texts:str):
+    "Refuse texts for a model that hold a token as words"
     if token := token_in(*texts):
         raise UserError(f"{token} in words, which a model takes for the token: write it in another way")
 
@@ -121,16 +117,12 @@ class Processor:
     def __post_init__(self):
         if self.pixels: self.images.size['longest_edge'] = self.pixels
 
-    def as_view(self,
-        pic, # PIL image, upright RGB
-    ): # PIL image
-        "The spatial view of a picture; a strip that is less than a patch high becomes a patch high"
+    def as_view(self, pic): # PIL image
+        "The spatial view of an upright picture; a strip that is less than a patch high becomes a patch high"
         width,patch,*_ = self.view
         return resize_view(pic, *self.view) if pic.height*width>pic.width*patch else pic.resize((width,patch))
 
-    def whole(self,
-        view, # PIL image, a spatial view
-    ): # PIL image
+    def whole(self, view): # PIL image
         "A spatial view without the patches that make no whole token, cut as officially: right and below"
         side = self.images.patch_size*self.images.merge_size
         w,h = (max(n//side, 1)*side for n in view.size)  # what is lower than a token gets a black rim
@@ -172,15 +164,11 @@ def chat(self:Processor,
 
 # %% ../../nbs/language/01_processor.ipynb #c51d32a7
 @patch
-def times(self:Processor,
-    n:int, # Frames
-    fps:float=None, # Frames a second; None: no video
-)->list: # Seconds
-    "When the parts of a video were seen: Qwen takes frames together, two by two"
+def times(self:Processor, n:int, fps:float=None)->list: # Seconds
+    "When the parts of a video of `n` frames were seen: Qwen takes them together, two by two; none if it is no video"
     k = self.images.temporal_patch_size
     return [(i+min(i+k, n)-1)/2/fps for i in range(0, n, k)] if fps else []
 
-# %% ../../nbs/language/01_processor.ipynb #f6b0abcd
 VISION = re.compile(r'<\|vision_start\|><\|(image|video)_pad\|><\|vision_end\|>')
 
 @patch
@@ -227,7 +215,6 @@ def views(self:Processor,
     made = made or [self.as_view(p) for p in pics]
     return stack_views([v for i,v in enumerate(made) if i not in odd])
 
-# %% ../../nbs/language/01_processor.ipynb #aa055e12
 @patch
 def __call__(self:Processor,
     texts:list, # A conversation about each scene, from `chat`

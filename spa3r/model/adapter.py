@@ -9,7 +9,6 @@ __all__ = ['FUSIONS', 'CrossAttention', 'ZeroLinear', 'CrossFusion', 'fuse', 'Ap
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from fastcore.basics import patch
 from torch import Tensor,nn
 
 # %% ../../nbs/model/08_adapter.ipynb #7bd29cf7
@@ -58,15 +57,13 @@ class CrossFusion(nn.Module):
         self.geometry_adaptor = _mlp(dim, dim//4, dim, last=ZeroLinear)
         self.geometry_gate = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid())
 
-# %% ../../nbs/model/08_adapter.ipynb #415f9864
-@patch
-def forward(self:CrossFusion,
-    x:Tensor, # Visual tokens of one scene, (n, d)
-    latents:Tensor, # Latents of that scene, (m, c)
-)->Tensor: # (n, d)
-    "Visual tokens that know what the latents know"
-    y = self.ln(self.geom_cross_attention(x, self.geometry_projector(latents.to(x.dtype))))
-    return x + self.geometry_adaptor(y)*self.geometry_gate(y)
+    def forward(self,
+        x:Tensor, # Visual tokens of one scene, (n, d)
+        latents:Tensor, # Latents of that scene, (m, c)
+    )->Tensor: # (n, d)
+        "Visual tokens that know what the latents know"
+        y = self.ln(self.geom_cross_attention(x, self.geometry_projector(latents.to(x.dtype))))
+        return x + self.geometry_adaptor(y)*self.geometry_gate(y)
 
 # %% ../../nbs/model/08_adapter.ipynb #02f0248b
 def fuse(
@@ -111,7 +108,6 @@ class NoFusion(nn.Module):
     "The language model gets no latents"
     def forward(self, x, latents): return x
 
-# %% ../../nbs/model/08_adapter.ipynb #0289fb85
 FUSIONS = ('none','append','cross')
 
 def make_fusion(

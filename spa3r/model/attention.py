@@ -9,7 +9,6 @@ __all__ = ['QK_NORMS', 'RMSNorm', 'Attention', 'MLP', 'LayerScale', 'Block', 'Tr
 # %% ../../nbs/model/02_attention.ipynb #87eb42d0
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import nn,Tensor
 from einops import rearrange
 
@@ -37,20 +36,18 @@ class Attention(nn.Module):
         self.q_norm,self.k_norm = (QK_NORMS[qk_norm](dim//nh) for _ in 'qk')
         self.proj = nn.Linear(dim, dim)
 
-# %% ../../nbs/model/02_attention.ipynb #6fb2ffe6
-@patch
-def forward(self:Attention,
-    x:Tensor, # Tokens, (b, n, d)
-    pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
-    attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask
-)->Tensor: # (b, n, d)
-    "One round of looking"
-    q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
-    q,k = self.q_norm(q),self.k_norm(k)
-    if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
-    o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
-    if pos is not None: o = pos.o(o)
-    return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
+    def forward(self,
+        x:Tensor, # Tokens, (b, n, d)
+        pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
+        attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask
+    )->Tensor: # (b, n, d)
+        "One round of looking"
+        q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
+        q,k = self.q_norm(q),self.k_norm(k)
+        if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
+        o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
+        if pos is not None: o = pos.o(o)
+        return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
 
 # %% ../../nbs/model/02_attention.ipynb #1a866609
 class MLP(nn.Module):

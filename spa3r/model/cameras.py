@@ -29,7 +29,6 @@ def intrinsics(
     K[...,0,2],K[...,1,2] = w/2,h/2
     return K
 
-# %% ../../nbs/model/01_cameras.ipynb #2dbb22b6
 def fov(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -78,7 +77,6 @@ def grid_rays(
     K = scale_intrinsics(K, hw, grid)[...,None,None,:,:]
     return F.normalize(uv_dirs(cell_centres(grid, K), K), dim=-1)
 
-# %% ../../nbs/model/01_cameras.ipynb #201c4a74
 def patch_rays(
     K:Tensor, # Intrinsics in pixels, (..., 3, 3)
     hw:tuple, # Image height and width in pixels
@@ -108,7 +106,6 @@ def transform(
     t = T[...,:3,3]
     return rotate(T[...,:3,:3], x) + t.reshape(t.shape[:-1] + (1,)*(x.ndim-t.ndim) + (3,))
 
-# %% ../../nbs/model/01_cameras.ipynb #95f187d5
 def compose(
     *Ts:Tensor, # Matrices, (..., k, k), the last one acts first
 )->Tensor: # (..., k, k)
@@ -117,7 +114,6 @@ def compose(
     for U in Ts[1:]: T = (T[...,:,:,None]*U[...,None,:,:]).sum(-2)
     return T
 
-# %% ../../nbs/model/01_cameras.ipynb #cc1f6ab5
 def rigid(
     R:Tensor, # Rotations, (..., 3, 3)
     t:Tensor, # Translations, (..., 3)
@@ -252,7 +248,6 @@ def pose(
     openings = torch.stack(fov(self.K, self.hw), dim=-1)
     return torch.cat([self.w2c[...,:3,3], rot_to_quat(self.w2c[...,:3,:3]), openings], dim=-1)
 
-# %% ../../nbs/model/01_cameras.ipynb #864588aa
 @patch(cls_method=True)
 def from_pose(cls:Cameras,
     enc:Tensor, # t (3), quaternion x y z w (4), fov_h, fov_w, (..., 9)
@@ -282,13 +277,11 @@ def _perp(
     e = F.one_hot(v.abs().argmin(-1), 3).to(v)
     return F.normalize(e - (e*v).sum(-1, keepdim=True)*v, dim=-1)
 
-# %% ../../nbs/model/01_cameras.ipynb #a9fa5840
 def _as_float(x, like=None):
     "Tensor from numbers; the dtype and device of `like`, else of a float `x`, else float32"
     if like is not None: return torch.as_tensor(x, dtype=like.dtype, device=like.device)
     return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float32)
 
-# %% ../../nbs/model/01_cameras.ipynb #0890509e
 def look_at(
     eye, # Where the camera is, (..., 3)
     target, # What it looks at, (..., 3)
@@ -334,7 +327,6 @@ def axis_angle(
     half = _as_float(angle, axis)[...,None]/2 + 0*axis[...,:1]
     return quat_to_rot(torch.cat([half.sin()*axis, half.cos()], dim=-1))
 
-# %% ../../nbs/model/01_cameras.ipynb #b58a2351
 def slerp(
     Ra:Tensor, # Where to start, (..., 3, 3)
     Rb:Tensor, # Where to end, (..., 3, 3)
@@ -346,7 +338,6 @@ def slerp(
     axis = torch.where(half[...,None]==0, _perp(q[...,:3]), q[...,:3])
     return compose(axis_angle(axis, 2*half*_as_float(t, q)), Ra)
 
-# %% ../../nbs/model/01_cameras.ipynb #93cb5a5d
 def interpolate(
     w2c_a:Tensor, # First camera, (4, 4)
     w2c_b:Tensor, # Last camera, (4, 4)

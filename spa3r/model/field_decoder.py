@@ -75,7 +75,6 @@ def tokens(self:FieldDecoder,
     x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
     return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
 
-# %% ../../nbs/model/06_field_decoder.ipynb #f67b8cf2
 @patch
 def forward(self:FieldDecoder,
     latents:Tensor, # (b, m, d)

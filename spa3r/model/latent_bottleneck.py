@@ -41,7 +41,6 @@ def positions(self:LatentBottleneck,
     patches = grid_positions(*grid, device=self.query_embed.weight.device)+1
     return Rope2d(torch.cat([patches.new_zeros(self.n_special, 2), patches.repeat(v, 1)])[None], self.e)
 
-# %% ../../nbs/model/05_latent_bottleneck.ipynb #7704efcc
 @patch
 def forward(self:LatentBottleneck,
     feats:Tensor, # Features of the context views, (b, v, n, c)

@@ -40,11 +40,9 @@ def context_first(
     if len(set(n_tgt))>1:
         raise ValueError(f"samples of this batch hide {n_tgt} views: make the number the same for all")
     if is_tgt[:,0].any():
-        raise ValueError("view 0 is the frame of reference and cannot be hidden: "
-                         f"is_tgt[:,0] is {is_tgt[:,0].tolist()}")
+        raise ValueError(f"view 0 is the frame of reference and is never hidden: is_tgt[:,0] is {is_tgt[:,0].tolist()}")
     return is_tgt.int().argsort(dim=1, stable=True),is_tgt.shape[1]-n_tgt[0]
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #9477d6ed
 def take_views(
     x:Tensor, # Anything by view, (b, v, ...)
     order:Tensor, # Which views, (b, k)
@@ -184,7 +182,6 @@ class Aggregator(nn.Module):
             return [Block(c, cfg.nh, qk_norm=norm, init_values=cfg.init_values, eps=1e-5) for _ in range(cfg.depth)]
         self.frame_blocks,self.global_blocks = (nn.ModuleList(blocks(o)) for o in ('layer',cfg.global_qk_norm))
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #41745260
 @patch
 def tokens(self:Aggregator,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -338,9 +335,8 @@ class DPTHead(nn.Module):
             raise ValueError(f"channels {channels} and half of {features} must be multiples of 4")
         self.projects = nn.ModuleList([nn.Conv2d(dim, o, 1) for o in channels])
         c0,c1,_,c3 = channels
-        self.resize_layers = nn.ModuleList([nn.ConvTranspose2d(c0, c0, 4, stride=4),
-                                            nn.ConvTranspose2d(c1, c1, 2, stride=2),
-            nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
+        larger = [nn.ConvTranspose2d(c0, c0, 4, stride=4), nn.ConvTranspose2d(c1, c1, 2, stride=2)]
+        self.resize_layers = nn.ModuleList([*larger, nn.Identity(), nn.Conv2d(c3, c3, 3, stride=2, padding=1)])
         s = self.scratch = nn.Module()
         for i,o in enumerate(channels,1):
             s.add_module(f'layer{i}_rn', nn.Conv2d(o, features, 3, padding=1, bias=False))
@@ -439,7 +435,6 @@ def grid(self:VGGT, hw:tuple)->tuple: # Rows and columns of patches
     "Grid of patches of an image"
     return hw[0]//self.cfg.patch,hw[1]//self.cfg.patch
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #29f3a7b6
 @patch
 def patches(self:VGGT,
     tokens:Tensor, # All tokens, (b, v, 1+r+n, c)
@@ -447,7 +442,6 @@ def patches(self:VGGT,
     "Tokens without the camera and register tokens"
     return tokens[:,:,1+self.cfg.n_registers:]
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #5ad4bf92
 @patch
 def aggregate(self:VGGT,
     imgs:Tensor, # RGB in 0..1, (b, v, 3, h, w)
@@ -457,7 +451,6 @@ def aggregate(self:VGGT,
     "Tokens of all views; context views know nothing of the hidden ones"
     return self.aggregator(imgs, is_tgt, layers)
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #80f07324
 @patch
 def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
@@ -481,7 +474,6 @@ def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=8):
     x = rearrange(x, '(b v) c h w -> b v h w c', v=toks[0].shape[1])
     return x[...,:-1],1+x[...,-1].exp()
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #f5811bf2
 @patch
 def depth(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
@@ -494,7 +486,6 @@ def depth(self:VGGT,
     x,conf = self._dense(self.depth_head, by_layer, hw, grid, dtype)
     return x[...,0].exp(),conf
 
-# %% ../../nbs/model/04_patch_encoder.ipynb #031a8483
 @patch
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`

@@ -67,8 +67,7 @@ class Prope:
         base:float=100., # As in `Rope2d`
     ):
         if e%8:
-            raise ValueError(f"a head of {e} does not divide by 8: choose a width that is a multiple of 8 times the "
-                             f"heads")
+            raise ValueError(f"a head of {e} does not divide by 8: the width must be a multiple of 8 times the heads")
         dt = torch.promote_types(w2c.dtype, torch.float32)  # metres need more than 8 bits
         P,Pi = projections(w2c.to(dt), None if K is None else K.to(dt), hw)
         self.n_special = n_special
@@ -98,7 +97,6 @@ def apply(self:Prope,
     y = turn(x[:,:,s:].unflatten(2, (self.k_cams,-1)), M, self.cos, sin)
     return torch.cat([x[:,:,:s], y.flatten(2,3)], dim=2)
 
-# %% ../../nbs/model/03_prope.ipynb #8cf68ecc
 @patch
 def q(self:Prope, x):
     "Queries by P transposed"

@@ -37,8 +37,7 @@ def n_context(v:int, ratio:float=0.5)->int: # Number of context views, at least 
     "How many of `v` views stay visible"
     if v<2: raise ValueError(f"{v} view cannot be split into context and target: give at least 2")
     if not 0<ratio<1:
-        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use a number between 0 and 1, the paper's "
-                         f"is 0.5")
+        raise ValueError(f"mask ratio {ratio} hides nothing or everything: use one between 0 and 1, the paper's is 0.5")
     return min(max(int(v*(1-ratio)+1e-9), 1), v-1)
 
 # %% ../../nbs/model/07_psfm.ipynb #db84747f
@@ -83,8 +82,7 @@ class Spa3RConfig:
     def nano(cls, **kw):
         "The laptop's model: about a million weights, learns on a CPU; `kw` overrides fields"
         d = dict(dim=128, nh=4, enc_depth=3, dec_depth=3, n_latents=64, geo_channels=64, sem_channels=0,
-                 standardise=True,
-            teacher='exact', semantic='', grid=8)
+                 standardise=True, teacher='exact', semantic='', grid=8)
         return cls(**{**d, **kw})
 
     @property
@@ -93,10 +91,8 @@ class Spa3RConfig:
         named = dict([('geo', self.geo_channels), ('sem', self.sem_channels), *self.more_channels])
         return {k:c for k,c in named.items() if c}
 
-    def predicting(self,
-        channels:dict, # Name and width of every feature map of a teacher
-    ):
-        "The same sizes for other targets"
+    def predicting(self, channels:dict):
+        "The same sizes for the feature maps of another teacher, name -> width"
         more = tuple((k,c) for k,c in channels.items() if k not in ('geo','sem'))
         return replace(self, geo_channels=channels['geo'], sem_channels=channels.get('sem', 0), more_channels=more)
 

@@ -53,9 +53,8 @@ def held_views(
         s = seeds[i:i+batch]
         count(len(s))
         rooms,cams = [o.to(device) for o in sample_scenes(s, v, hw, spread=spread)]
-        yield Views(cams=cams,
-                    rooms=rooms),torch.cat([draw_targets(1, v, 1-n_ctx/v,
-                                                         torch.Generator().manual_seed(o)) for o in s]).to(device)
+        is_tgt = [draw_targets(1, v, 1-n_ctx/v, torch.Generator().manual_seed(o)) for o in s]
+        yield Views(cams=cams, rooms=rooms),torch.cat(is_tgt).to(device)
 
 @dataclass
 class Held:
@@ -64,11 +63,7 @@ class Held:
     cams:Cameras # True cameras, (b, v)
     hit:dict # True cls, depth, xyz at the patch centres, (b, v, gh, gw)
 
-def held_rooms(
-    teacher, # Any teacher of `teachers`
-    seeds, # Seeds of rooms
-    **kw, # For `held_views`
-): # Yields a `Held` for each batch
+def held_rooms(teacher, seeds, **kw): # Yields a `Held` for each batch
     "Rooms of `held_views`, looked at by a teacher"
     for views,is_tgt in held_views(seeds, **kw):
         given = isinstance(teacher, ExactTeacher)
@@ -175,7 +170,6 @@ def look_up(
     there = depth.flatten(2).gather(2, idx)  # what that patch really shows
     return idx,((z-there).abs()/z.clamp(min=1e-6)).where(inside, torch.inf)
 
-# %% ../../nbs/probe/01_measures.ipynb #93a77cf6
 def shared_views(
     hit:dict, # True depth and xyz at the patch centres, (b, v, gh, gw)
     cams:Cameras, # True cameras, (b, v)
@@ -208,7 +202,6 @@ def camera_errors(
 
 def _median(x): return x.median().item() if len(x) else None
 
-# %% ../../nbs/probe/01_measures.ipynb #96d22be4
 def unposed(
     errors:dict, # From `camera_errors`
     share:float=.25, # Of the identity's error: what counts as far below

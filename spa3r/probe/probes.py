@@ -8,13 +8,11 @@ __all__ = ['ASKED_WRONGLY', 'PARTS', 'TURN', 'HEADS', 'camera_distance', 'neares
            'judge', 'probe']
 
 # %% ../../nbs/probe/02_probes.ipynb #0306a188
-import json
 from dataclasses import dataclass
-from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,say
+from ..util.core import UserError,check_outputs,command,pick_device,say,write_json
 from ..model.cameras import Cameras,rotation_angle
 from ..model.psfm import Spa3R,select_views
 from ..rooms.rooms import HELD_OUT,LAYOUTS
@@ -34,11 +32,8 @@ def camera_distance(
     turned = rotation_angle(tgt.w2c[:,:,None,:3,:3], ctx.w2c[:,None,:,:3,:3])
     return apart+turned
 
-def nearest_view(
-    cams:Cameras, # True cameras, (b, v)
-    is_tgt:Tensor, # True = hidden, (b, v)
-)->Tensor: # For each target the number of a context view, (b, vt)
-    "The context view whose camera is nearest"
+def nearest_view(cams:Cameras, is_tgt:Tensor)->Tensor: # For each target the number of a context view, (b, vt)
+    "The context view whose camera is nearest, by `camera_distance`"
     return camera_distance(cams, is_tgt).argmin(-1)
 
 # %% ../../nbs/probe/02_probes.ipynb #b7b9b76b
@@ -123,8 +118,7 @@ def _judge_rooms(student, r, head, fields, depth, prior):
     new |= {('view',k):F.cosine_similarity(f.float(), true, dim=-1).mean(-1) for k,f in fields.items()}
     off = lambda d: ((d-z).abs()/z).mean((1,2))
     return new | {('depth','prediction'):off(depth), ('depth','position median'):off(prior.depth),
-                  'seen':seen.float().mean((1,2)),
-                  'far':camera_distance(r.cams, is_tgt).amin(-1)}
+                  'seen':seen.float().mean((1,2)), 'far':camera_distance(r.cams, is_tgt).amin(-1)}
 
 # %% ../../nbs/probe/02_probes.ipynb #8cb27ec0
 @torch.no_grad()
@@ -191,13 +185,11 @@ class Gate:
 def _num(x): return 'unknown' if x is None else f'{x:.3g}'
 
 # %% ../../nbs/probe/02_probes.ipynb #1e0e6510
-TURN = dict(video=4., steps=2., around=4.,
-            wide=10.)  # degrees by which the turn between overlapping views may be off, by layout
+# Degrees by which the turn between overlapping views may be off, by layout
+TURN = dict(video=4., steps=2., around=4., wide=10.)
 
-def gates(
-    result:dict, # From `evaluate_field`, perhaps with 'cameras', 'same' and 'teacher_depth' as `judge` has them
-)->list: # Of `Gate`, those that apply
-    "The criteria, and whether they are met"
+def gates(result:dict)->list: # Of `Gate`, those that apply
+    "The criteria for what `judge` gives, and whether they are met; without its parts of the teacher, the others"
     at = lambda k,m: result['rows'][k][m]['mean']
     out = []
     e,d,same = [result.get(k) for k in ('cameras','teacher_depth','same')]
@@ -219,15 +211,11 @@ def gates(
                        beside='true-depth warp')]
 
 # %% ../../nbs/probe/02_probes.ipynb #41c166db
-def criteria(
-    result:dict, # As for `gates`
-)->list: # A line for each gate, starting with 'met: ' or 'missed: '
+def criteria(result:dict)->list: # A line for each gate, starting with 'met: ' or 'missed: '
     "The criteria in words"
     return [str(g) for g in gates(result)]
 
-def passes(
-    result:dict, # As for `gates`
-)->bool: # May weights be shown by default?
+def passes(result:dict)->bool: # May weights be shown by default?
     "Two of the criteria: more furniture than the nearest view has, and latents that matter"
     return all(g.met for g in gates(result) if g.name in ('furniture','latents'))
 
@@ -245,10 +233,8 @@ def _grid(head, rows):
             for r in (head, *rows)]
 
 # %% ../../nbs/probe/02_probes.ipynb #2126b73e
-def format_table(
-    result:dict, # From `evaluate_field`, perhaps with 'cameras' and 'teacher_depth'
-)->str: # Lines of text
-    "The measures as a table, what they mean, and the gates"
+def format_table(result:dict)->str: # Lines of text
+    "The measures of `evaluate_field` or `judge` as a table, what they mean, and the gates"
     c = result['config']
     depth = result.get('teacher_depth')
     over = f" / over the means of {c['sets']} sets of {c['rooms']//c['sets']} rooms" if c['sets']>1 else ''
@@ -284,10 +270,8 @@ def _about_cameras(e, same):
     return lines
 
 # %% ../../nbs/probe/02_probes.ipynb #43cdc64c
-def format_parts(
-    result:dict, # From `evaluate_field`
-)->str: # Lines of text
-    "Covered and uncovered patches, near and far views"
+def format_parts(result:dict)->str: # Lines of text
+    "Covered and uncovered patches, near and far views, from `evaluate_field`"
     names = list(result['rows'])
     portions = ('covered','uncovered')
     parts = _grid(['']+[f'{o}: {HEADS[m]}' for o in portions for m in PARTS],
@@ -353,5 +337,5 @@ def probe(
     result['config'] |= dict(weights=str(weights))
     result['aims'] = criteria(result)
     print(format_parts(result) + '\n\n' + format_table(result))
-    if out: atomic_write(out, lambda p: Path(p).write_text(json.dumps(result, indent=1), encoding='utf8'))
+    if out: write_json(out, result)
     return result

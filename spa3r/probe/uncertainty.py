@@ -84,11 +84,8 @@ def sparsification(
     n = (err.shape[-1]*(1-SHARES)).ceil().long().clamp_min(1)
     return kept[...,n-1]/n
 
-def sparsification_gain(
-    u:Tensor, # Uncertainty, (..., k)
-    err:Tensor, # True error, (..., k)
-)->Tensor: # 1 the oracle, 0 chance, below 0 worse than chance, (...)
-    "How much of what an oracle would win is won"
+def sparsification_gain(u:Tensor, err:Tensor)->Tensor: # 1 the oracle, 0 chance, below 0 worse than chance, (...)
+    "How much of what an oracle would win is won, by uncertainties and errors as for `sparsification`"
     mine,best = [sparsification(x, err).mean(-1) for x in (u,err)]
     chance = err.double().mean(-1)
     return (chance-mine)/(chance-best).clamp_min(1e-12)
@@ -104,11 +101,8 @@ def reliability(
     err = _fair(said, err)
     return torch.stack([torch.stack([said[i].mean(), err[i].mean()]) for i in said.argsort().chunk(groups)])
 
-def calibration_error(
-    said:Tensor, # Expected error, any shape
-    err:Tensor, # True error, same shape
-)->float: # In the unit of the error
-    "Expected calibration error: by how much is a group of patches misjudged, on average?"
+def calibration_error(said:Tensor, err:Tensor)->float: # In the unit of the error
+    "Expected calibration error: by how much is a group of `reliability` misjudged, on average?"
     return (reliability(said, err)@torch.tensor([1.,-1.]).double()).abs().mean().item()
 
 # %% ../../nbs/probe/03_uncertainty.ipynb #9b027b3f
@@ -150,11 +144,8 @@ def fit_head(
     return lin
 
 @torch.no_grad()
-def expect(
-    head:nn.Linear, # From `fit_head`
-    tokens:Tensor, # The decoder's tokens, (..., d)
-)->Tensor: # Expected error, up to a scale, (...)
-    "What the head says"
+def expect(head:nn.Linear, tokens:Tensor)->Tensor: # Expected error, up to a scale, (...)
+    "What a head of `fit_head` says of the decoder's tokens, (..., d)"
     return head(tokens)[...,0].clamp_min(0).square()
 
 # %% ../../nbs/probe/03_uncertainty.ipynb #0b1d25fb
@@ -204,14 +195,11 @@ def judge_uncertainty(
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])
         res[k] = dict(rank=mean_std(rank_correlation(u, err), sets), gain=mean_std(sparsification_gain(u, err), sets),
             rooms=rank_correlation(u.mean(-1), err.mean(-1)).item(), ece_scalar=ece(plain), ece=ece(best),
-            scale=vars(best),
-            curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
+            scale=vars(best), curve=sparsification(u, err).mean(0).tolist(), bins=reliability(best(u), err).tolist())
     return res
 
-def format_uncertainty(
-    res:dict, # From `judge_uncertainty`
-)->str: # Lines of text
-    "A table: order within rooms, gain, order of rooms, calibration"
+def format_uncertainty(res:dict)->str: # Lines of text
+    "A table of what `judge_uncertainty` gave: order within rooms, gain, order of rooms, calibration"
     num = lambda d: f"{d['mean']:6.3f} ±{d['std']:.3f}"
     head = f"{'':13} {'rank':>13} {'gain':>13} {'of rooms':>9} {'calibration, one factor':>25} {'and a power':>13}"
     return '\n'.join([head]

@@ -24,14 +24,12 @@ def _shuffled(r, xs):
     r.shuffle(xs)
     return xs
 
-# %% ../../nbs/rooms/03_questions.ipynb #3298329b
 def _count(scene, r):
     shown = Counter(o.cls for o in scene.shown)
     n = scene.room.counts()
     for c in _shuffled(r, shown):
         if n[c]>=2 and shown[c]==n[c]: yield f'How many {c}(s) are in this room?',None,str(n[c])
 
-# %% ../../nbs/rooms/03_questions.ipynb #a91c3167
 def _distance(scene, r):
     gap = scene.gaps
     names = [o.cls for o in scene.unique]
@@ -39,23 +37,18 @@ def _distance(scene, r):
         if (d := gap[i,j])>=NEAREST:
             a,b = _shuffled(r, (names[i], names[j]))
             yield (f'Measuring from the closest point of each object, what is the distance between the {a} and the '
-                   f'{b} (in meters)?',
-                   None, f'{d:.1f}')
+                   f'{b} (in meters)?', None, f'{d:.1f}')
 
-# %% ../../nbs/rooms/03_questions.ipynb #b7903315
 def _size(scene, r):
     for o in _shuffled(r, scene.unique):
         yield (f'What is the length of the longest dimension (length, width, or height) of the {o.cls}, measured in '
-               f'centimeters?',
-               None, str(round(200*max(o.half))))
+               f'centimeters?', None, str(round(200*max(o.half))))
 
-# %% ../../nbs/rooms/03_questions.ipynb #6ffd575a
 def _area(scene, r):
     w,l,_ = scene.room.size
     if scene.walls==4:
         yield ('What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size '
-               'of the combined space.',
-               None, f'{w*l:.1f}')
+               'of the combined space.', None, f'{w*l:.1f}')
 
 # %% ../../nbs/rooms/03_questions.ipynb #49b2dbd0
 def _nearest(scene, r):
@@ -67,25 +60,21 @@ def _nearest(scene, r):
         if second-first<APART: continue
         options = [names[i] for i in four]
         yield (f"Measuring from the closest point of each object, which of these objects ({', '.join(options)}) is "
-               f"the closest to the {names[to]}?",
-               options, options[gap[to,four].argmin()])
+               f"the closest to the {names[to]}?", options, options[gap[to,four].argmin()])
 
 # %% ../../nbs/rooms/03_questions.ipynb #826ad46f
 def _in_turn(groups, keys):
     "One of each group, then another of each, until all are empty"
     for row in zip_longest(*[groups[k] for k in keys]): yield from [(x,k) for x,k in zip(row, keys) if x is not None]
 
-# %% ../../nbs/rooms/03_questions.ipynb #e516ed49
 _ASKED = dict(easy='to the left or the right of the {}?',
     medium='to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in '
            'order to face it.',
     hard='to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a '
-         'Cartesian plane '
-         '(if I am standing at the origin and facing along the positive y-axis).')
+         'Cartesian plane (if I am standing at the origin and facing along the positive y-axis).')
 _SIDES = dict(easy=['left','right'], medium=['left','right','back'],
               hard=['front-left','front-right','back-left','back-right'])
 
-# %% ../../nbs/rooms/03_questions.ipynb #173fbfec
 def _direction(level, scene, r):
     of = defaultdict(list)
     names = [o.cls for o in scene.unique]
@@ -128,10 +117,7 @@ STOP = .25 # Metres; "go forward until the sofa" ends so far before it
 BODY = .15 # Metres from the middle of the robot to its side
 WAY = .5 # Metres that it goes forward at least
 
-# %% ../../nbs/rooms/03_questions.ipynb #e4adee2b
-def turn_name(
-    angle:float, # Degrees to turn in order to face the next thing, positive to the left
-): # 'Turn Left', 'Turn Right', 'Turn Back', or None where people would not agree
+def turn_name(angle:float): # 'Turn Left', 'Turn Right', 'Turn Back', or None where people would not agree
     "What a turn is called"
     a = abs(angle)
     if a>=135+MARGIN: return 'Turn Back'
@@ -171,7 +157,6 @@ def walk_route(
         at.append(p)
     return np.array(at)
 
-# %% ../../nbs/rooms/03_questions.ipynb #51ad7656
 def turn_names(
     facing:Thing, # What the robot faces when it begins
     things:list, # Where the route begins, passes, and ends
@@ -198,7 +183,6 @@ def _route_text(facing, things, straight):
             f"or 'turn right.'): "
             f"{' '.join(f'{i}. {s}' for i,s in enumerate(steps, 1))} You have reached the final destination.")
 
-# %% ../../nbs/rooms/03_questions.ipynb #c89bd53d
 def _answer(scene, facing, things, straight):
     "Names of the turns of a route; None if it cannot be walked, or if people would not agree on them"
     if box_distance(facing, things[0])<APART: return None
@@ -206,7 +190,6 @@ def _answer(scene, facing, things, straight):
     if None in words or (at := walk_route(scene, things)) is None: return None
     return words if turn_names(facing, things, at)[straight:]==words else None
 
-# %% ../../nbs/rooms/03_questions.ipynb #b2770a1e
 _TURNS = ('Turn Left','Turn Right','Turn Back')
 
 def _route(scene, r, tries=60):
@@ -237,7 +220,6 @@ KINDS = dict(
     obj_appearance_order=_order,
 ) # Question type -> function of a watched room and a `random.Random` that yields question, options or None, and answer
 
-# %% ../../nbs/rooms/03_questions.ipynb #1d7d0e6b
 def room_questions(
     seed:int, # Number of the room
     each:int=3, # Most questions of a type
@@ -253,9 +235,8 @@ def room_questions(
         for text,options,truth in islice(kind(scene, r), each):
             if options: options = _shuffled(r, options)
             out.append(dict(id=100*seed+len(out), dataset='rooms', scene_name=f'room-{seed}', question_type=t,
-                            question=text,
-                ground_truth=chr(65+options.index(truth)) if options else truth,
-                options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
+                            question=text, ground_truth=chr(65+options.index(truth)) if options else truth,
+                            options=options and [f'{chr(65+i)}. {o}' for i,o in enumerate(options)]))
     return out
 
 # %% ../../nbs/rooms/03_questions.ipynb #30e9c1a7

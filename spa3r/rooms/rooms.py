@@ -44,7 +44,6 @@ class Paint(NamedTuple):
     sharp:float=1. # 1: smooth, 5: nearly hard edges
     glow:float=0. # 0: needs light, 1: shines by itself
 
-# %% ../../nbs/rooms/01_rooms.ipynb #b7b827c1
 def _paint_at(t, p):
     "Colours (3, n) of paints `t`, with fields (3, n) or (1, n), at object coordinates `p` (3, n)"
     phase = lambda f, shift: f[0]*p[0]+f[1]*p[1]+f[2]*p[2]+shift
@@ -65,7 +64,6 @@ def _checker(c0, c1, wavelength, axes=((1,0,1),(0,1,1)), sharp=4.):
     f = 2*math.pi/wavelength
     return Paint(c0, c1, tuple(f*o for o in axes[0]), tuple(f*o for o in axes[1]), mix=1., sharp=sharp)
 
-# %% ../../nbs/rooms/01_rooms.ipynb #14e4535c
 def _wood(r, hue=.075, v=.62, along=0):
     c = _rgb(hue+r.uniform(-.02,.02), r.uniform(.45,.65), v*r.uniform(.8,1.15))
     f1,f2 = [22.,22.,22.],[0.,0.,0.]
@@ -111,7 +109,6 @@ def _stool(r):
     c = _cloth(r, .13, .75, .85)
     return [_cyl(0,0,q,h-.09,h,c), _cyl(0,0,.04,.03,h-.09,m), _cyl(0,0,q*.85,0,.03,m)], (0,0,q*.7,q*.7,h)
 
-# %% ../../nbs/rooms/01_rooms.ipynb #25ed7554
 def _table(r):
     h = r.uniform(.62,.78)
     m = _wood(r, .07, .7)
@@ -241,10 +238,8 @@ def _bin(r):
     return [_cyl(0,0,q*.96,0,h-.03,m), _cyl(0,0,q,h-.03,h,_plain(c)),
             _cyl(0,0,q*.88,h,h+.003,_plain((.05,.05,.05)))], None
 
-# %% ../../nbs/rooms/01_rooms.ipynb #cf829b17
 BUILD = dict(chair=_chair, table=_table, sofa=_sofa, bed=_bed, cabinet=_cabinet, bookshelf=_bookshelf, lamp=_lamp,
-             plant=_plant,
-             stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
+             plant=_plant, stool=_stool, desk=_desk, tv=_tv, box=_carton, pillow=_pillow, ball=_sphere, bin=_bin)
 WALL = {'sofa','bed','cabinet','bookshelf','desk'}  # stand with their back to a wall
 ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet','desk','table','bookshelf'),
           plant=('cabinet','desk','table','bookshelf','stool'), box=('cabinet','table','desk','box'),
@@ -313,11 +308,8 @@ WIDTHS = dict(kind=1, cls=1, inst=1, centre=3, half=3, turn=2,
               c0=3, c1=3, f1=3, p1=1, f2=3, p2=1, warp=1, mix=1, sharp=1, glow=1)
 Columns = namedtuple('Columns', WIDTHS)
 
-def columns(
-    table:Tensor, # Rows of primitives
-    dim:int=-1, # Where the 29 numbers are
-)->Columns: # Views into it, one or several numbers wide
-    "The columns of a table of primitives by name"
+def columns(table:Tensor, dim:int=-1)->Columns: # Views into it, one or several numbers wide
+    "The columns of a table of primitives by name; its axis `dim` holds the 29 numbers"
     return Columns(*table.split(tuple(WIDTHS.values()), dim))
 
 def _row(kind, cls, inst, centre, half, c, s, m):
@@ -410,11 +402,8 @@ def _place(self:RoomBuilder, cls, half):
 
 # %% ../../nbs/rooms/01_rooms.ipynb #716eb8e1
 @patch
-def put_on(self:RoomBuilder,
-    cls:str, # Class name, one of `ON`
-    tries:int=6, # Places to try
-)->bool: # Whether a free place was found
-    "Put a thing on a piece of furniture"
+def put_on(self:RoomBuilder, cls:str, tries:int=6)->bool: # Whether a free place was found
+    "Put a thing, one of `ON`, on a piece of furniture"
     r = self.r
     ok = [t for t in self.tops if t.cls in ON[cls]]
     if not ok: return False
@@ -551,7 +540,6 @@ def faces(self:RoomBuilder):
     ceiling = _plain((.93,.93,.92))
     return [_row(3, k, 0, (0,0,0), (1,1,1), 1, 0, p) for k,p in zip((1,1,1,1,0,2), (*walls,floor,ceiling))]
 
-# %% ../../nbs/rooms/01_rooms.ipynb #aefaff71
 def make_room(
     seed:int, # Any whole number; `HELD_OUT` and above are for testing
 )->Room: # The room of that number, the same on every machine
@@ -595,7 +583,6 @@ class Rooms:
         return (f"Rooms({len(self)}, "
                 f"seeds {', '.join(str(o.seed) for o in self.rooms[:4])}{' ...' if len(self)>4 else ''})")
 
-# %% ../../nbs/rooms/01_rooms.ipynb #9321aa03
 def make_rooms(seeds)->Rooms: # The rooms of these numbers, on the CPU
     "Draw a batch of rooms"
     if not len(seeds): raise ValueError("no seeds: a batch has at least one room")
@@ -721,9 +708,8 @@ def _walk_around(room, n, r):
         far = max(thing.half)+r.uniform(.4,1.2)
         a = yaw+way*math.radians(r.uniform(5,20))*bool(out)
         b = min(max(up+r.uniform(-.2,.2),-.3),1.)
-        eye = [min(max(c-far*o, lo),
-                   hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], (edge-W/2,edge-L/2,edge),
-                                            (W/2-edge,L/2-edge,H-edge))]
+        low,high = (edge-W/2,edge-L/2,edge),(W/2-edge,L/2-edge,H-edge)
+        eye = [min(max(c-far*o, lo), hi) for c,o,lo,hi in zip(thing.centre, _turned(a, -b)[6:], low, high)]
         x,y,z = [c-o+r.uniform(-.15,.15) for c,o in zip(thing.centre, eye)]
         return way,(a,b),(*eye, *_turned(math.atan2(y, x), math.atan2(z, math.hypot(x, y))), 5.)
     for _ in range(10**4):

@@ -21,12 +21,8 @@ FRAMES = 32 # Frames of a video unless said otherwise, as in the benchmark
 SIZE = (480,640) # Height and width that the camera films at, as in the benchmark
 KEYS = 24 # Poses that the path of the camera goes through
 
-# %% ../../nbs/rooms/02_visibility.ipynb #b3dd4bdc
-def room_video(
-    seed:int, # Number of the room
-    n:int=FRAMES, # Frames, evenly over the same path whatever their number
-)->tuple: # `Room`, and Cameras (n,) of the size `SIZE`
-    "A room, and a walk through it with a camera"
+def room_video(seed:int, n:int=FRAMES)->tuple: # `Room`, and Cameras (n,) of the size `SIZE`
+    "A room, and a walk through it with a camera: frames evenly over one path, whatever their number"
     room = make_room(seed)
     keys = room_cameras(room, KEYS, SIZE)
     p = torch.cat([keys.positions, keys.c2w[:,:3,2]], 1)  # (KEYS, 6): where the eye is, and where it looks
@@ -75,11 +71,9 @@ class Scene:
         n = self.room.counts()
         return [o for o in self.shown if n[o.cls]==1]
 
-# %% ../../nbs/rooms/02_visibility.ipynb #d3da53c7
 GRID = (48,64) # Rays that each frame is looked at with, rows and columns
 CLEAR = .005 # Share of a frame from which on a thing is seen clearly
 
-# %% ../../nbs/rooms/02_visibility.ipynb #5730a594
 def watch(seed:int, n:int=FRAMES)->Scene: # Everything that questions are made from
     "Look at the video of a room and note what can be seen"
     room,cams = room_video(seed, n)
@@ -119,7 +113,6 @@ def _off(o, p):
     dx,dy = p[...,0]-x,p[...,1]-y
     return np.hypot(np.maximum(abs(c*dx+s*dy)-hx, 0), np.maximum(abs(c*dy-s*dx)-hy, 0))
 
-# %% ../../nbs/rooms/02_visibility.ipynb #126dab4a
 def box_distance(a:Thing, b:Thing)->float: # Metres; 0 if they touch
     "Distance between the closest points of two boxes"
     up = max(abs(a.centre[2]-b.centre[2])-a.half[2]-b.half[2], 0.)
@@ -147,12 +140,8 @@ def bearing(
 # %% ../../nbs/rooms/02_visibility.ipynb #2726d807
 BORDERS = dict(easy=(0,180), medium=(0,135,-135), hard=(0,90,180,-90)) # Between one answer and the next, degrees
 
-# %% ../../nbs/rooms/02_visibility.ipynb #612bc58c
-def sector(
-    level:str, # 'easy', 'medium' or 'hard'
-    angle:float, # From `bearing`
-)->str: # left; back; front-left ...
-    "What an angle is called"
+def sector(level:str, angle:float)->str: # left; back; front-left ...
+    "What an angle from `bearing` is called at a level: 'easy', 'medium' or 'hard'"
     side = 'left' if angle>0 else 'right'
     if level=='medium' and abs(angle)>=135: return 'back'
     return side if level!='hard' else f"{'front' if abs(angle)<90 else 'back'}-{side}"
@@ -161,7 +150,6 @@ def sector(
 MARGIN = 10. # Degrees from an answer to the border of the next
 APART = .3 # Metres between things that one is told to stand by, face or compare
 
-# %% ../../nbs/rooms/02_visibility.ipynb #2e69b280
 def clear_sector(
     level:str, # 'easy', 'medium' or 'hard'
     angles, # Of the middle of an object, and of its corners, degrees

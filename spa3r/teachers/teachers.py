@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from einops import rearrange
 from fastcore.basics import patch
-from ..util.core import (UserError,atomic_write,hub_model,hub_part,
-                             pick_dtype,read_json,spare_torchvision,weights_folder,quiet)
+from ..util.core import (UserError,hub_model,hub_part,pick_dtype,quiet,read_json,same_settings,spare_torchvision,
+                             weights_folder,write_json,write_tensors)
 from ..model.cameras import Cameras
 from ..data.batches import Views,moved
 from ..model.patch_encoder import VGGT,context_first,normalise,take_views
@@ -40,26 +40,19 @@ class Observation:
 # %% ../../nbs/teachers/01_teachers.ipynb #b0d71e98
 class Teacher(nn.Module):
     "A frozen module: no gradients, and `train()` leaves it in eval mode"
-    def freeze(self,
-        dtype:torch.dtype=torch.float32, # Of matrix products
-        part:nn.Module=None, # Which part runs in it; None: all
-    ):
-        "Take the parameters out of learning, with matrices stored as they are used"
+    def freeze(self, dtype:torch.dtype=torch.float32, part:nn.Module=None):
+        "Take the parameters out of learning, with matrices (all, or those of `part`) stored as they are used"
         self.dtype = dtype
         for m in (part or self).modules():
             if isinstance(m, (nn.Linear,nn.Conv2d)): m.to(dtype)
         return self.requires_grad_(False).eval()
 
-    def train(self,
-        mode:bool=True, # Ignored
-    ):
-        "Stay in eval mode"
+    def train(self, mode:bool=True):
+        "Stay in eval mode, whatever `mode` says"
         return super().train(False)
 
-    def autocast(self,
-        x:Tensor, # Tells the device
-    ):
-        "The teacher's own precision, whatever the loop around it uses"
+    def autocast(self, x:Tensor):
+        "The teacher's own precision on the device of `x`, whatever the loop around it uses"
         low = self.dtype!=torch.float32
         return torch.autocast(x.device.type, self.dtype if low else None, enabled=low)
 
@@ -101,10 +94,8 @@ def _dino_folder(name):
         from huggingface_hub.errors import GatedRepoError
         if not isinstance(e.__cause__, GatedRepoError): raise
         raise UserError(f"{name} is gated: ask for access at https://huggingface.co/{name}, then `hf auth login` or "
-                        f"set HF_TOKEN. "
-                        "Or let DINOv2 stand in, which is open to all: facebook/dinov2-with-registers-large") from e
+                        "set HF_TOKEN. Or take DINOv2, open to all: facebook/dinov2-with-registers-large") from e
 
-# %% ../../nbs/teachers/01_teachers.ipynb #ae384e4f
 DINOS = ('dinov3_vit','dinov2','dinov2_with_registers')  # what transformers calls those that can be a `DINOv3`
 
 @patch(cls_method=True)
@@ -145,23 +136,18 @@ class VGGTTeacher(Teacher):
             self.channels |= t.channels
         self.run_in(dtype)
 
-    def run_in(self,
-        dtype:torch.dtype, # Of matrix products
-    ):
-        "Change the number format. What was rounded once stays rounded"
+    def run_in(self, dtype:torch.dtype):
+        "Change the number format of matrix products. What was rounded once stays rounded"
         return self.freeze(dtype, self.vggt.aggregator)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #3d9c5e01
 @patch
 @torch.no_grad()
-def context(self:VGGTTeacher,
-    views:Views, # Views with images, all of them context
-)->tuple: # Features (b, v, n, c) and the grid
-    "Features of context views; neither cameras nor heads are computed"
+def context(self:VGGTTeacher, views:Views)->tuple: # Features (b, v, n, c) and the grid
+    "Features of views with images, all of them context; neither cameras nor heads are computed"
     with self.autocast(views.imgs): toks = self.vggt.aggregate(views.imgs)[-1]
     return self.vggt.patches(toks).float(),self.vggt.grid(views.imgs.shape[-2:])
 
-# %% ../../nbs/teachers/01_teachers.ipynb #d5d35d86
 @patch
 @torch.no_grad()
 def observe(self:VGGTTeacher,
@@ -201,26 +187,18 @@ class ExactTeacher(Teacher):
         return rearrange(exact_field(hit, views.cams),
                          'b v y x c -> b v (y x) c'),rearrange(hit['depth'], 'b v y x -> b v (y x)')
 
-# %% ../../nbs/teachers/01_teachers.ipynb #88714c71
-@patch
-@torch.no_grad()
-def context(self:ExactTeacher,
-    views:Views, # Views with rooms and cameras, all of them context
-)->tuple: # Features (b, v, n, c) and the grid
-    "Features of context views"
-    return self._look(views)[0],self.grid
+    @torch.no_grad()
+    def context(self, views:Views)->tuple: # Features (b, v, n, c) and the grid
+        "Features of views with rooms and cameras, all of them context"
+        return self._look(views)[0],self.grid
 
-@patch
-@torch.no_grad()
-def observe(self:ExactTeacher,
-    views:Views, # Views with rooms and cameras
-    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-)->Observation: # What is to be known of the views
-    "True features, cameras and depth, in the frame of view 0"
-    order,n_ctx = context_first(is_tgt)
-    feats,depth = self._look(views)
-    return Observation(take_views(feats, order[:,:n_ctx]), {'geo':feats}, views.cams.relative_to(0), depth, self.grid,
-                       is_tgt)
+    @torch.no_grad()
+    def observe(self, views:Views, is_tgt:Tensor)->Observation: # What is to be known of the views
+        "True features, cameras and depth of views with rooms and cameras, in the frame of view 0"
+        order,n_ctx = context_first(is_tgt)
+        feats,depth = self._look(views)
+        ctx,cams = take_views(feats, order[:,:n_ctx]),views.cams.relative_to(0)
+        return Observation(ctx, {'geo':feats}, cams, depth, self.grid, is_tgt)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #7f749f12
 def load_teacher(
@@ -303,7 +281,7 @@ def _pack(obs, dtype):
     kept = {f'feats.{k}':v.to(dtype) for k,v in obs.feats.items()}
     if not torch.equal(obs.ctx, select_views(obs.feats['geo'], ~obs.is_tgt)): kept['ctx'] = obs.ctx.to(dtype)
     kept |= dict(depth=obs.depth, w2c=obs.cams.w2c, K=obs.cams.K, is_tgt=obs.is_tgt)
-    return {k:v.contiguous() for k,v in kept.items()},dict(grid=json.dumps(obs.grid), hw=json.dumps(obs.cams.hw))
+    return kept,dict(grid=json.dumps(obs.grid), hw=json.dumps(obs.cams.hw))
 
 def _unpack(kept, words):
     "The observation again, in float32"
@@ -327,13 +305,9 @@ class ObservationCache:
     used = None # Bytes on disk, unknown until the first file is to be written
     def __post_init__(self):
         self.folder,self.limit = Path(self.folder),self.limit_gb*1e9
-        new = json.loads(json.dumps(dict(self.key)|{'dtype':str(self.dtype)}))
-        path = self.folder/'key.json'
-        old = read_json(path, f'delete {self.folder}, and the teacher is asked again') if path.exists() else new
-        if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k)}:
-            raise UserError(f"{self.folder} holds observations made under other conditions, (there, here): {diff}; use "
-                            f"another folder or delete this one")
-        atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
+        key,path = dict(self.key)|{'dtype':str(self.dtype)},self.folder/'key.json'
+        same_settings(path, key, 'observations', f'delete {self.folder}, and the teacher is asked again')
+        write_json(path, key)
 
 # %% ../../nbs/teachers/01_teachers.ipynb #52874e0f
 def _size(n):
@@ -363,13 +337,12 @@ def _room_for(self:ObservationCache, size):
 @patch
 def _keep(self:ObservationCache, path, obs):
     "Write one observation"
-    from safetensors.torch import save_file
     kept,words = _pack(obs, self.dtype)
     if odd := [k for k,v in kept.items() if not v.isfinite().all()]:
         raise UserError(f"{odd} of observation {path.stem} are not finite in {self.dtype}: bfloat16 has the range of "
                         f"float32, float16 ends at 65504")
     self._room_for(sum(v.nbytes for v in kept.values()))
-    try: atomic_write(path, lambda p: save_file(kept, p, metadata=words))
+    try: write_tensors(path, kept, metadata=words)
     except OSError as e:
         raise UserError(f"Cannot write {path}: {e.strerror or e}; what is there already is good") from e
 

@@ -19,11 +19,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset,Sampler
-from ..util.core import (Stopped,UserError,check_fields,
-                             check_finite,check_outputs,command,from_json,home,hub_model,hub_part)
-from ..util.core import pick_device,pick_dtype,read_json,read_text,say,set_seed,spare_torchvision
-from ..util.core import stop_between,weights_folder
-from ..util.core import with_cfg,within
+from ..util.core import (Stopped,UserError,check_fields,check_finite,check_outputs,command,from_json,home,hub_model,
+                             hub_part,pick_device,pick_dtype,read_json,read_text,say,set_seed,spare_torchvision,
+                             stop_between,weights_folder,with_cfg,within)
 spare_torchvision()
 from transformers import AutoConfig,AutoModelForImageTextToText,PreTrainedModel
 from transformers import Qwen2_5_VLConfig,Qwen2_5_VLForConditionalGeneration
@@ -171,26 +169,23 @@ class RoomTalks(Dataset):
     def __len__(self): return self.rooms*self.passes
     def number(self, i)->int: return random.Random(f'{self.seed} {i%self.rooms}').randrange(HELD_OUT)
 
-# %% ../../nbs/train/05_finetune.ipynb #e7e364bf
-@patch
-def scene(self:RoomTalks,
-    room:int, # Number of a room
-)->tuple: # Frames (n, h, w, 3) in bytes; latents (m, c) or None; all questions, in no order
-    "What there is to know of a room"
-    if room in self.kept: return self.kept[room]
-    frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
-    random.Random(f'order {self.seed} {room}').shuffle(qs)
-    out = frames,self.eye(room, frames) if self.eye else None,qs
-    if self.passes>1: self.kept[room] = out  # it comes up again
-    return out
+    def scene(self,
+        room:int, # Number of a room
+    )->tuple: # Frames (n, h, w, 3) in bytes; latents (m, c) or None; all questions, in no order
+        "What there is to know of a room"
+        if room in self.kept: return self.kept[room]
+        frames,qs = room_frames(room, self.frames, self.hw),room_questions(room, 6)
+        random.Random(f'order {self.seed} {room}').shuffle(qs)
+        out = frames,self.eye(room, frames) if self.eye else None,qs
+        if self.passes>1: self.kept[room] = out  # it comes up again
+        return out
 
-@patch
-def __getitem__(self:RoomTalks, i):
-    room = self.number(i)
-    frames,latents,qs = self.scene(room)
-    mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
-    said = [(prompt(q),str(q['ground_truth'])) for q in mine]
-    return Talk(said, pictures(frames, self.frames), f'room {room}', True, latents=latents)
+    def __getitem__(self, i):
+        room = self.number(i)
+        frames,latents,qs = self.scene(room)
+        mine = [qs[(i//self.rooms*self.turns+j)%len(qs)] for j in range(min(self.turns, len(qs)))]
+        said = [(prompt(q),str(q['ground_truth'])) for q in mine]
+        return Talk(said, pictures(frames, self.frames), f'room {room}', True, latents=latents)
 
 # %% ../../nbs/train/05_finetune.ipynb #fb4b1013
 def segments(
@@ -203,7 +198,6 @@ def segments(
     ends = ((ids==end)&behind).long()
     return torch.where(behind, (ends.cumsum(1)-ends)//2+1, 0)
 
-# %% ../../nbs/train/05_finetune.ipynb #1ae78f56
 def side_by_side(
     segs:Tensor, # From `segments`, (b, n)
     mask:Tensor, # Is it a token and no filling? (b, n)
@@ -226,9 +220,7 @@ def _content(text):
     parts = [first]+[o for p in rest for o in (None,p)]
     return [dict(type='image') if p is None else dict(type='text', text=p) for p in parts if p!='']
 
-def layout(
-    talk:Talk, # Its pictures are there
-)->list: # Messages for the chat template
+def layout(talk:Talk)->list: # Messages for the chat template
     "A conversation with its pictures where they are marked; all in front if there are not as many marks as pictures"
     n,said = len(talk.pics),talk.said
     if (marks := sum(len(MARK.findall(q)) for q,_ in said))>n:
@@ -247,10 +239,8 @@ class Collator:
         max_tokens:int=16384, # Longest conversation, in tokens
     ): self.processor,self.max_tokens = processor,max_tokens
 
-    def text(self,
-        talk:Talk, # A conversation
-    )->str: # As Qwen writes it down
-        "The words of a conversation; questions that stand apart in a row behind the pictures"
+    def text(self, talk:Talk)->str: # As Qwen writes it down
+        "A conversation as Qwen writes it; questions that stand apart in a row behind the pictures"
         tok = self.processor.tokenizer
         write = lambda said: tok.apply_chat_template(layout(replace(talk, said=said)), tokenize=False)
         if not talk.apart: return write(talk.said)
@@ -258,10 +248,8 @@ class Collator:
         return halves[0][0]+END+''.join(tail.rstrip('\n') for *_,tail in halves)
 
 # %% ../../nbs/train/05_finetune.ipynb #5a1dfr0n
-def said_from(
-    labels:Tensor, # -100 where nothing counts, (b, n)
-)->Tensor: # Places whose next word counts in a row at least, (k,), one at least
-    "Where a language model has to say what comes next"
+def said_from(labels:Tensor)->Tensor: # Places whose next word counts in a row at least, (k,), one at least
+    "Where a language model has to say what comes next, by labels (b, n), -100 where nothing counts"
     at = (labels[:,1:]!=-100).any(0).nonzero()[:,0]
     return at if len(at) else at.new_zeros(1)
 
@@ -300,10 +288,8 @@ def __call__(self:Collator,
     return x|dict(met=(len(talks),broken))
 
 # %% ../../nbs/train/05_finetune.ipynb #9392b0ad
-def nano_qwen(
-    rooms:int=100, # Rooms whose questions the tokenizer learns from
-)->tuple: # A Qwen2.5-VL of random weights, and its `Processor`
-    "A language model with eyes that has learnt nothing yet, and its way of writing"
+def nano_qwen(rooms:int=100)->tuple: # A Qwen2.5-VL of random weights, and its `Processor`
+    "A language model with eyes that has learnt nothing yet, and its way of writing, from questions about rooms"
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     words = [f"{prompt(q)} {q['ground_truth']}" for i in range(rooms) for q in room_questions(i, 6)]
     tokenizer = make_tokenizer(words, 1000)
@@ -314,11 +300,8 @@ def nano_qwen(
     return Qwen2_5_VLForConditionalGeneration(cfg),Processor(tokenizer, images, view=None)
 
 # %% ../../nbs/train/05_finetune.ipynb #5ce8f8f8
-def inputs_apart(
-    model, # A Qwen-VL or Spa3-VLM, perhaps wrapped
-    x:dict, # From `Collator`
-)->dict: # What its `forward` takes
-    "Give questions that stand apart their mask and their positions"
+def inputs_apart(model, x:dict)->dict: # What its `forward` takes
+    "Give questions that stand apart, in a batch of `Collator`, their mask and their positions"
     x = {k:v for k,v in x.items() if k!='met'}
     if (keep := x.pop('keep', None)) is not None: x |= dict(logits_to_keep=keep, shift_labels=x['labels'][:,keep+1])
     if (segs := x.pop('segments', None)) is None: return x
@@ -377,11 +360,8 @@ def _deepspeed(name):
     if not find_spec('deepspeed'): raise UserError("--deepspeed needs DeepSpeed: pip install deepspeed")
     return str(path)
 
-def pupils(
-    model, # A Qwen-VL or Spa3-VLM
-    cfg:TuneConfig, # What is tuned
-): # The model, wrapped by PEFT if there is LoRA
-    "Decide what learns"
+def pupils(model, cfg:TuneConfig): # The model, wrapped by PEFT if there is LoRA
+    "Decide what of a Qwen-VL or Spa3-VLM learns"
     model.model.visual.requires_grad_(cfg.eyes)
     if cfg.checkpointing: model.gradient_checkpointing_enable(dict(use_reentrant=False))
     if not cfg.lora: return model
@@ -392,7 +372,7 @@ def pupils(
 
 # %% ../../nbs/train/05_finetune.ipynb #797c2589
 class ByLength(Sampler):
-    "Conversations in chance order, those of like length near one another"
+    "Conversations in chance order, `near` of them of like length"
     def __init__(self,
         lengths:list, # Of each conversation
         near:int, # How many are wanted alike
@@ -407,13 +387,7 @@ class ByLength(Sampler):
 # %% ../../nbs/train/05_finetune.ipynb #80680519
 class Tuner(Trainer):
     "transformers' Trainer, with questions that stand apart and conversations that are broken"
-    def __init__(self,
-        model, # What learns
-        args:TrainingArguments, # From `training_args`
-        data, # `RoomTalks` or `FileTalks`
-        collate:Collator, # Of the model
-        report:BrokenReport, # Where broken ones are counted
-        **kwargs):
+    def __init__(self, model, args:TrainingArguments, data, collate:Collator, report:BrokenReport, **kwargs):
         super().__init__(model, args, train_dataset=data, data_collator=collate, **kwargs)
         self.report = report
         self.model_accepts_loss_kwargs = True  # the mean is over the answers of a step, not of each of its batches
@@ -483,20 +457,13 @@ class Notes(TrainerCallback):
 
 class StopBetween(TrainerCallback):
     "Ends a tuning after the step in which somebody wanted it, with a checkpoint"
-    def __init__(self,
-        told:list, # From `stop_between`
-        acc, # The processes
-    ): self.told,self.acc,self.stopped = told,acc,False
+    def __init__(self, told:list, acc): self.told,self.acc,self.stopped = told,acc,False
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step<state.max_steps and wanted(self.told, self.acc):
             self.stopped = control.should_save = control.should_training_stop = True
 
 # %% ../../nbs/train/05_finetune.ipynb #7d040ece
-def training_args(
-    cfg:TuneConfig, # How the tuning goes
-    out, # Folder of the run
-    device:torch.device, # cpu or cuda
-)->TrainingArguments:
+def training_args(cfg:TuneConfig, out, device:torch.device)->TrainingArguments:
     "What `Trainer` wants to know"
     cpu = device.type=='cpu'
     shard = dict(fsdp=True, fsdp_config=dict(version=2)) if cfg.fsdp else {}
@@ -514,19 +481,15 @@ def training_args(
     return args
 
 # %% ../../nbs/train/05_finetune.ipynb #759356c4
-def last_checkpoint(
-    out, # Folder of a run
-)->Path: # None if there is none
-    "The newest checkpoint that was written to its end"
+def last_checkpoint(out)->Path: # None if there is none
+    "The newest checkpoint of a run that was written to its end"
     def whole(p):
         try: return bool(from_json((p/'trainer_state.json').read_text(encoding='utf8')))
         except (OSError, ValueError): return False
     return next((p for p in reversed(checkpoints(out, 'checkpoint')) if whole(p)), None)
 
-def check_checkpoint(
-    part:Path, # A checkpoint, or None
-):
-    "Refuse one whose files were cut off or lost numbers; what trains would end in the middle of them"
+def check_checkpoint(part:Path):
+    "Refuse a checkpoint whose files were cut off or lost numbers: training would end in the middle of them"
     if part is None: return
     weights = [*part.glob('*.safetensors')]  # LoRA's have a name of their own, and shards are no safetensors
     if not weights and not any(part.glob('pytorch_model*')): weights = [part/'model.safetensors']
@@ -607,16 +570,14 @@ class RoomEye:
 def _several():
     "What shards needs something to shard over"
     if int(os.environ.get('WORLD_SIZE', 1))<2:
-        raise UserError("--fsdp shards over several processes, and this is one: "
-                        "start it with torchrun, or leave it out")
+        raise UserError("--fsdp shards over several processes, and this is one: start with torchrun, or leave it out")
 
 def _tuner(net, processor, args, talks, cfg, out, progress):
     "The trainer, with our notes in place of its printing"
     report = BrokenReport(cfg.max_broken, 'conversations')
     trainer = Tuner(pupils(net, cfg), args, talks, Collator(processor, cfg.max_tokens), report)
     if cfg.fsdp and not trainer.is_fsdp_enabled:
-        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without on this device: "
-                        "leave it out")
+        raise UserError("--fsdp shards over GPUs, and accelerate would quietly go on without it here: leave it out")
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Notes(out, report, progress))
     return trainer

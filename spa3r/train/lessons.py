@@ -30,10 +30,8 @@ VIEW = (112,7) # What models see of them: width, and side of a patch, as for `re
 NAMES = [c for c in CLASSES if c not in ('floor','wall','ceiling')]+['room'] # What can be called by its name
 FACTS = 8 # Numbers about each: how many, where (3), sizes (3), first frame
 
-def upright(
-    cams:Cameras, # Of a film
-)->tuple: # Rotation, (3, 3), and place of the first camera, (3,)
-    "The frame of the first camera, its floor level: right, ahead, up"
+def upright(cams:Cameras)->tuple: # Rotation, (3, 3), and place of the first camera, (3,)
+    "The frame of a film's first camera, its floor level: right, ahead, up"
     right = cams.w2c[0,0,:3]/cams.w2c[0,0,:3].norm()  # cameras are held level
     up = torch.tensor([0.,0.,1.])
     return torch.stack([right, torch.linalg.cross(up, right), up]),cams.positions[0]
@@ -61,10 +59,8 @@ def facts(
 # %% ../../nbs/train/06_lessons.ipynb #c07eb026
 GRID = (12,16) # Patches of a frame: 4 by 4 for each visual token
 
-def by_token(
-    x:Tensor, # Of patches, (v, 12, 16, ...)
-)->Tensor: # By visual token, (v*12, 16, ...)
-    "Patches in the order of visual tokens"
+def by_token(x:Tensor)->Tensor: # By visual token, (v*12, 16, ...)
+    "Patches (v, 12, 16, ...) in the order of visual tokens"
     return rearrange(x, 'v (a i) (b j) ... -> (v a b) (i j) ...', i=4, j=4)
 
 def places(
@@ -81,11 +77,8 @@ def places(
     return (world-eye)@turn.T
 
 # %% ../../nbs/train/06_lessons.ipynb #4b3c714d
-def lesson(
-    room:int, # Its number
-    each:int=9, # Most questions of a type
-)->dict: # See the notebook
-    "What there is to learn from a room"
+def lesson(room:int, each:int=9)->dict: # See the notebook
+    "What there is to learn from a room, with at most `each` questions of a type"
     scene,(_,cams) = watch(room),room_video(room, SHOWN)
     seen = {k:x[0] for k,x in render(make_rooms([room]), cams[None], GRID).items()}
     shown = pictures(room_frames(room, SHOWN, FILMED), SHOWN)

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors.torch import load_file,save_file
+from safetensors.torch import load_file
 from torch import Tensor,nn
-from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json,read_tensors
-from ..util.core import set_seed,spare_torchvision,weights_folder,with_cfg
+from ..util.core import UserError,atomic_write,check_outputs,command,pick_device,read_json
+from ..util.core import TensorFiles,set_seed,spare_torchvision,weights_folder,with_cfg,write_tensors
 spare_torchvision()
 from ..model.adapter import fuse
 from ..model.cameras import Cameras
@@ -64,10 +64,7 @@ LOUD = 2. # Length of one unit of a fact in the residual stream
 
 class Listener(nn.Module):
     "A Spa3-VLM and the rulers that are held beside it while it learns"
-    def __init__(self,
-        vlm, # From `new_vlm`
-        processor:Processor, # Of it
-    ):
+    def __init__(self, vlm, processor:Processor):
         super().__init__()
         d,tok = vlm.config.text_config.hidden_size,processor.tokenizer
         self.vlm,self.processor = vlm,processor
@@ -95,19 +92,14 @@ class Listener(nn.Module):
         self.keep(name, ids)
         self.keep(name+'_at', at)
 
-    def save_pretrained(self,
-        folder, # Where to
-    ):
+    def save_pretrained(self, folder):
         "Everything, rulers included, for a run to go on from"
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file({k:v.contiguous() for k,v in self.state_dict().items()}, Path(folder)/'model.safetensors')
+        write_tensors(Path(folder)/'model.safetensors', self.state_dict())
 
 # %% ../../nbs/train/07_listen.ipynb #a29f8cf4
 @patch
-def look(self:Listener,
-    frames:Tensor, # Of one room, (v, h, w, 3), bytes
-)->Tensor: # Visual tokens, (v*12, d)
-    "What the vision tower makes of frames"
+def look(self:Listener, frames:Tensor)->Tensor: # Visual tokens, (v*12, d)
+    "What the vision tower makes of the frames of a room, (v, h, w, 3) in bytes"
     x,grid = self.processor.look(views := pictures(frames.numpy(), len(frames)), views=views)
     return self.vlm.model.visual(x.to(self.vlm.device), grid_thw=grid.to(self.vlm.device)).pooler_output
 
@@ -168,10 +160,7 @@ KINDS = (('object_counting','object_abs_distance','object_size_estimation','room
          ('route_planning','obj_appearance_order'))
 SHARES,EACH = (.3,.5,.2),(36,24,12) # How often a batch holds questions of each length, and how many about a room
 
-def reordered(
-    q:dict, # A question
-    r:random.Random, # Chance
-)->dict: # Another, if it has options
+def reordered(q:dict, r:random.Random)->dict: # Another, if it has options
     "The same question with its options in another order"
     if not q['options']: return q
     texts = [o.split('. ', 1)[1] for o in q['options']]
@@ -180,10 +169,8 @@ def reordered(
 
 # %% ../../nbs/train/07_listen.ipynb #8a86c679
 @patch
-def write(self:Listener,
-    asked:list, # Pairs of a question and the lesson it belongs to
-)->dict: # Tokens and truths, see below
-    "Questions as the model reads them, and what is to be known at each token"
+def write(self:Listener, asked:list)->dict: # Tokens and truths, see below
+    "Questions with their lessons as the model reads them, and what is to be known at each token"
     tok,rows = self.processor.tokenizer,[]
     for q,x in asked:
         text = prompt(q)+self.tail
@@ -208,11 +195,7 @@ def write(self:Listener,
     return out
 
 # %% ../../nbs/train/07_listen.ipynb #b833edfb
-def draw(
-    x:dict, # A lesson
-    kind:int, # Of `KINDS`
-    r:random.Random, # Chance
-)->list: # `EACH` questions of that kind
+def draw(x:dict, kind:int, r:random.Random)->list: # `EACH` questions of that kind
     "Some questions about a room, each type as often as the others where the room has it"
     of = [m for t in KINDS[kind] if (m := [q for q in x['questions'] if q['question_type']==t])]
     of = of or [x['questions']]  # a room may have no route
@@ -272,14 +255,8 @@ def ask_loss(model, batch):
 STAGES = dict(eye=eye_loss, point=point_loss, roll=roll_loss, reckon=ask_loss, ask=ask_loss)
 
 @patch
-def batch(self:Listener,
-    stage:str, # One of `STAGES`
-    lessons:list, # From `film`; with `seen`, and perhaps `latents`, where the stage looks at scenes
-    cfg:TrainConfig, # Seed and images of a step
-    step:int, # Optimiser step
-    m:int, # Micro-batch
-)->dict: # For the loss of the stage
-    "What a step learns from"
+def batch(self:Listener, stage:str, lessons:list, cfg:TrainConfig, step:int, m:int)->dict: # For the loss of the stage
+    "What a step learns from; lessons have `seen`, and perhaps `latents`, where the stage looks at scenes"
     r = random.Random(f'{stage} {cfg.seed} {step} {m}')
     mine = [r.choice(lessons) for _ in range(max(1, cfg.images_device//SHOWN))]
     pile = lambda k: torch.stack([x[k] for x in mine]) if k in mine[0] else None
@@ -394,13 +371,8 @@ def answers(
     return [tok.decode(r[b:], skip_special_tokens=True) for r,b in zip(rows, begins)]
 
 # %% ../../nbs/train/07_listen.ipynb #9d0961be
-def judge(
-    stage:str, # One of `STAGES`
-    lessons:list, # Of unseen rooms
-    cfg:TrainConfig, # Images of a batch
-    model:Listener, # What learns
-)->dict: # Losses on unseen rooms; median error of placement, metres; the score is minus the loss
-    "Look at unseen rooms"
+def judge(stage:str, lessons:list, cfg:TrainConfig, model:Listener)->dict: # Losses; median error of placement, metres
+    "Look at unseen rooms; the score is minus the loss"
     with torch.no_grad(): rows = [STAGES[stage](model, model.batch(stage, lessons, cfg, 10**6+i, 0)) for i in range(4)]
     out = {k:sum(r.get(k, torch.zeros(())).item() for r in rows)/len(rows) for k in rows[0]}
     if stage in ('roll','ask'):
@@ -413,41 +385,29 @@ STEPS = dict(eye=700, point=3000, roll=1400, reckon=1000, ask=700) # Of each sta
 RATES = dict(eye=2e-3, point=2e-3, roll=2e-3, reckon=2e-3, ask=1.5e-3)
 FRAMES = dict(eye=24, point=128, roll=64, reckon=64, ask=64) # That a step sees, eight of each room
 
-def usual(
-    stage:str, # One of `STAGES`
-)->dict: # Fields of `TrainConfig`
-    "How a stage is trained where nothing else is asked for"
+def usual(stage:str)->dict: # Fields of `TrainConfig`
+    "How a stage of `STAGES` is trained where nothing else is asked for"
     return dict(steps=STEPS[stage], images=FRAMES[stage], images_device=FRAMES[stage], lr=RATES[stage], v_min=SHOWN,
                 v_max=SHOWN, muon=2.*(stage not in ('eye','point')), eval_every=500, precision='bf16_cpu')
 
 # %% ../../nbs/train/07_listen.ipynb #5e0c74ab
-def check_stage(
-    folder, # Of a stage that has come to its end
-):
-    "Refuse what no stage has left"
+def check_stage(folder):
+    "Refuse a folder that no stage has left at its end"
     if not Path(folder, 'rulers.safetensors').is_file():
         raise UserError(f"{folder} holds no stage of spa3r_listen: give the folder of the stage before")
     read_json(Path(folder)/'config.json', 'give the folder of a stage of spa3r_listen to --init')
 
-def begin(
-    lessons:list, # Phrases are found in their questions, where the model is new
-    init:str, # Folder of the stage before; empty: random numbers
-    fusion:str, # How latents reach the language model
-    fields:dict, # Of `SpatialConfig`
-)->Listener:
-    "The model that is going to learn"
+def begin(lessons:list, init:str, fusion:str, fields:dict)->Listener:
+    "The model that is going to learn: of the stage before, or a new one with phrases from the lessons' questions"
     if not init: return Listener(*new_vlm(lessons, fusion, **fields))
     check_stage(init)
     out = Listener(*_vlm(Processor.from_pretrained(init).tokenizer, fusion, fields))
     out.load_state_dict(load_file(Path(init, 'rulers.safetensors')), strict=False)
-    out.vlm.load_state_dict(read_tensors(init), strict=False)  # the adapter is new
+    out.vlm.load_state_dict(TensorFiles(init).tensors(), strict=False)  # the adapter is new
     return out
 
-def freeze(
-    model:Listener, # What learns
-    stage:str, # One of `STAGES`
-):
-    "What an earlier stage has taught stays as it is"
+def freeze(model:Listener, stage:str):
+    "What stages before this one have taught stays as it is"
     core = model.vlm.model
     core.visual.requires_grad_(stage=='eye')
     core.adapter.requires_grad_(stage in ('point','roll'))
@@ -455,20 +415,15 @@ def freeze(
         m.requires_grad_(stage in ('eye','roll'))
 
 # %% ../../nbs/train/07_listen.ipynb #5e0c75ab
-def leave(
-    model:Listener, # After a stage
-    out:str, # Folder of the stage
-):
+def leave(model:Listener, out:str):
     "Save a plain Spa3-VLM, and beside it the rulers for the next stage"
     model.vlm.save_pretrained(out)
     model.processor.save_pretrained(out)
-    rulers = {k:v.contiguous() for k,v in model.state_dict().items() if not k.startswith('vlm.')}
-    save_file(rulers, Path(out)/'rulers.safetensors')
+    rulers = {k:v for k,v in model.state_dict().items() if not k.startswith('vlm.')}
+    write_tensors(Path(out)/'rulers.safetensors', rulers)
 
-def load_listener(
-    folder:str, # Of a stage that has come to its end
-)->Listener: # In eval mode
-    "A model with its rulers, to measure what it knows"
+def load_listener(folder:str)->Listener: # In eval mode
+    "A model with its rulers from the folder of a stage, to measure what it knows"
     cfg = read_json(Path(folder)/'config.json', 'give the folder of a stage of spa3r_listen')
     return begin([], folder, cfg['fusion'], {k:cfg[k] for k in ('latent_dim','n_latents')}).eval()
 
@@ -479,7 +434,8 @@ def listen(
     out:str='runs/listen', # Folder of the stage and its model, or of all stages; continued when it holds a run
     stage:str='all', # eye, point (through an adapter only), roll, reckon, ask; all: one after another
     fusion:str='cross', # How latents reach the language model: none, append, cross
-    spatial:str='nano', # Latents of a student: `exact`, `nano`, a folder, a hub id; `direct:nano`: features in their place
+    # Latents of a student: `exact`, `nano`, a folder, a hub id; `direct:nano`: features in their place
+    spatial:str='nano',
     init:str='', # Folder of the stage before; empty: random numbers
     rooms:str='runs/lessons', # Folder of filmed rooms, made if it is not there
     n:int=1000, # Rooms to learn from

@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader,Dataset
 from tqdm import tqdm
 from ..model.attention import Block
-from ..util.core import (Stopped,TensorFiles,UserError,atomic_write,check_fields,check_outputs,
-                             check_regular,from_json,hold,no_room,one_line,read_json,stop_between,within)
+from ..util.core import (Stopped,TensorFiles,UserError,check_fields,check_outputs,check_regular,from_json,hold,
+                             no_room,one_line,same_settings,stop_between,within,write_json)
 from ..data.batches import Batches,seeded
 
 # %% ../../nbs/train/01_loop.ipynb #665f3cc3
@@ -125,10 +125,8 @@ def even_out(
 class Muon(torch.optim.AdamW):
     "Muon for the groups that `param_groups` marks, AdamW for the others"
     @torch.no_grad()
-    def step(self,
-        momentum:float=.95, # Of the running mean
-    ):
-        "One step along the gradients"
+    def step(self, momentum:float=.95):
+        "One step along the gradients; `momentum` is that of the running mean"
         for g in self.param_groups:
             shapes = {}
             for p in g['params']:
@@ -164,12 +162,8 @@ def part():
 
 # %% ../../nbs/train/01_loop.ipynb #6e059f99
 class Task(nn.Module):
-    "From a batch to its losses in one forward pass"
-    def __init__(self,
-        model:nn.Module, # What learns
-        loss_fn, # (model, batch) -> dict of scalar losses, their sum under 'loss'
-        bf16:bool=False, # Products in bfloat16
-    ):
+    "From a batch to `loss_fn(model, batch)`, a dict of losses, in one forward pass; `bf16`: products in bfloat16"
+    def __init__(self, model:nn.Module, loss_fn, bf16:bool=False):
         super().__init__()
         self.model,self.loss_fn,self.bf16 = model,loss_fn,bf16
 
@@ -180,10 +174,8 @@ class Task(nn.Module):
 
 # %% ../../nbs/train/01_loop.ipynb #0c1b46b3
 @contextmanager
-def multiplying(
-    low:bool, # In bfloat16
-):
-    "How a CPU multiplies float32 matrices; attention is spelled out, since its own kernel ignores this"
+def multiplying(low:bool):
+    "How a CPU multiplies float32 matrices: in bfloat16 if `low`, with attention spelled out, whose kernel ignores it"
     old = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('medium' if low else old)
     try:
@@ -217,11 +209,7 @@ def return_freed(forward): # The same function
     return f
 
 # %% ../../nbs/train/01_loop.ipynb #211d5696
-def spread(
-    task:Task, # Model and loss
-    cfg:TrainConfig, # Which way
-    acc, # The processes
-)->nn.Module: # To be called in place of `task`
+def spread(task:Task, cfg:TrainConfig, acc)->nn.Module: # To be called in place of `task`
     "Put `task` on the device of this process, and tie it to its copies or shards on the others"
     warnings.filterwarnings('ignore', message='Grad strides')  # a gradient may lie as it likes
     for i,b in enumerate(blocks(task)):
@@ -237,11 +225,8 @@ def spread(
     return task
 
 # %% ../../nbs/train/01_loop.ipynb #cd1bba1a
-def checkpoints(
-    out:Path, # Folder of a run
-    name:str='step', # What they are called, before the number of the step
-)->list: # Their folders
-    "All checkpoints, the newest last"
+def checkpoints(out:Path, name:str='step')->list: # Their folders
+    "All checkpoints in the folder of a run, the newest last"
     found = [p for p in Path(out).glob(f'{name}-*') if re.fullmatch(rf'{name}-\d+', p.name) and p.is_dir()]
     return sorted(found, key=lambda p: int(p.name[len(name)+1:]))
 
@@ -250,25 +235,18 @@ def newest(out:Path)->Path: # None if there is none
     return (checkpoints(out) or [None])[-1]
 
 @contextmanager
-def reading(
-    part:Path, # A checkpoint
-):
-    "Say what to do about one that is damaged, whatever is wrong with it"
+def reading(part:Path):
+    "Say what to do about a checkpoint that is damaged, whatever is wrong with it"
     try:
         if odd := [p.name for p in Path(part).iterdir() if not (p.is_file() or p.is_dir())]:
             raise ValueError(f'{odd[0]} is no file')
         yield
     except Exception as e:
         why = f"the checkpoint {part} is damaged ({one_line(e)})"
-        raise UserError(f"{why}: delete that folder, "
-                        "and the run goes on from the one before it, or begins again") from e
+        raise UserError(f"{why}: delete that folder, and the run goes on from the one before, or begins again") from e
 
-def save_checkpoint(
-    out:Path, # Folder of the run
-    model:nn.Module, # With `save_pretrained`
-    state:dict, # What else is needed to go on, its 'step' among it
-):
-    "Write `out/step-<step>` whole or not at all, and drop the older ones"
+def save_checkpoint(out:Path, model:nn.Module, state:dict):
+    "Write `out/step-<step>` with weights and `state` whole or not at all, and drop the older ones"
     tmp,final = out/'unfinished',out/f"step-{state['step']:07d}"
     if final.exists(): return
     shutil.rmtree(tmp, ignore_errors=True)
@@ -287,20 +265,13 @@ CHANCE = 3  # what is drawn here; `views` draws 0 to 2
 def _whole(x): return x.full_tensor() if hasattr(x, 'full_tensor') else x
 
 class Run:
-    "A model, its optimiser and the processes that train it"
-    def __init__(self,
-        model:nn.Module, # What learns; has `save_pretrained`
-        loss_fn, # (model, batch) -> dict of scalar losses, their sum under 'loss'
-        cfg:TrainConfig, # How
-        out:Path, # Folder of the run; its newest checkpoint is where we start
-        acc, # The processes
-    ):
+    "A model, its optimiser and the processes that train it, as for `fit`, from the newest checkpoint in `out` on"
+    def __init__(self, model:nn.Module, loss_fn, cfg:TrainConfig, out:Path, acc):
         if cfg.micros%acc.num_processes:
             raise UserError(f"{cfg.micros} micro-batches a step cannot be shared evenly by "
                             f"{acc.num_processes} processes: change images or images_device")
         if cfg.fsdp and acc.num_processes<2:
-            raise UserError("fsdp shards over several processes, and there is one: "
-                            "start with torchrun, or leave it out")
+            raise UserError("fsdp shards over several processes, and this is one: start with torchrun, or leave it out")
         if cfg.fsdp and cfg.muon:
             raise UserError("muon needs whole matrices, and fsdp has shards: leave one of them out")
         self.model,self.cfg,self.out,self.acc,self.step,last = model,cfg,Path(out),acc,0,newest(out)
@@ -317,10 +288,8 @@ class Run:
 
 # %% ../../nbs/train/01_loop.ipynb #fa5305cc
 @patch
-def load(self:Run,
-    state:dict, # From a checkpoint
-):
-    "Give the optimiser its memory back"
+def load(self:Run, state:dict):
+    "Give the optimiser its memory back, from a checkpoint"
     from torch.distributed.tensor import distribute_tensor
     ps = [p for g in self.opt.param_groups for p in g['params']]
     def like(p, x):
@@ -352,10 +321,8 @@ def close(self:Run):
 # %% ../../nbs/train/01_loop.ipynb #9919a5de
 @patch
 @contextmanager
-def together(self:Run,
-    yes:bool, # Is this the last micro-batch of a step?
-):
-    "Gradients travel between devices once a step"
+def together(self:Run, yes:bool):
+    "Gradients travel between devices once a step, with its last micro-batch"
     if self.copy is not None: self.task.set_requires_gradient_sync(yes)
     with nullcontext() if yes else self.acc.no_sync(self.task): yield
 
@@ -409,13 +376,8 @@ def _worker(_):
 
 # %% ../../nbs/train/01_loop.ipynb #f4e294a7
 class Feed:
-    "The micro-batches of one process in their order, on its device"
-    def __init__(self,
-        batch_fn, # (step, m) -> micro-batch, a pure function
-        first:int, # Step to begin with
-        cfg:TrainConfig, # Steps, micro-batches, workers
-        acc, # The processes
-    ):
+    "The micro-batches that `batch_fn` makes for one process, from step `first` on in their order, on its device"
+    def __init__(self, batch_fn, first:int, cfg:TrainConfig, acc):
         self.device,self.waited,self.waiting,self.it = acc.device,0.,False,None
         self.workers = cfg.workers if cfg.workers>=0 else 0 if acc.device.type=='cpu' else 4
         pairs = _Pairs(batch_fn, first, cfg.steps, range(acc.process_index, cfg.micros, acc.num_processes))
@@ -472,39 +434,26 @@ class Log:
                 raise UserError(f"{path}, line {i} is no step with its {value}: delete that line")
             self.had[step] = x
 
-    def write(self,
-        line:dict, # With its 'step'
-    ):
-        "Append a line, unless the step has one"
+    def write(self, line:dict):
+        "Append a line, unless its step has one"
         if line['step'] in self.had: return self.apart.append(abs(line[self.value]-self.had[line['step']]))
         text = (json.dumps(line)+'\n').encode()
         while text: text = text[self.f.write(text):]  # a disk that is nearly full takes part of a line
         self.had[line['step']] = line[self.value]
 
 # %% ../../nbs/train/01_loop.ipynb #d6ae225a
-def locked(
-    out:Path, # Folder of a run, made if it isn't there
-):
-    "Hold a folder, or refuse it while another process does"
+def locked(out:Path):
+    "Hold the folder of a run, made if it isn't there, or refuse it while another process does"
     return hold(Path(out)/'.lock', f"another process is training in {out}: wait for it, or use another folder")
 
-def same_run(
-    out:Path, # Folder of a run
-    settings:dict, # All that decides what is learnt
-):
-    "Refuse to continue a run under other settings"
-    path,new = out/'train.json',json.loads(json.dumps(settings))
-    old = (read_json(path, 'delete it, if you know that the run had these very settings, or use another folder')
-           if path.exists() else new)
-    if diff := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in FREE}:
-        raise UserError(f"{out} holds a run with other settings, (there, here): "
-                        f"{diff}; use the same ones or another folder")
-    atomic_write(path, lambda p: p.write_text(json.dumps(new, indent=1), encoding='utf8'))
+def same_run(out:Path, settings:dict):
+    "Refuse to continue a run under other settings, which are all that decides what is learnt"
+    remedy = 'delete it, if you know that the run had these very settings, or use another folder'
+    same_settings(out/'train.json', settings, 'a run', remedy, FREE)
+    write_json(out/'train.json', settings)
 
 # %% ../../nbs/train/01_loop.ipynb #91aa6957
-def what_happened(
-    e:Exception, # Raised while training
-)->str: # A sentence, or nothing if it is none of ours
+def what_happened(e:Exception)->str: # A sentence, or nothing if it is none of ours
     "The accidents that a long run meets"
     if isinstance(e, UserError): return str(e)
     if no_room(e): return 'no room left on the disk: make some and start again'
@@ -539,11 +488,7 @@ def _board(run):
 
 class Notes:
     "What the main process writes down about a run"
-    def __init__(self,
-        run:Run, # What is being trained
-        feed:Feed, # Knows how long it was waited for
-        progress:bool=True, # Show a progress bar, and a line at the end
-    ):
+    def __init__(self, run:Run, feed:Feed, progress:bool=True):
         check_regular(run.out/'runs.jsonl')  # written at the very end
         self.run = run
         self.feed = feed
@@ -554,10 +499,8 @@ class Notes:
         self.board = _board(run) if run.cfg.tensorboard else None
         self.bar = tqdm(total=run.cfg.steps, initial=run.step, disable=not progress, unit='step', mininterval=1)
 
-    def step(self,
-        losses:dict, # From `Run.gradients`
-    ):
-        "A step has been taken"
+    def step(self, losses:dict):
+        "A step with these losses has been taken"
         step = self.run.step-1
         line = dict(step=step, loss=losses['loss'], lr=self.run.cfg.lr_at(step)) | losses
         self.log.write(line)
@@ -565,11 +508,8 @@ class Notes:
         self.bar.set_postfix({k:f'{v:.3f}' for k,v in losses.items()}, refresh=False)
         self.bar.update()
 
-    def draw(self,
-        line:dict, # Numbers and their 'step'
-        under:str='', # Before their names
-    ):
-        "Numbers for TensorBoard, where it is wanted"
+    def draw(self, line:dict, under:str=''):
+        "Numbers for TensorBoard, where it is wanted, with `under` before their names"
         if not self.board: return
         for k,v in line.items():
             if k!='step': self.board.add_scalar(under+k, v, line['step'])
@@ -603,11 +543,8 @@ def end(self:Notes):
     with suppress(OSError), open(self.run.out/'runs.jsonl', 'a', encoding='utf8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/train/01_loop.ipynb #9014f456
-def wanted(
-    told:list, # From `stop_between`
-    acc, # The processes
-)->bool: # The same in all of them
-    "Has any of the processes been asked to stop?"
+def wanted(told:list, acc)->bool: # The same in all of them
+    "Has any of the processes been asked to stop? `told` is from `stop_between`"
     return bool(told) if acc.num_processes==1 else acc.gather(torch.tensor([len(told)], device=acc.device)).any().item()
 
 # %% ../../nbs/train/01_loop.ipynb #c1a1b0a1

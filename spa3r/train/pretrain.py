@@ -24,23 +24,14 @@ from .loop import TrainConfig,accelerator,compile_blocks,fit,newest,to_device
 # %% ../../nbs/train/02_pretrain.ipynb #f2072c56
 MASKS = 4  # what is drawn here; `views` and `loop` draw 0 to 3
 
-def masked(
-    batches:Batches, # Data of each step
-    cfg:TrainConfig, # Seed and share of hidden views
-    step:int, # Optimiser step
-    m:int, # Micro-batch
-)->tuple: # `Views`, and which of them are hidden, (b, v)
+def masked(batches:Batches, cfg:TrainConfig, step:int, m:int)->tuple: # `Views`, and which of them are hidden, (b, v)
     "A micro-batch with some of its views marked as targets"
     views = batches.micro(step, m, raw=True)
     b,v = views.cams.shape if views.imgs is None else views.imgs.shape[:2]
     return views,torch.cat([draw_targets(1, v, cfg.ratio, seeded(cfg.seed, MASKS, step, m*b+i)) for i in range(b)])
 
 # %% ../../nbs/train/02_pretrain.ipynb #afb39daa
-def observe(
-    teacher:nn.Module, # Frozen
-    views:Views, # On the teacher's device
-    is_tgt:Tensor, # True = hidden from the encoder, (b, v)
-): # An `Observation`
+def observe(teacher:nn.Module, views:Views, is_tgt:Tensor): # An `Observation`
     "What the teacher says; rooms without pictures get some, unless the teacher needs none"
     if views.imgs is None and not isinstance(teacher, ExactTeacher): views = with_images(views)
     return teacher.observe(views.floats(), is_tgt)
@@ -87,11 +78,8 @@ def new_student(
     return student
 
 # %% ../../nbs/train/02_pretrain.ipynb #96738746
-def on_rooms(
-    teacher, # The student's teacher
-    **kw, # For `evaluate_field`: hw, device
-): # Function of a student: score (cosine at hidden views), what is nearly free, furniture
-    "Judge a student on a few rooms that nobody trains on, and that are in no published table"
+def on_rooms(teacher, **kw): # Function of a student: score (cosine at hidden views), what is nearly free, furniture
+    "Judge a student on a few rooms that nobody trains on, and that are in no published table; `kw`: hw, device"
     rooms = range(HELD_OUT+10**6, HELD_OUT+10**6+16)
     prior = lru_cache(1)(lambda student: fit_prior(student, teacher, **kw))  # the scale of its features is fixed
     def judge(student):
@@ -101,10 +89,8 @@ def on_rooms(
                     nearest=at('nearest view','cosine'), furniture=at('prediction','furniture'))
     return judge
 
-def on_views(
-    look, # Number of a step -> `Observation`
-): # Function of a student: score (cosine at hidden views) and the terms of the loss
-    "Judge a student on hidden views of scenes that were put aside"
+def on_views(look): # Function of a student: score (cosine at hidden views) and the terms of the loss
+    "Judge a student on hidden views of scenes that were put aside; `look` gives the `Observation` of a step"
     @torch.no_grad()
     def judge(student):
         losses = [psfm_loss(student, look(s)) for s in range(4)]
@@ -118,12 +104,7 @@ def _kept_batch(cache, cfg, batch_fn, step, m):
     i = (step*cfg.micros+m)%cache.n
     return i,None if (cache.folder/f'{i:08d}.safetensors').exists() else batch_fn(*divmod(i, cfg.micros))
 
-def cached(
-    cache:ObservationCache, # Where
-    cfg:TrainConfig, # Micro-batches in a step
-    batch_fn, # (step, m) -> batch
-    look, # batch -> `Observation`
-)->tuple: # The same two functions, with a memory
+def cached(cache:ObservationCache, cfg:TrainConfig, batch_fn, look)->tuple: # The same two functions, with a memory
     "Ask the teacher once for each of `cache.n` micro-batches"
     def again(b): return cache.get(b[0], lambda: look(b[1] or batch_fn(*divmod(b[0], cfg.micros))))  # it may be damaged
     return partial(_kept_batch, cache, cfg, batch_fn),again

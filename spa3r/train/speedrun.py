@@ -12,8 +12,8 @@ from dataclasses import dataclass,field
 from html import escape
 from pathlib import Path
 import torch
-from ..util.core import (UserError,atomic_write,check_outputs,
-                             command,from_json,one_line,pick_device,read_json,read_text)
+from ..util.core import (UserError,check_outputs,command,from_json,one_line,pick_device,read_text,same_settings,
+                             write_json,write_text)
 from ..rooms.rooms import HELD_OUT
 from ..model.psfm import select_views
 from ..view.plots import FeaturePCA,show_fields
@@ -35,20 +35,13 @@ class Part:
     options:dict = field(default_factory=dict) # Of the command; `{out}` is the folder of all runs
     small:dict = field(default_factory=dict) # What is different when it is only tried
 
-    def kwargs(self,
-        out:str, # Folder of all runs
-        small:bool=False, # Only try it?
-    )->dict: # For `make`, without steps
+    def kwargs(self, out:str, small:bool=False)->dict: # For `make`, without steps
         "The options of the run"
         fill = lambda v: v.format(out=out) if isinstance(v, str) else v
         options = self.options|(self.small if small else {})
         return dict(out=f'{out}/{self.name}') | {k:fill(v) for k,v in options.items()}
 
-    def line(self,
-        out:str, # Folder of all runs
-        steps:int, # Of the run
-        small:bool=False, # Only try it?
-    )->str: # As one would type it
+    def line(self, out:str, steps:int, small:bool=False)->str: # As one would type it
         "The command"
         opts = self.kwargs(out, small)|dict(steps=steps)
         words = [f'--{k}' if v is True else f'--{k} {v}' for k,v in opts.items()]
@@ -83,13 +76,8 @@ JUDGED = ('nano','exact')  # what ships, and is probed
 TRIAL = 20 # Steps that say how long a step takes
 
 # %% ../../nbs/train/04_speedrun.ipynb #e65c6eb3
-def seconds_a_step(
-    part:Part, # What to try
-    out:Path, # Folder of all runs
-    small:bool, # Only try it?
-    **kw, # `device` and such
-)->float: # Seconds, on the average over the run
-    "Time a miniature of the whole run"
+def seconds_a_step(part:Part, out:Path, small:bool, **kw)->float: # Seconds, on the average over the run
+    "Time a miniature of the whole run; `kw`: `device` and such"
     with tempfile.TemporaryDirectory(dir=out) as tmp:
         part.make(**part.kwargs(str(out), small)|dict(out=tmp, steps=TRIAL, eval_every=0, save_every=TRIAL)|kw)
         return _spent(Path(tmp))/TRIAL
@@ -113,21 +101,13 @@ def _steps(part, seconds, each): return max(2, min(part.steps, int(seconds/each)
 # %% ../../nbs/train/04_speedrun.ipynb #f636fb20
 class Plan:
     "What a speedrun has decided, on disk"
-    def __init__(self,
-        out:Path, # Folder of all runs
-        seconds:float, # The budget
-        small:bool=False, # Only try it?
-        device:str='cpu', # Where
-    ):
+    def __init__(self, out:Path, seconds:float, small:bool=False, device:str='cpu'):
         self.path,self.out = out/'speedrun.json',out
         new = dict(seconds=seconds, small=small, device=device)
         remedy = 'delete it, and how long each part takes is measured again'
-        self.told = read_json(self.path, remedy) if self.path.exists() else new|dict(parts={})
+        self.told = same_settings(self.path, new|dict(parts={}), 'a speedrun', remedy, ('parts',))
         if not isinstance(self.told.get('parts'), dict):
             raise UserError(f"{self.path} does not say what was decided: {remedy}")
-        if diff := {k:(self.told.get(k),v) for k,v in new.items() if self.told.get(k)!=v}:
-            raise UserError(f"{out} holds a speedrun with other settings, (there, here): {diff}; "
-                            "use the same ones or another folder")
 
     def left(self)->float:
         "Seconds for the parts that are not whole yet"
@@ -139,12 +119,10 @@ class Plan:
             each = seconds_a_step(part, self.out, self.told['small'], **kw)
             share = part.share/sum(p.share for p in PARTS[PARTS.index(part):])
             self.told['parts'][part.name] = dict(steps=_steps(part, self.left()*share, each), each=each)
-            atomic_write(self.path, lambda f: f.write_text(json.dumps(self.told, indent=1), encoding='utf8'))
+            write_json(self.path, self.told)
         return self.told['parts'][part.name]['steps']
 
-def whole(
-    run:Path, # Folder of a run
-)->bool: # Has it come to its end?
+def whole(run:Path)->bool: # Has it come to its end?
     "A run that is done has its weights beside its checkpoints"
     return (run/'model.safetensors').is_file()
 
@@ -154,11 +132,8 @@ def _curve(log, k='loss', points=100):
     n = max(len(log)//points, 1)
     return [(c[-1]['step']+1, sum(o[k] for o in c)/len(c)) for c in (log[i:i+n] for i in range(0, len(log), n))]
 
-def about(
-    plan:Plan, # After its parts were made
-    probes:dict, # Name -> layout -> what `probe` gave
-)->dict: # Ready for JSON
-    "All that a speedrun has to say"
+def about(plan:Plan, probes:dict)->dict: # Ready for JSON
+    "All that a speedrun has to say after its parts were made: `probes` has name -> layout -> what `probe` gave"
     cores,small = torch.get_num_threads(),plan.told['small']
     gpu = torch.cuda.get_device_name() if plan.told['device'].startswith('cuda') else None
     def part(p, d):
@@ -173,10 +148,8 @@ def about(
                 torch=torch.__version__, parts=parts, probes=probes)
 
 # %% ../../nbs/train/04_speedrun.ipynb #84565e70
-def as_text(
-    r:dict, # From `about`
-)->str: # Lines
-    "The report to read in a terminal"
+def as_text(r:dict)->str: # Lines
+    "The report of `about` to read in a terminal"
     used = f"{r['core_hours']:.2f} core-hours" if r['core_hours'] is not None else f"{r['hours']*60:.1f} minutes"
     out = [f"{used} of training on {r['hardware']}, of a budget of {r['budget_hours']:.3g} hours; torch {r['torch']}"]
     if r['small']: out.append('everything of the least size: this shows that it works, not how well')
@@ -200,11 +173,8 @@ def _chart(curve, w=420, h=110):
             f'<text x="10" y="12">{ys[0]:.3g}</text>'
             f'<text x="{w-10}" y="{h-4}" text-anchor="end">{ys[-1]:.3g} after {xs[-1]} steps</text></svg>')
 
-def as_html(
-    r:dict, # From `about`
-    pictures:dict={}, # Name -> JPEG bytes
-)->str: # One page that needs nothing else
-    "The report to look at"
+def as_html(r:dict, pictures:dict={})->str: # One page that needs nothing else
+    "The report of `about` to look at; `pictures` has name -> JPEG bytes"
     body = [f'<h1>From random numbers</h1><pre>{escape(as_text(r))}</pre>']
     body += [f"<h2>{p['name']}</h2><p><code>{escape(p['command'])}</code></p>{_chart(p['curve'])}" for p in r['parts']]
     for k,x in pictures.items():
@@ -241,7 +211,7 @@ def _report(plan, rooms, device):
     r = about(plan, probes)
     pictures = {k:_picture(plan.out/k, device) for k in JUDGED}
     for ext,text in (('json',json.dumps(r, indent=1)), ('txt',as_text(r)), ('html',as_html(r, pictures))):
-        atomic_write(plan.out/f'report.{ext}', lambda f: f.write_text(text, encoding='utf8'))
+        write_text(plan.out/f'report.{ext}', text)
     return r
 
 @command(hours='(0, 1e5]', minutes='[0, 1e6]', rooms='[2, 1e5]')

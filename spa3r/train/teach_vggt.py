@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor,nn
 from ..model.cameras import Cameras,compose,fov,inv_se3,rotate,transform
-from ..util.core import TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg
+from ..util.core import (TensorFiles,UserError,check_outputs,command,one_line,pick_device,set_seed,with_cfg,
+                             write_tensors)
 from ..data.batches import SHAPES,Views,handheld,photograph,redecorate,seeded,with_images
 from ..model.patch_encoder import VGGT,VGGTConfig,take_views
 from ..model.psfm import draw_targets
@@ -107,9 +108,7 @@ class Lesson(nn.Module):
 
     def save_pretrained(self, folder):
         "All weights as one safetensors file"
-        from safetensors.torch import save_file
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file({k:v.contiguous() for k,v in self.state_dict().items()}, Path(folder)/'model.safetensors')
+        write_tensors(Path(folder)/'model.safetensors', self.state_dict())
 
 # %% ../../nbs/train/03_teach_vggt.ipynb #e1135244
 def pose_loss(
@@ -152,11 +151,8 @@ def match_loss(
 # %% ../../nbs/train/03_teach_vggt.ipynb #d2439a73
 WEIGHTS_OF = dict(turn=4., walk=1., lens=1., depth=1., points=.5, ask=1., match=.5)  # what each part of the loss counts
 
-def teach_loss(
-    lesson:Lesson, # What learns
-    batch:tuple, # What `lesson_views` gives
-)->dict: # 'loss' and its parts
-    "How wrong the patch encoder is about cameras, depth, points, normals and classes of rooms"
+def teach_loss(lesson:Lesson, batch:tuple)->dict: # 'loss' and its parts
+    "How wrong the patch encoder is, on a batch of `lesson_views`, about cameras, depth, points, normals, classes"
     (views,is_tgt,i,seed),net = batch,lesson.vggt
     if views.imgs is None: views = taken(views, seed)
     hw,last = views.imgs.shape[-2:],net.cfg.depth-1
@@ -215,8 +211,7 @@ def miniature(
 )->VGGTConfig: # `nano`, or another size of it
     "Sizes of the patch encoder that learns"
     if dim<32 or dim%32 or depth<1:
-        raise UserError(f"--dim {dim} --depth {depth}: "
-                        "a width that is a multiple of 32, and at least one pair of blocks")
+        raise UserError(f"--dim {dim} --depth {depth}: give a multiple of 32, and at least one pair of blocks")
     return VGGTConfig.nano(dim=dim, depth=depth, nh=dim//32)
 
 @command(dim='[32, 4096]', depth='[1, 100]')

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['NAME', 'KEYWORDS', 'BESIDE', 'set_seed', 'UserError', 'one_line', 'no_room', 'home', 'read_text', 'pick_device',
            'pick_dtype', 'there', 'within', 'check_values', 'limits_of', 'check_fields', 'with_cfg', 'on_signals',
-           'stop_between', 'saying', 'say', 'Stopped', 'command', 'atomic_write', 'sweep', 'hold', 'check_regular',
-           'from_json', 'read_json', 'check_outputs', 'from_hub', 'weights_folder', 'TensorFiles', 'check_finite',
-           'read_tensors', 'HubModel', 'spare_torchvision', 'quiet', 'hub_part', 'hub_model']
+           'stop_between', 'saying', 'say', 'Stopped', 'command', 'atomic_write', 'write_text', 'write_json',
+           'write_tensors', 'sweep', 'hold', 'check_regular', 'from_json', 'read_json', 'same_settings',
+           'check_outputs', 'from_hub', 'weights_folder', 'TensorFiles', 'check_finite', 'HubModel',
+           'spare_torchvision', 'quiet', 'hub_part', 'hub_model']
 
 # %% ../../nbs/util/01_core.ipynb #762d70db
 import errno,importlib,inspect,json,os,random,re,shutil,signal,stat,sys,tempfile,threading,warnings
@@ -36,11 +37,8 @@ class UserError(Exception):
     "Something the user of a command can put right: the message says what and how"
     code = 2 # Exit status of a command that ends on it
 
-def one_line(
-    e, # An exception, or a message
-    most:int=300, # Letters
-)->str: # The message, or what the exception is called
-    "What happened, in one line of moderate length"
+def one_line(e, most:int=300)->str: # The message, or what the exception is called
+    "What happened, an exception or a message, in one line of moderate length"
     why = ' '.join(str(e).split()) or type(e).__name__
     return why if len(why)<=most else f'{why[:most//2]} ... {why[-most//2:]}'
 
@@ -78,23 +76,16 @@ def pick_device(
     return torch.device(name)
 
 # %% ../../nbs/util/01_core.ipynb #bedaa482
-def pick_dtype(
-    device:torch.device, # As given by `pick_device`
-    name:str='auto', # float32, bfloat16, or auto
-)->torch.dtype: # auto: bfloat16 on a GPU that has it, else float32
-    "Number format in which a model is run on `device`"
+def pick_dtype(device:torch.device, name:str='auto')->torch.dtype: # auto: bfloat16 on a GPU that has it, else float32
+    "Number format in which a model is run on `device`: float32, bfloat16, or auto"
     if name not in ('auto','float32','bfloat16'):
         raise UserError(f"no number format {name!r}: give auto, float32 or bfloat16")
     if name!='auto': return getattr(torch, name)
     return torch.bfloat16 if torch.device(device).type=='cuda' and torch.cuda.is_bf16_supported() else torch.float32
 
 # %% ../../nbs/util/01_core.ipynb #0db24382
-def there(
-    values, # A number, or a list of them
-    like:torch.Tensor, # Tells the device and the number format
-    dtype:torch.dtype=None, # Another number format
-)->torch.Tensor: # On the device of `like`
-    "Numbers of Python on a device, without waiting for what it is doing"
+def there(values, like:torch.Tensor, dtype:torch.dtype=None)->torch.Tensor: # On the device of `like`
+    "Numbers of Python on a device, as `like` or in another format, without waiting for what it is doing"
     return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=True)
 
 # %% ../../nbs/util/01_core.ipynb #1570ccdb
@@ -119,20 +110,14 @@ def _said(limit, whole=False):
     return f"{'a whole number' if whole else 'a number'} in {limit}"
 
 # %% ../../nbs/util/01_core.ipynb #596e4d61
-def check_values(
-    values:dict, # Name -> value; None is a value that was not given
-    limits:dict, # Name -> limit, as for `within`
-    whole=(), # Names of those that must be whole numbers
-):
-    "Refuse values outside of their limits, all in one message"
+def check_values(values:dict, limits:dict, whole=()):
+    "Refuse values, by name, outside of their limits, all in one message; None was not given"
     given = {k:v for k,v in values.items() if k in limits and v is not None}
     odd = {k:v for k,v in given.items() if not _fits(v, limits[k], k in whole)}
     if odd: raise UserError('; '.join(f"{k} {str(v)[:40]}: {_said(limits[k], k in whole)}" for k,v in odd.items()))
 
-def limits_of(
-    cfg, # A dataclass, or one of its instances
-)->tuple: # Name -> limit, and the names of those that are whole numbers
-    "Limits that `within` gave the fields"
+def limits_of(cfg)->tuple: # Name -> limit, and the names of those that are whole numbers
+    "Limits that `within` gave the fields of a dataclass"
     fs = [f for f in fields(cfg) if 'limit' in f.metadata]
     return {f.name:f.metadata['limit'] for f in fs},{f.name for f in fs if f.type in (int,'int')}
 
@@ -166,10 +151,8 @@ def with_cfg(
 
 # %% ../../nbs/util/01_core.ipynb #bb7bd3ec
 @contextmanager
-def on_signals(
-    handler, # Function of a signal's number and a frame
-):
-    "What Ctrl-C and the signal TERM do for a while; only the main thread may say"
+def on_signals(handler):
+    "What Ctrl-C and the signal TERM do for a while, told number and frame; only the main thread may say"
     mine = threading.current_thread() is threading.main_thread()
     old = {s:signal.signal(s, handler) for s in (signal.SIGINT,signal.SIGTERM)} if mine else {}
     try: yield
@@ -307,21 +290,30 @@ def atomic_write(
     finally: tmp.unlink(missing_ok=True)
     return path
 
-def sweep(
-    folder, # Where `atomic_write` wrote
-):
-    "Take away what killed processes left half written"
+def write_text(path, text:str)->Path: # `path`
+    "The same with a text, in UTF-8"
+    return atomic_write(path, lambda p: p.write_text(text, encoding='utf8'))
+
+def write_json(path, what)->Path: # `path`
+    "The same with whatever JSON can hold"
+    return write_text(path, json.dumps(what, indent=1))
+
+def write_tensors(path, state:dict, **kwargs)->Path: # `path`
+    "The same with named tensors, as safetensors; `kwargs` as for its `save_file`"
+    from safetensors.torch import save_file
+    whole = {k:v.contiguous() for k,v in state.items()}
+    return atomic_write(path, lambda p: save_file(whole, p, **kwargs))
+
+def sweep(folder):
+    "Take away what processes that were killed in `atomic_write` left in a folder"
     for p in Path(folder).glob('.[0-9]*.*'):
         if (m := re.match(r'\.(\d+)\.', p.name)) and p.is_file() and not psutil.pid_exists(int(m[1])):
             p.unlink(missing_ok=True)
 
 # %% ../../nbs/util/01_core.ipynb #7d7e2263
 @contextmanager
-def hold(
-    path, # File that stands for what is held; its folder is made
-    why:str, # What to say to who comes second
-): # The lock
-    "Have something for oneself, or refuse"
+def hold(path, why:str): # The lock
+    "Have what a file stands for to oneself, or refuse for the reason `why`; its folder is made"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)
     try: lock.acquire()
@@ -331,31 +323,37 @@ def hold(
     try: yield lock
     finally: lock.release()
 
-def check_regular(
-    path, # What is there, if anything
-    remedy:str='remove it', # What its owner can do about it
-):
+def check_regular(path, remedy:str='remove it'):
     "Refuse a pipe, a device or a folder where a file belongs: to read or write it might never end"
     if Path(path).exists() and not Path(path).is_file(): raise UserError(f"{path} is no file: {remedy}")
 
-def from_json(
-    text, # In JSON, as text or bytes
-): # What it says
+def from_json(text): # What it says
     "As `json.loads`, for which text that is nested too deep is wrong like any other: a `ValueError`"
     try: return json.loads(text)
     except RecursionError as e: raise ValueError('it is nested too deep') from e
 
-def read_json(
-    path, # File
-    remedy:str, # What its owner can do about it
-    kind:type=dict, # What is to be in it
-):
-    "What a file holds; one that is damaged, or a pipe, is named"
+def read_json(path, remedy:str, kind:type=dict):
+    "What a file holds; one that is damaged, of another kind, or a pipe, is named with its remedy"
     check_regular(path, remedy)
     try: got = from_json(Path(path).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({one_line(e)}): {remedy}") from e
     if not isinstance(got, kind): raise UserError(f"{path} holds {type(got).__name__}, not {kind.__name__}: {remedy}")
     return got
+
+def same_settings(
+    path, # JSON file that says how what lies beside it was made
+    new:dict, # How it would be made now
+    what:str, # What lies there, for the message
+    remedy:str, # What the owner of a damaged file can do about it
+    free=(), # Names that may differ
+)->dict: # What the file says; `new` where there is none
+    "Refuse to go on with what was made under other settings"
+    new = json.loads(json.dumps(new))
+    old = read_json(path, remedy) if Path(path).exists() else new
+    if odd := {k:(old.get(k),new.get(k)) for k in old|new if old.get(k)!=new.get(k) and k not in free}:
+        raise UserError(f"{Path(path).parent} holds {what} with other settings, (there, here): {odd}; "
+                        "use the same ones, or write elsewhere")
+    return old
 
 # %% ../../nbs/util/01_core.ipynb #0cd3c5fa
 NAME = 200 # Bytes that a name may have: systems take 255, and suffixes and half-written files need some
@@ -460,10 +458,8 @@ def weights_folder(
 
 # %% ../../nbs/util/01_core.ipynb #446de784
 class TensorFiles:
-    "The tensors of a model's folder, each from one file"
-    def __init__(self,
-        folder, # With `model.safetensors`, or with `model-*.safetensors` and perhaps an index of them
-    ):
+    "The tensors of a model, each from one file: `model.safetensors`, or `model-*.safetensors`, perhaps with an index"
+    def __init__(self, folder):
         self.folder,self.of,self.like = Path(folder),{},{}
         for f,names in self._files().items():
             with self.reading(f) as t:
@@ -509,11 +505,8 @@ class TensorFiles:
 def _dtype(name):
     return dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16).get(name, torch.float32)
 
-def check_finite(
-    state:dict, # Name -> tensor
-    where, # What to call their place
-):
-    "Refuse tensors with numbers that are none"
+def check_finite(state:dict, where):
+    "Refuse tensors with numbers that are none; `where` is what to call their place"
     # a mask as large as the model would be a waste
     parts = lambda v: v.flatten().split(2**22) if v.is_floating_point() else ()
     if odd := [k for k,v in state.items() if not all(o.isfinite().all() for o in parts(v))]:
@@ -526,21 +519,13 @@ def shapes(self:TensorFiles)->dict: # Name -> tensor without memory
     return {k:torch.empty(shape, dtype=_dtype(d), device='meta') for k,(shape,d) in self.like.items()}
 
 @patch
-def tensors(self:TensorFiles,
-    keep=lambda k: True, # Which, by name
-)->dict: # Name -> tensor
-    "What there is, checked to be finite"
+def tensors(self:TensorFiles, keep=lambda k: True)->dict: # Name -> tensor
+    "What there is, or what `keep` wants by its name, checked to be finite"
     got = {}
     for f in dict.fromkeys(self.of.values()):
         with self.reading(f) as t: got |= {k:t.get_tensor(k) for k in t.keys() if keep(k)}
     check_finite(got, self.folder)
     return got
-def read_tensors(
-    folder, # As for `TensorFiles`
-    want=lambda k: True, # Is the tensor of this name wanted?
-)->dict: # Name -> tensor, on the CPU; mapped from the file, so that it takes memory where it is used
-    "The tensors of a model, whole or in parts"
-    return TensorFiles(folder).tensors(want)
 
 # %% ../../nbs/util/01_core.ipynb #7d2f4b90
 class _Undrawn(TorchFunctionMode):
@@ -571,9 +556,9 @@ class HubModel:
         self.load_state_dict(state, assign=assign)
 
     @classmethod
-    def hollow(cls, cfg):
-        "A model of size `cfg` with nothing in its parameters, to be filled by `load` with `assign`"
-        with _Undrawn(): return cls(cfg)
+    def reads(cls, name:str)->bool:
+        "Is a tensor of a file a part of this model? Others are not read"
+        return True
 
     @classmethod
     def from_pretrained(cls,
@@ -587,26 +572,21 @@ class HubModel:
         folder = weights_folder(name, revision=revision, token=token, cache_dir=cache_dir)
         if not (folder/'config.json').is_file(): raise UserError(f"No weights in {str(name)!r}: config.json missing")
         d,held = read_json(folder/'config.json', 'get it again'),TensorFiles(folder)
+        shapes = {k:v for k,v in held.shapes().items() if cls.reads(k)}
         try:
             cfg = replace(cls.read_config(d), **changes)
-            with torch.device('meta'), warnings.catch_warnings(action='ignore'): cls.hollow(cfg).load(held.shapes())
-            model = cls.hollow(cfg)
-            model.load({k:v.float() for k,v in held.tensors().items()}, assign=True)
+            with torch.device('meta'), warnings.catch_warnings(action='ignore'), _Undrawn(): cls(cfg).load(shapes)
+            with _Undrawn(): model = cls(cfg)
+            model.load({k:v.float() for k,v in held.tensors(cls.reads).items()}, assign=True)
         except Exception as e:
             if isinstance(e, UserError) and str(folder) in str(e): raise
             raise UserError(f"The weights in {str(name)!r} do not fit {cls.__name__}: {one_line(e, 400)}") from e
         return model.eval()
 
-# %% ../../nbs/util/01_core.ipynb #5f15b470
-@patch
-def save_pretrained(self:HubModel, folder):
-    "Write `config.json` and `model.safetensors` into `folder`"
-    from safetensors.torch import save_file
-    folder = Path(folder)
-    atomic_write(folder/'model.safetensors',
-                 lambda p: save_file({k:v.contiguous() for k,v in self.state_dict().items()}, p))
-    text = json.dumps(asdict(self.cfg), indent=1)
-    atomic_write(folder/'config.json', lambda p: p.write_text(text, encoding='utf8'))
+    def save_pretrained(self, folder):
+        "Write `config.json` and `model.safetensors` into `folder`"
+        write_tensors(Path(folder)/'model.safetensors', self.state_dict())
+        write_json(Path(folder)/'config.json', asdict(self.cfg))
 
 # %% ../../nbs/util/01_core.ipynb #5d0c7a11
 # What is uploaded with a model, if it lies beside it
@@ -672,12 +652,8 @@ def quiet():
         logging.set_verbosity(level)
         if bar: logging.enable_progress_bar()
 
-def hub_part(
-    cls, # A class of transformers: a configuration, a tokenizer, a processor, a model
-    name, # Folder or hub id
-    **kwargs, # For its `from_pretrained`
-): # What that gives
-    "Load something of transformers; Python in the folder is never run"
+def hub_part(cls, name, **kwargs): # What that gives
+    "Load something of transformers from a folder or the hub; Python in the folder is never run"
     spare_torchvision()
     try:
         with quiet(): return cls.from_pretrained(name, trust_remote_code=False, **kwargs)

@@ -71,13 +71,8 @@ def room_place(student:Spa3R, teacher, seed:int=HELD_OUT+9, views:int=6, device=
     return Place(student, teacher, given.to(device), rgb(160),
                  see('depth', (40,40)), cams.w2c[0,0,:3,2], f'room {seed-HELD_OUT}')
 
-def photo_place(
-    student:Spa3R, # The model
-    teacher, # A teacher that looks at pictures
-    imgs:Tensor, # Pictures, (v, 3, h, w)
-    device='cpu', # Where the models are
-)->Place:
-    "Photos of one place"
+def photo_place(student:Spa3R, teacher, imgs:Tensor, device='cpu')->Place:
+    "Photos of one place, (v, 3, h, w), for a teacher that looks at pictures"
     cameras = about_cameras(agreement(teacher, imgs.to(device)), {})['text']
     return Place(student, teacher, Views(imgs[None].to(device)), imgs, name=f'{len(imgs)} pictures', note=cameras)
 
@@ -102,11 +97,8 @@ def _observe(place, is_ctx):
     return replace(place.observed, ctx=place.teacher.context(given)[0], is_tgt=is_tgt)
 
 @torch.no_grad()
-def look(
-    place:Place, # Where
-    is_ctx:tuple, # Which views are given, (v,)
-)->Seen:
-    "Encode the views that are given"
+def look(place:Place, is_ctx:tuple)->Seen:
+    "Encode the views that are given, (v,)"
     if not is_ctx[0]:
         raise UserError("The first view cannot be taken away: it is the frame in which all others are said")
     st,obs = place.student,_observe(place, is_ctx)
@@ -133,12 +125,8 @@ def ask_from(
     return [x[0].cpu().unflatten(1, seen.grid) for x in (pred,s)]
 
 # %% ../../nbs/view/05_live.ipynb #83bc35bf
-def pick(
-    xyz, # Points, (k, 3)
-    origin, # Of the ray, (3,)
-    direction, # Of the ray, any length, (3,)
-)->int: # Number of the point, or None
-    "The first point within .02 radians of a ray"
+def pick(xyz, origin, direction)->int: # Number of the point, or None
+    "The first of some points, (k, 3), within .02 radians of a ray"
     d = np.asarray(direction, float)/np.linalg.norm(direction)
     to = np.asarray(xyz)-np.asarray(origin)
     ahead = to@d
@@ -169,7 +157,6 @@ def _words(state, scene, s, hidden, m):
     if state.off: lines.append(f"off: {', '.join(map(str, sorted(state.off)))}")
     return lines
 
-# %% ../../nbs/view/05_live.ipynb #8f47e559
 def every_second(v:int)->tuple: # Which are given at first, (v,)
     "Every second view, the first among them"
     return tuple(i%2==0 for i in range(v))
@@ -221,9 +208,7 @@ def _viser():
     try: return import_module('viser')
     except ImportError as e: raise UserError("The live viewer needs viser: pip install 'spa3r[viewer]'") from e
 
-def newest(
-    work, # Function of one argument
-): # (give, idle, stop): hand over the next argument; wait until all is done; end
+def newest(work): # (give, idle, stop): hand over the next argument; wait until all is done; end
     "A thread that does the newest of what it is given, and drops the rest"
     has,todo,quiet = threading.Condition(),[],threading.Event()
     quiet.set()
@@ -506,11 +491,8 @@ def _bind_places(w):
 # %% ../../nbs/view/05_live.ipynb #70ae7dfa
 LOCAL = ('127.0.0.1','localhost','::1') # Names of this computer
 
-def check_address(
-    host:str, # Who may connect
-    port:int, # Where; 0: any
-):
-    "Refuse an address that cannot be listened at"
+def check_address(host:str, port:int):
+    "Refuse an address that cannot be listened at; port 0 is any"
     if not host.strip(): raise UserError("host '': give 127.0.0.1 for this computer alone, or 0.0.0.0 for everybody")
     try: family,kind,_,_,at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError, OverflowError) as e:

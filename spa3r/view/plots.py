@@ -55,7 +55,6 @@ def show_grid(
     fig.tight_layout(pad=.3)
     return axs
 
-# %% ../../nbs/view/01_plots.ipynb #b81d73ca
 def _is_img(x):
     "Is this one picture, not a row of them?"
     if x is None: return True
@@ -63,11 +62,8 @@ def _is_img(x):
     return len(x.shape)<4
 
 # %% ../../nbs/view/01_plots.ipynb #9a645fd9
-def as_jpeg(
-    axs, # Array of axes, (rows, columns), as given by `show_grid`
-    quality:int=82, # Of the JPEG
-): # IPython image, for the end of a cell
-    "A figure as JPEG, closed"
+def as_jpeg(axs, quality:int=82): # IPython image, for the end of a cell
+    "A figure of `show_grid` as JPEG, closed"
     import io
     import matplotlib.pyplot as plt
     from IPython.display import Image
@@ -160,20 +156,15 @@ class FeaturePCA:
         "Coordinates of `feats` in the basis, (..., 3)"
         return (torch.as_tensor(feats).detach().to(self.mean)-self.mean)@self.basis
 
-    def __call__(self,
-        feats, # Features of the kind it was fitted on, (..., c)
-    )->Tensor: # RGB in 0..1, (..., 3)
-        "Colours of `feats`"
+    def __call__(self, feats)->Tensor: # RGB in 0..1, (..., 3)
+        "Colours of features of the kind it was fitted on, (..., c)"
         if feats.shape[-1]!=len(self.mean):
             raise ValueError(f"{feats.shape[-1]} channels, but the basis was fitted on {len(self.mean)}")
         return ((self.project(feats)-self.lo)/(self.hi-self.lo).clamp(min=1e-8)).clamp(0,1)
 
 # %% ../../nbs/view/01_plots.ipynb #c6c9fed5
-def cosine_map(
-    a, # Features, (..., c)
-    b, # Features, (..., c)
-)->Tensor: # Cosine of the angle between them, (...)
-    "How far two feature maps point the same way, place by place"
+def cosine_map(a, b)->Tensor: # Cosine of the angle between them, (...)
+    "How far two feature maps (..., c) point the same way, place by place"
     a,b = [torch.as_tensor(o).detach().float() for o in (a,b)]
     return torch.cosine_similarity(a, b.to(a), dim=-1)
 

@@ -215,7 +215,7 @@ def test_encoder_is_strict(tmp_path):
     for state in ({k:v for k,v in whole.items() if k!='query_embed.weight'}, whole|{'extra.weight':torch.zeros(1)}):
         save_file(state, f)
         with pytest.raises(UserError, match='query_embed|extra'): SpatialEncoder.from_pretrained(str(tmp_path))
-    with pytest.raises(UserError, match='No student in|No weights'): SpatialEncoder.from_pretrained(str(tmp_path/'teacher'))
+    with pytest.raises(UserError, match='do not fit|No weights'): SpatialEncoder.from_pretrained(str(tmp_path/'teacher'))
     with pytest.raises(UserError, match='looks at rooms'): SpatialEncoder.from_pretrained('exact').view
 
 @kinds

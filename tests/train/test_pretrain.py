@@ -469,7 +469,7 @@ def test_cached_teacher_is_asked_once(tmp_path, vggt, monkeypatch):
     assert len(asked)==8 and log(tmp_path/'a')==log(tmp_path/'b')
     a,b = log(tmp_path/'a'),log(tmp_path/'plain')
     assert all(abs(x['loss']-y['loss'])<.02 for x,y in zip(a[:4], b)) and abs(a[4]['loss']-b[4]['loss'])>1e-4  # then come the first two steps again
-    with pytest.raises(UserError, match='other conditions'): pretrain(out=str(tmp_path/'c'), cache=str(tmp_path/'cache'), cache_samples=8, **kw|dict(seed=1))
+    with pytest.raises(UserError, match='other settings'): pretrain(out=str(tmp_path/'c'), cache=str(tmp_path/'cache'), cache_samples=8, **kw|dict(seed=1))
 
 def test_a_cache_is_walked_round_and_round(tmp_path):
     class Cache:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pytest, torch
 from safetensors.torch import load_file,save_file
-from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,read_tensors,say,saying,set_seed,with_cfg,within
+from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,TensorFiles,say,saying,set_seed,with_cfg,within
 
 @dataclass(frozen=True)
 class Cfg:
@@ -263,13 +263,13 @@ def test_weights_in_parts(tmp_path):
     (tmp_path/'model.safetensors').unlink()
     again = Net.from_pretrained(tmp_path)
     assert all(torch.equal(a, state[k]) for k,a in again.state_dict().items())
-    assert sorted(read_tensors(tmp_path, lambda k: k.startswith('line')))==['line.bias','line.weight']
+    assert sorted(TensorFiles(tmp_path).tensors(lambda k: k.startswith('line')))==['line.bias','line.weight']
     (tmp_path/'model.safetensors.index.json').unlink()
-    assert read_tensors(tmp_path).keys()==state.keys()  # nobody says what belongs where, but everything is there
+    assert TensorFiles(tmp_path).tensors().keys()==state.keys()  # nobody says what belongs where, but everything is there
     save_file(state, tmp_path/'model-0.safetensors')
-    with pytest.raises(UserError, match='and so has a file before it'): read_tensors(tmp_path)
+    with pytest.raises(UserError, match='and so has a file before it'): TensorFiles(tmp_path).tensors()
     save_file(state, tmp_path/'model.safetensors')
-    with pytest.raises(UserError, match='one of the two is stale'): read_tensors(tmp_path)
+    with pytest.raises(UserError, match='one of the two is stale'): TensorFiles(tmp_path).tensors()
 
 @pytest.mark.parametrize('spoil,why', [
     (lambda d,w: (d/'model-1.safetensors').unlink(), 'model-1.safetensors missing'),

@@ -42,6 +42,53 @@ def test_student_step_rows(run):
     ratios = {k:float(x) for k,x in re.findall(r'^(.*): (\S+) of the time of all', out, re.M)}
     assert set(ratios)==set(times) and ratios['all']==1 and 'official' not in out  # another code is not compared with in another run
 
+CHECKOUT = '''
+import torch
+from torchvision.transforms.v2 import functional
+from vggt.utils.pose_enc import pose_encoding_to_extri_intri
+from spa3r.model.cameras import Cameras
+from spa3r.model.psfm import Spa3R as Ours,Spa3RConfig,official_name,psfm_loss
+from spa3r.teachers.teachers import Observation
+from .masked_vggt import MaskedVGGT
+class Spa3R(Ours):
+    def __init__(self, dim, num_queries, num_encoder_layers, num_decoder_layers, num_heads):
+        v,dino = MaskedVGGT.from_pretrained(''),torch.hub.load('', '')
+        super().__init__(Spa3RConfig(dim=dim, nh=num_heads, enc_depth=num_encoder_layers, dec_depth=num_decoder_layers, n_latents=num_queries,
+                                     geo_channels=2*v.aggregator.patch_embed.embed_dim, sem_channels=dino.embed_dim))
+        self.v = v
+    def named_parameters(self, *args, **kw): return ((official_name(k),p) for k,p in super().named_parameters(*args, **kw))
+    def forward(self, inputs, *args, mode=None, **kwargs):
+        if mode is None: return super().forward(inputs, *args, **kwargs)
+        hw,mask = inputs['images'].shape[-2:],self._random_masking(inputs['images'].shape[:2], .5)
+        (geo,),_ = self.v.aggregator(inputs['images'], view_mask=mask)
+        P,K = pose_encoding_to_extri_intri(self.v.camera_head([geo])[-1], hw)
+        depth = self.v.depth_head([geo], images=inputs['images'], patch_start_idx=0)[0].flatten(2)
+        cams = Cameras(torch.cat([P, torch.tensor([0,0,0,1.]).expand_as(P[...,:1,:])], -2), K, hw)
+        obs = Observation(geo[~mask][None], {'geo':geo, 'sem':self._extract_dino_features(inputs['images'], hw)}, cams, depth, tuple(o//self.v.aggregator.patch_size for o in hw), mask)
+        return {k:SCALE*x for k,x in psfm_loss(self, obs, on='all', smooth=True).items() if k!='loss'}
+'''
+
+def checkout(folder, scale):
+    (folder/'spa3r/models').mkdir(parents=True)
+    (folder/'spa3r/models/__init__.py').write_text('from .spa3r import Spa3R', encoding='utf8')
+    (folder/'spa3r/models/spa3r.py').write_text(CHECKOUT.replace('SCALE', str(scale)), encoding='utf8')
+    return ['--dim', '64', '--official', str(folder)]
+
+def test_a_checkout_of_our_own_student_is_ours(tmp_path):
+    p = subprocess.run([sys.executable, HERE/'student_step.py', '--only', 'agreement', *checkout(tmp_path, 1)], capture_output=True, encoding='utf8')
+    assert not p.returncode and json.loads(p.stdout)|dict(parameters=0)==dict(parameters=0, loss=0, gradients=0), p.stderr
+
+def test_student_step_beside_a_checkout(run, tmp_path):
+    "one whose loss is half as large again: ours is off by a third of it"
+    out = run('student_step', '--rounds', '1', '--repeats', '1', *checkout(tmp_path, 1.5))
+    loss,grads = map(float, re.search(r'from the official by (\S+), gradients by (\S+) of', out).groups())
+    assert loss==pytest.approx(1/3, abs=.04) and grads==.5
+    ratios = {k:float(x) for k,x in re.findall(r'^(.*): (\S+) of the time of official', out, re.M)}
+    assert len(ratios)==5 and ratios['official']==1 and len(rows(out, 'official  ', 4))==1
+
+def test_student_step_needs_a_checkout(run, tmp_path):
+    with pytest.raises(SystemExit, match='2'): run('student_step', '--official', str(tmp_path))
+
 def test_pretrain_step_counts_operations(run):
     out = run('pretrain_step', '--nano', '--views', '2', '--repeats', '1')
     assert re.search(r'12 images, 2 views', out) and re.search(rf'{NUMBER} images a CPU-second', out) and 'matmul rate of' in out

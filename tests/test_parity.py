@@ -261,9 +261,11 @@ def taps(student):
     "Hooks that keep what the official code names inside the two halves"
     kept = {}
     def keep(name): return lambda m,i,o: kept.__setitem__(name, o)
-    student.bottleneck.encoder.register_forward_hook(keep('encoder_out'))
+    def whole(name): return lambda m,i,kw,o: kept.__setitem__(name, m.forward(*i))  # without `keep`: tokens that nobody reads, too
+    student.bottleneck.encoder.register_forward_hook(whole('encoder_out'), with_kwargs=True)
     student.field.pose_tokenizer.register_forward_hook(keep('pose_cond'))
-    student.field.decoder.register_forward_hook(keep('decoder_out'))
+    student.field.decoder.register_forward_hook(whole('decoder_out'), with_kwargs=True)
+    student.field.decoder.register_forward_hook(keep('rays_out'))
     return kept
 
 @pytest.mark.parametrize('asym', ['asym','sym'])
@@ -285,7 +287,7 @@ def test_loss_forward(nm, norm, asym):
     enc = teacher.vggt.aggregate(ts['images'], obs.is_tgt if c['config']['asym'] else None, (-1,))
     got = dict(f_ctx=obs.ctx, f_tgt=obs.feats['geo'], f_sem=obs.feats['sem'], pose_enc=teacher.vggt.camera_head(enc[-1][:,:,0])[-1],
         encoder_out=kept['encoder_out'], latents=latents, rays=obs.cams.rays(obs.grid).flatten(0,1).flatten(1,2), pose_cond=kept['pose_cond'],
-        decoder_out=kept['decoder_out'], dec_out=kept['decoder_out'][:,m:].unflatten(0, obs.cams.shape), pred_geo=pred['geo'], pred_sem=pred['sem'],
+        decoder_out=kept['decoder_out'], dec_out=kept['rays_out'].unflatten(0, obs.cams.shape), pred_geo=pred['geo'], pred_sem=pred['sem'],
         depth_hat=pred['depth'][...,None], depth_gt=obs.depth[...,None], extrinsics=obs.cams.w2c.flatten(0,1)[:,None],
         encoder_pos=encoder_pos(m, obs), spatial_mask=torch.arange(c['config']['registers']+m+n)>=c['config']['registers']+m)
     got['predict_latents_all_views'] = student.encode(*teacher.context(Views(ts['images'])))

@@ -11,6 +11,8 @@ sys.path.append(str(root/'tests'))
 from browser import browser
 from spa3r.view.page import demo
 
+SCREEN = (1200,980)  # the row of pictures and the scene
+
 def frame(page, width=600):
     "What is on the screen now, small"
     img = Image.open(io.BytesIO(b64decode(page.send('Page.captureScreenshot', format='png')['data']))).convert('RGB')
@@ -29,8 +31,8 @@ def acts(page):
     for _ in range(3): yield 'around(.12, 0)'
 
 def film(page_file, out):
-    with browser(size=(1200,820)) as p:
-        p.open(f'file://{Path(page_file).resolve()}', size=(1200,820))
+    with browser(size=SCREEN) as p:
+        p.open(f'file://{Path(page_file).resolve()}', size=SCREEN)
         p.wait('document.body.dataset.live=="1"', 600)
         frames = [frame(p)]*2
         for js in acts(p):
@@ -38,7 +40,10 @@ def film(page_file, out):
             p.wait('!live.busy && !document.body.classList.contains("gliding")', 120)
             p.eval('new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))')
             frames.append(frame(p))
-    pal = frames[-1].quantize(96)
+    some = frames[::5]+frames[-1:]  # one palette for all, of what is shown all along
+    whole = Image.new('RGB', (some[0].width, some[0].height*len(some)))
+    for i,f in enumerate(some): whole.paste(f, (0, i*f.height))
+    pal = whole.quantize(128)
     small = [f.quantize(palette=pal, dither=Image.Dither.NONE) for f in frames]
     small[0].save(out, save_all=True, append_images=small[1:],
                   duration=[600]+[280]*(len(small)-2)+[1500], loop=0, optimize=True)

@@ -40,14 +40,15 @@ class Attention(nn.Module):
         x:Tensor, # Tokens, (b, n, d)
         pos=None, # Has `.q`, `.k`, `.v`, `.o`, each (b, nh, n, e) -> the same
         attend=F.scaled_dot_product_attention, # q, k, v -> output: the place for a mask
-    )->Tensor: # (b, n, d)
+        keep:slice=slice(None), # Tokens to return; all are looked at
+    )->Tensor: # (b, kept, d)
         "One round of looking"
         q,k,v = rearrange(self.qkv(x), 'b n (three nh e) -> three b nh n e', three=3, nh=self.nh)
         q,k = self.q_norm(q),self.k_norm(k)
         if pos is not None: q,k,v = pos.q(q),pos.k(k),pos.v(v)
         o = attend(q.to(v.dtype), k.to(v.dtype), v)  # under autocast LayerNorm returns float32
         if pos is not None: o = pos.o(o)
-        return self.proj(rearrange(o, 'b nh n e -> b n (nh e)'))
+        return self.proj(rearrange(o, 'b nh n e -> b n (nh e)')[:,keep])
 
 # %% ../../nbs/model/02_attention.ipynb #1a866609
 class MLP(nn.Module):
@@ -92,9 +93,10 @@ class Block(nn.Module):
         x:Tensor, # Tokens, (b, n, d)
         pos=None, # Positions, see `Attention`
         attend=F.scaled_dot_product_attention, # q, k, v -> output
-    )->Tensor: # (b, n, d)
+        keep:slice=slice(None), # Tokens to return; all are looked at
+    )->Tensor: # (b, kept, d)
         "Look, then think"
-        x = x + self.ls1(self.attn(self.norm1(x), pos, attend))
+        x = x[:,keep] + self.ls1(self.attn(self.norm1(x), pos, attend, keep))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 # %% ../../nbs/model/02_attention.ipynb #b0af8da9
@@ -116,12 +118,14 @@ class Transformer(nn.Module):
         x:Tensor, # Tokens, (b, n, d)
         pos=None, # Positions of registers and tokens, in this order
         attend=F.scaled_dot_product_attention, # q, k, v -> output
-    )->Tensor: # (b, n, d)
+        keep:slice=None, # Which of registers and tokens to return; None: all tokens
+    )->Tensor: # (b, kept, d)
         "Tokens that have looked at each other `depth` times"
         regs = self.register_tokens.expand(len(x), -1, -1)
+        keep = keep or slice(regs.shape[1], None)
         x = torch.cat([regs, x], dim=1)
-        for block in self.blocks: x = block(x, pos, attend)
-        return self.norm(x[:, regs.shape[1]:])
+        for block in self.blocks[:-1]: x = block(x, pos, attend)
+        return self.norm(self.blocks[-1](x, pos, attend, keep) if self.blocks else x[:,keep])
 
 # %% ../../nbs/model/02_attention.ipynb #b8828c79
 def grid_positions(gh:int, gw:int, device=None)->Tensor: # (y, x) of each cell from (0, 0), row by row, long, (gh*gw, 2)

@@ -71,9 +71,10 @@ def tokens(self:FieldDecoder,
     with torch.autocast(latents.device.type, enabled=False):  # directions need more than 8 bits
         x = self.pose_tokenizer(self.rays(cams, grid).flatten(0, 1).to(self.pose_tokenizer.weight.dtype))
     z = repeat(latents, 'b m d -> (b v) m d', v=v)
-    pos = self.positions(cams, grid, self.n_registers+z.shape[1])
-    x = self.decoder(torch.cat([z.to(x.dtype), x], dim=1), pos, attend)
-    return rearrange(x[:, z.shape[1]:], '(b v) n d -> b v n d', v=v)
+    s = self.n_registers+z.shape[1]
+    x = torch.cat([z.to(x.dtype), x], dim=1)
+    x = self.decoder(x, self.positions(cams, grid, s), attend, keep=slice(s, None))
+    return rearrange(x, '(b v) n d -> b v n d', v=v)
 
 @patch
 def forward(self:FieldDecoder,

@@ -52,5 +52,5 @@ def forward(self:LatentBottleneck,
     if n!=grid[0]*grid[1]: raise ValueError(f"{n} patches a view are not a {grid[0]}x{grid[1]} grid")
     x = self.projection(rearrange(feats, 'b v n c -> b (v n) c'))
     latents = self.query_embed.weight.expand(b, -1, -1)
-    x = self.encoder(torch.cat([latents.to(x.dtype), x], dim=1), self.positions(v, grid), attend)
-    return x[:, :latents.shape[1]]
+    x = torch.cat([latents.to(x.dtype), x], dim=1)
+    return self.encoder(x, self.positions(v, grid), attend, keep=slice(self.n_special-latents.shape[1], self.n_special))

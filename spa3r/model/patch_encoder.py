@@ -464,8 +464,9 @@ def cameras(self:VGGT,
 
 # %% ../../nbs/model/04_patch_encoder.ipynb #a8a127c5
 @patch
-def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=8):
-    "Raw map of `head` and the confidence in it, `k` views at a time"
+def _dense(self:VGGT, head, by_layer, hw, grid=None, dtype=torch.float32, k=None):
+    "Raw map of `head` and the confidence in it, `k` views at a time: as many pixels as 8 views of 518x518"
+    k = k or max(8*518*518//(hw[0]*hw[1]), 1)
     toks = [self.patches(by_layer[l]) for l in self.cfg.dpt_layers]
     flat = [o.flatten(0,1) for o in toks]
     low = dtype!=torch.float32

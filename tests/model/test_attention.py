@@ -99,6 +99,18 @@ def test_registers_come_and_go(r):
         with torch.no_grad(): net.register_tokens += rand(1, r, 16)
         assert (net(x)-y).abs().max()>1e-4  # tokens do look at registers
 
+@pytest.mark.parametrize('depth', [0, 1, 3])
+@pytest.mark.parametrize('keep', [slice(0, 2), slice(3, 5), slice(4, None)])
+def test_only_tokens_that_are_asked_for_pass_the_last_mlp(depth, keep):
+    net,x,thought = Transformer(16, depth, 2, n_registers=2),rand(2, 6, 16),[]
+    for b in net.blocks: b.mlp.register_forward_pre_hook(lambda m, args: thought.append(args[0].shape[1]))
+    h = torch.cat([net.register_tokens.expand(2, -1, -1), x], 1)
+    for b in net.blocks: h = b(h)
+    thought.clear()
+    y = net(x, keep=keep)
+    near(y, net.norm(h)[:,keep], 1e-6)
+    assert thought==([8]*(depth-1)+[y.shape[1]] if depth else [])
+
 def test_a_transformer_sees_a_set():
     net,x,perm = Transformer(16, 2, 2),rand(2, 6, 16),torch.tensor([3,1,5,0,4,2])
     near(net(x[:,perm]), net(x)[:,perm], 1e-5)

@@ -29,6 +29,13 @@ def test_any_number_of_views(net, b, v, grid): assert net(rand(b, v, grid[0]*gri
 def test_wrong_grid(net):
     with pytest.raises(ValueError, match='24 patches a view are not a 4x5 grid'): net(rand(1, 2, 24, 6), (4,5))
 
+def test_the_last_mlp_sees_latents_and_rays_alone(net, dec):
+    seen = []
+    hooks = [stack.blocks[-1].mlp.register_forward_pre_hook(lambda m, args: seen.append(args[0].shape[1])) for stack in (net.encoder, dec.decoder)]
+    dec(net(rand(1, 3, 24, 6), (4,6)), some_cams(1, 2), (2,4))
+    for h in hooks: h.remove()
+    assert seen==[5, 8]  # 3 registers and 72 patches go no further, nor do 3 registers and 5 latents
+
 @pytest.mark.parametrize('perm', [(1,0,2), (2,0,1)])
 def test_views_are_a_set_and_patches_are_not(net, perm):
     x = rand(2, 3, 24, 6)

@@ -223,6 +223,16 @@ def test_depth_a_few_views_at_a_time():
     whole = net.depth(toks, (56,56))[0]
     assert low.dtype==torch.float32 and torch.allclose(low, whole[...,::7,::7], rtol=.05) and not torch.equal(low, whole[...,::7,::7])
 
+@pytest.mark.parametrize('hw,n,rounds', [((56,56), 24, [24]), ((518,518), 9, [8,1]), ((518,392), 12, [10,2]), ((5180,5180), 2, [1,1])])
+def test_a_dense_head_takes_as_many_pixels_as_memory_allows(hw, n, rounds):
+    net,seen = VGGT(VGGTConfig.nano(dim=16, depth=2, nh=2, heads=('depth',))),[]
+    def head(layers, hw, grid):
+        seen.append(len(layers[0]))
+        return torch.zeros(seen[-1], 2, 1, 1)
+    toks = torch.zeros(1, n, 2+net.cfg.n_registers, 32)
+    net._dense(head, {l:toks for l in net.cfg.dpt_layers}, hw)
+    assert seen==rounds
+
 def test_nano_is_the_miniature_that_ships():
     "One meaning of the word: the sizes by that name are those of the weights by that name"
     there = json.loads((WEIGHTS/'nano'/'teacher'/'config.json').read_text(encoding='utf8'))

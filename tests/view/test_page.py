@@ -122,9 +122,12 @@ def test_every_colour_and_key(page):
     assert 0<page.eval('ids.length')<page.eval('N'), 'only points that are sure'
 
 def test_similarity_to_a_patch(page):
+    top = rect(page, '#p2')[1]
     page.eval('refer("pred", S.cam, 5)')
+    assert rect(page, '#p2')[1]==top, 'the row stands still'
     assert page.eval('S.colour')=='similarity' and page.eval('sim.pred[S.cam*n+5]')>=253
     assert page.eval('new Set(sim.pred).size')>20
+    assert text(page, 'cos')==text(page, 'cos4')=='', 'a cosine of features stands beside features only'
     x,y = page.eval('(b => [b.left+b.width/2, b.top+b.height/2])(document.querySelector("#plot canvas").getBoundingClientRect())')
     page.eval('go({colour:"prediction"})')
     for dx in range(0, 200, 15):

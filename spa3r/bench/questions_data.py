@@ -126,16 +126,26 @@ def _json(line):
     except ValueError: return line  # text is no question either
 
 def _table(path):
-    "Rows of a parquet file, a batch at a time"
-    try: import pyarrow.parquet as pq
+    "Rows of a parquet or arrow file, a batch at a time"
+    try: import pyarrow as pa,pyarrow.parquet as pq
     except ImportError as e: raise UserError(f"{path} needs pyarrow to be read: pip install pyarrow") from e
-    yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
+    if path.suffix.lower()=='.parquet':
+        yield from (o for b in pq.ParquetFile(path).iter_batches() for o in b.to_pylist())
+        return
+    with pa.memory_map(str(path)) as f:  # `save_to_disk` writes streams, others files
+        try: table = pa.ipc.open_file(f)
+        except pa.ArrowInvalid:
+            f.seek(0)
+            table = pa.ipc.open_stream(f)
+        batches = ((table.get_batch(i) for i in range(table.num_record_batches))
+                   if hasattr(table, 'get_batch') else table)
+        yield from (o for b in batches for o in b.to_pylist())
 
 def _rows(path):
     "What a file holds, and where in it; one after the other"
     kind = path.suffix.lower()
     if not path.is_file(): raise UserError(f"{path} is no file: give a list of questions")
-    if kind=='.parquet': yield from ((f'row {i}',q) for i,q in enumerate(_table(path)))
+    if kind in ('.parquet','.arrow'): yield from ((f'row {i}',q) for i,q in enumerate(_table(path)))
     elif kind=='.json':
         with open(path, encoding='utf-8-sig') as f:
             pieces = Pieces(f)
@@ -193,7 +203,7 @@ def _twice(path, keys):
         if hash(k) in odd and seen.setdefault(k, where)!=where: yield f'{where}: the same scene and id as {seen[k]}'
 
 def read_questions(path)->OnDisk: # Questions, all checked
-    "Questions of a .jsonl, .json or .parquet; the malformed ones are named"
+    "Questions of a .jsonl, .json, .parquet or .arrow; the malformed ones are named"
     path,keys = Path(path),array('q')
     try: questions = OnDisk(counted(_checked(path, keys), f'reading {path.name}'))
     except (OSError, ValueError, TypeError, RecursionError) as e:
@@ -314,7 +324,8 @@ def film(self:Videos, q:dict, n:int)->np.ndarray:
     return video_frames(self.open(q), n, scene_of(q))
 
 # %% ../../nbs/bench/03_questions_data.ipynb #ff5570d8
-_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet','test-*-of-*.parquet')
+_NAMES = ('test.jsonl','test.json','test.parquet','test_debiased.parquet test_pruned.parquet',
+          'test-*-of-*.parquet','test/data-*.arrow','data-*.arrow')
 
 def _files(folder, split):
     "The files with the questions of a folder: the first of `_NAMES` that is there, or that of the split"

@@ -403,7 +403,7 @@ def test_command_with_a_model(tmp_path, filmed, capsys):
     assert len(r['rows']['tiny'])==33
     again = e.evaluate(str(tmp_path), model='tiny', out=out, frames=4)
     assert again['rows']==r['rows'] and '0 questions asked' in capsys.readouterr().out
-    with pytest.raises(UserError, match="model 'tiny', not 'other'"): e.evaluate(str(tmp_path), model='other', out=out, frames=4)
+    with pytest.raises(UserError, match=r"'model': \('tiny', 'other'\)"): e.evaluate(str(tmp_path), model='other', out=out, frames=4)
     r = e.evaluate(str(tmp_path), model='other', out=str(tmp_path/'p.json'), frames=4, against=out)
     assert r['minus']['tiny (o.json)']['overall']==dict(difference=0, low=0, high=0, p=1) and 'other minus tiny (o.json): +0.0' in capsys.readouterr().out
     with pytest.raises(UserError, match='is not the result of a run'): e.evaluate(str(filmed), out=out, against=str(filmed))

@@ -90,6 +90,7 @@ def test_the_free_camera_of_a_known_one_sees_its_prediction(page):
 
 def test_a_button_moves_it_and_a_click_brings_it_back(page):
     k = count(page)
+    page.eval('document.querySelector("#pad").scrollIntoView()')
     x,y = page.eval('(b => [b.left+b.width/2, b.top+b.height/2])(document.querySelector("#pad button").getBoundingClientRect())')
     page.click(x, y)
     settled(page, k)
@@ -444,9 +445,9 @@ def test_a_frame_that_may_only_run_scripts(tab, fields):
             wait('document.body?.dataset.live=="1"')
             inside = lambda js: tab.eval(js, tab.frames[-1])
             was = inside('[S.cam, eyeNow().join()]')
-            x,y,w,h = inside('(b => [b.left, b.top, b.width, b.height])(document.querySelector("#plot canvas").getBoundingClientRect())')
+            x,y,w = inside('(b => [b.left, b.top, b.width])(document.querySelector("#plot canvas").getBoundingClientRect())')
             dx,dy = tab.eval('(b => [b.left, b.top])(document.querySelector("iframe").getBoundingClientRect())')
-            tab.drag((x+dx+w-60,y+dy+h-60), (x+dx+w-160,y+dy+h-60))
+            tab.drag((x+dx+w-160,y+dy+100), (x+dx+w-260,y+dy+100))  # its upper part is on the first screen
             wait(f'eyeNow().join()!="{was[1]}"')
             for _ in range(20):  # a frame takes keys from when it has the focus, which a slow machine gives late
                 tab.key('w')

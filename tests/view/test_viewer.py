@@ -416,7 +416,7 @@ def test_a_page_is_named_after_its_pictures(nano, photos, tmp_path, monkeypatch,
     said = capsys.readouterr().out
     assert said.count('only the middle square is used, 33 % of the height is cut off')==1 and 'both photos' in said
     monkeypatch.chdir(many)
-    assert demo(images='.', **kw)==Path('home.html') and '6 of 8 photos, spread evenly (the option `views` takes more)' in capsys.readouterr().out
+    assert demo(images='.', **kw)==Path('home.html') and '6 of 8 photos, spread evenly (the option “views” takes more)' in capsys.readouterr().out
 
 def test_bad_arguments(exact, nano, photos, tmp_path):
     bad = tmp_path/'bad'

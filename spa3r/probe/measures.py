@@ -32,6 +32,7 @@ class Count:
         say(f'measuring: {self.n/self.total:.0%}')
         self.n += more
 
+# %% ../../nbs/probe/01_measures.ipynb #bfb39c01
 def held_views(
     seeds, # Seeds of rooms; those from `HELD_OUT` on were never trained on
     v:int=6, # Views of each room
@@ -56,6 +57,7 @@ def held_views(
         is_tgt = [draw_targets(1, v, 1-n_ctx/v, torch.Generator().manual_seed(o)) for o in s]
         yield Views(cams=cams, rooms=rooms),torch.cat(is_tgt).to(device)
 
+# %% ../../nbs/probe/01_measures.ipynb #bfb39c02
 @dataclass
 class Held:
     "Some rooms as the teacher sees them, and as they are"

@@ -583,6 +583,17 @@ def _tuner(net, processor, args, talks, cfg, out, progress):
     return trainer
 
 # %% ../../nbs/train/05_finetune.ipynb #5e0c73ab
+def _train(trainer, out, last):
+    "Train, from the checkpoint `last` if there is one; somebody who asks to stop is heard between steps"
+    with stop_between() as told:
+        stop = StopBetween(told, trainer.accelerator)
+        trainer.add_callback(stop)
+        with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))
+    if stop.stopped:
+        at = trainer.state
+        raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there",
+                      *told)
+
 def _leave(net, processor, trainer, cfg, out):
     "The tuned model, whole"
     if cfg.lora: net = trainer.model.merge_and_unload()
@@ -639,11 +650,5 @@ def finetune(
         eye = RoomEye(net.model.encoder(), processor.view) if processor.view and device.type=='cpu' else None
         talks = talks or open_talks(data, media, cfg, eye)
         trainer = _tuner(net, processor, args, talks, cfg, out, not quiet)
-        stop = StopBetween(stack.enter_context(stop_between()), trainer.accelerator)
-        trainer.add_callback(stop)
-        with accidents(out, last_checkpoint): trainer.train(resume_from_checkpoint=last and str(last))
-        if stop.stopped:
-            at = trainer.state
-            raise Stopped(f"stopped after {at.global_step} of {at.max_steps} steps: run it again to go on from there",
-                          *stop.told)
+        _train(trainer, out, last)
         return _leave(net, processor, trainer, cfg, out).eval()

@@ -10,6 +10,7 @@ from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.data.batches import Views
 from spa3r._modidx import d as modidx
 from spa3r.probe.probes import Gate
+from spa3r.util import core
 from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
@@ -462,6 +463,7 @@ def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
     "A folder, pictures, and views that have pictures; anything else is named"
     asked = []
     def told(**kw):
+        assert core._now, 'what takes long is said under the cell'
         asked.append(kw | dict(files=len(list(Path(kw['images']).glob('*.png'))) if 'images' in kw else 0))
         (tmp_path/'a.html').write_text('<p>', encoding='utf8')
         return tmp_path/'a.html'

@@ -152,9 +152,9 @@ def test_the_verdict_stands_above_all_controls(page):
     assert page.eval('D.other && document.querySelector("#p4 canvas").width==gw'), 'another place is a picture beside the prediction'
 
 def test_a_newcomers_screen_has_four_things_and_few_controls(page):
-    for sel in ('#title','#verdict','#p0','#p1','#p2','#p4'):
+    for sel in ('#title','#verdict','#p0','#p1','#p2','#p4','#plot'):
         x,y,w,h = rect(page, sel)
-        assert h>0 and y+h<=900, sel
+        assert h>0 and y+h<=901, sel
     assert page.eval('[...document.querySelectorAll("#more input,#more button")].every(e => !e.checkVisibility())')
     page.eval('document.querySelector("#more summary").click()')
     assert page.eval('[...document.querySelectorAll("#more input")].some(e => e.checkVisibility())')

@@ -156,7 +156,7 @@ def estimates(
     seeds, # Rooms
     name:str='geo', # Which of the feature maps
     **kw, # For `held_rooms`: `v`, `n_ctx`, `spread`, `batch`, ...
-)->dict: # error, disagreement, length, nearest view, constant (rooms, k) and tokens (rooms, k, d), of the k hidden patches
+)->dict: # Of k hidden patches: error, disagreement, length, nearest view, constant (rooms, k), tokens (rooms, k, d)
     "True error, and what may predict it"
     got = {}
     side = view_side(student, teacher)

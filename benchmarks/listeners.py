@@ -4,8 +4,8 @@
 
 Each variant has a name and folders of stage `ask`, one a seed. For each: the eight tasks of VSI-Bench, each question's
 score averaged over the seeds, with intervals over rooms; the same with the latents of the next room, and how many
-answers differ then; how far from the truth it places names; how it compares with variants without latents, with another
-room's latents, with frequency and with blind. A folder says in its train.json where its latents come from.
+answers differ then; how far from the truth it places names; how it compares with the other variants, with another
+room's latents and with blind. A folder says in its train.json where its latents come from.
 """
 import argparse, json
 from pathlib import Path
@@ -80,7 +80,7 @@ def main():
     qs = [q for i in range(a.rooms) for q in room_questions(first+i)]
     rows, models, said = {k:grade(qs, f(qs)) for k, f in SIMPLE.items() if k!='oracle'}, {}, {}
     variants = {k:v.split(',') for k, v in (m.split('=') for m in a.models)}
-    rooms, without = film(a.lessons, a.rooms, first), [k for k, v in variants.items() if not spatial(v[0])]
+    rooms = film(a.lessons, a.rooms, first)
     mine = room_questions(first)
     for name, folders in variants.items():
         j = judged(folders, rooms, qs)
@@ -88,7 +88,7 @@ def main():
         if j['other']: rows[f'{name}, another room'] = mean(j['other'])
         said[name] = [(r['answer'], o['answer']) for r, o in zip(j['own'][0], (j['other'] or j['own'])[0])][:len(mine)]
         print(name, {k:v for k, v in models[name].items() if k!='map'}, flush=True)
-    beside = lambda x: [y for y in ('blind', 'frequency', *without, f'{x}, another room') if y in rows and x!=y]
+    beside = lambda x: [y for y in ('blind', *variants, f'{x}, another room') if y in rows and y!=x]
     minus = {f'{x} - {y}':compare(rows[x], rows[y])['overall'] for x in variants for y in beside(x)}
     runs = {k:summarise(r) for k, r in rows.items()}
     print(format_table(runs))

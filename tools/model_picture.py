@@ -27,6 +27,7 @@ class Sizes:
     views:int # Views of a scene
     width:int # Width of the language model
     language:str # Its name
+    adapter:str # What becomes of the adapter
 
     @property
     def shapes(self):
@@ -43,13 +44,14 @@ def paper():
     "Spa3R as published: views of ScanNet (1296 x 968 pixels), with Qwen2.5-VL-3B"
     encoder = VGGTConfig()
     hw = view_hw((1296,968), encoder.img_size, encoder.patch)[1],encoder.img_size
-    return Sizes("the paper's sizes", Spa3RConfig(), encoder, hw, 12, 2048, 'Qwen2.5-VL-3B')
+    return Sizes("the paper's sizes", Spa3RConfig(), encoder, hw, 12, 2048, 'Qwen2.5-VL-3B', 'trained')
 
 def nano():
     "The weights `nano` and `vlm` of the package"
     encoder = miniature()
     student = Spa3RConfig.nano(geo_channels=2*encoder.dim, teacher='teacher', grid=0)
-    return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 128, 'Qwen2.5-VL, 3 M weights')
+    return Sizes('the miniature', student, encoder, (encoder.img_size,)*2, 6, 128, 'Qwen2.5-VL, 3 M weights',
+                 'vlm appends latents')
 
 STYLE = """<style>
 text { font: 12px system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif; fill: #1b1f24; }
@@ -114,7 +116,7 @@ def learning(s, t):
         arrow((30,68), (30,84)), arrow((240,68), (240,84)),
         *box(12, 86, 256 if sem else 396, 44,
              ['patch encoder (VGGT)', 'frozen · context never sees hidden views'], 'frozen'),
-        *([arrow((350,68), (350,84)), *box(280, 86, 128, 44, ['DINOv3', 'frozen, then dropped'], 'frozen dropped'),
+        *([arrow((350,68), (350,84)), *box(280, 86, 128, 44, ['DINOv3', 'frozen, then dropped', 'views at 224 × 224'], 'frozen dropped'),
            line((256,132), (256,142), (390,142))] if sem else []),
         text(12, 148, f"tokens {shape(t['tokens'])}", 'mono'),
         arrow((84,154), (84,186)), text(92, 166, 'features'), text(92, 180, shape(t['features']), 'mono'),
@@ -133,11 +135,11 @@ def language(s, t):
     "Lower half: the latents reach a language model"
     return ['<path class="line" d="M12 322H408" stroke-dasharray="2 4"/>',
         text(32, 342, '2  Ask about a room (Spa3-VLM)', 'bold'),
-        arrow((22,274), (22,392)), text(32, 378, 'latents'),
+        arrow((22,274), (22,392)), text(32, 378, 'latents, now of all its views'),
         *stack(346, 350), text(338, 370, 'its views', 'end'),
         arrow((366,382), (366,392)),
         *box(290, 394, 118, 42, ['vision tower', 'frozen'], 'frozen'),
-        *box(12, 394, 144, 42, ['adapter', 'trained'], 'trained'),
+        *box(12, 394, 144, 42, ['adapter', s.adapter], 'trained'),
         arrow((288,415), (158,415)), text(222, 408, 'visual tokens', 'mid'),
         text(222, 430, shape(t['visual']), 'mono mid'),
         arrow((84,438), (84,460)), text(92, 453, f"as many tokens, {s.width} wide", 'small'),

@@ -77,7 +77,6 @@ class Prope:
         freqs = base**-(torch.arange(e//8, dtype=dt, device=w2c.device)/(e//8))
         xy = grid_positions(*grid, device=w2c.device).flip(-1)
         angles = -(xy[:,:,None,None]*freqs).expand(-1, -1, 2, -1).flatten(1)  # (n, e//2): x x y y
-        # a token becomes x*cos + (x@M)*sin: on the camera's half that is x@M
         self.cos = F.pad(angles.cos(), (e//2,0), value=0.)
         self.sin = F.pad(angles.sin(), (e//2,0), value=1.)
         self.back = F.pad(-angles.sin(), (e//2,0), value=1.)

@@ -20,7 +20,7 @@ from ..model.psfm import draw_targets,select_views
 from ..rooms.rooms import CLASSES,FURNITURE,HELD_OUT,render,sample_scenes
 
 # %% ../../nbs/probe/01_measures.ipynb #bfb39c54
-OTHERS = range(HELD_OUT-64, HELD_OUT) # Rooms to fit on: not held out, and last in line for training
+OTHERS = range(HELD_OUT-64, HELD_OUT) # Rooms to fit on: not held out; training draws from a billion
 
 class Count:
     "One count of rooms, over all that looks at them"
@@ -39,7 +39,7 @@ def held_views(
     n_ctx:int=3, # How many of them the student may see
     hw:tuple=(112,112), # Image height and width in pixels
     # Cameras: one of `LAYOUTS` of `rooms`,
-    # such as 'video' (10-30 degrees from view to view) or 'wide' (from all sides)
+    # such as 'video' (12-27 degrees from view to view) or 'wide' (from all sides)
     spread:str='video',
     batch:int=8, # Rooms at a time
     device='cpu', # Where to put them

@@ -247,7 +247,7 @@ def format_table(result:dict)->str: # Lines of text
     for k in dict.fromkeys(k.split(', ')[1] for k in result['gaps']):
         out.append(f"prediction minus {k}, room by room: "
                    + ', '.join(f"{m.split(', ')[0]} {_cell(d)}" for m,d in result['gaps'].items() if m.endswith(k)))
-    out.append("the student's depth probe, mean of |error|/depth: "
+    out.append("the student's depth probe beside the teacher's depth, mean of |error|/depth: "
                + ', '.join(f'{k} {_cell(d)}' for k,d in result['depth'].items()))
     if depth:
         out.append("the teacher's depth, mean of |error|/depth: "

@@ -402,8 +402,13 @@ def begin(lessons:list, init:str, fusion:str, fields:dict)->Listener:
     if not init: return Listener(*new_vlm(lessons, fusion, **fields))
     check_stage(init)
     out = Listener(*_vlm(Processor.from_pretrained(init).tokenizer, fusion, fields))
-    out.load_state_dict(load_file(Path(init, 'rulers.safetensors')), strict=False)
-    out.vlm.load_state_dict(TensorFiles(init).tensors(), strict=False)  # the adapter is new
+    held = load_file(Path(init, 'rulers.safetensors'))|{f'vlm.{k}':v for k,v in TensorFiles(init).tensors().items()}
+    here,there = ({(k,v.shape) for k,v in state.items()} for state in (out.state_dict(), held))
+    odd = {k for k,_ in here^there}
+    if wrong := [k for k in odd if not k.startswith('vlm.model.adapter.')]:
+        raise UserError(f"{init}: {len(wrong)} tensors outside of the adapter do not fit, the first is {min(wrong)}: "
+                        "give a folder of this version's spa3r_listen")
+    out.load_state_dict({k:v for k,v in held.items() if k not in odd}, strict=False)  # the adapter may be new
     return out
 
 def freeze(model:Listener, stage:str):

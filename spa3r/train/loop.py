@@ -80,7 +80,7 @@ def lr_at(self:TrainConfig, step:int)->float:
 
 @patch
 def batches(self:TrainConfig, source)->Batches:
-    "What each step looks at; `source` is one of those of `views`"
+    "What each step looks at; `source` is one of those of `batches`"
     return Batches(source, self.seed, self.v_min, self.v_max, self.images, self.images_device)
 
 @patch(as_prop=True)
@@ -260,7 +260,7 @@ def save_checkpoint(out:Path, model:nn.Module, state:dict):
     for old in checkpoints(out)[:-1]: shutil.rmtree(old)
 
 # %% ../../nbs/train/01_loop.ipynb #02ca57a5
-CHANCE = 3  # what is drawn here; `views` draws 0 to 2
+CHANCE = 3  # what is drawn here; `batches` draws 0 to 2
 
 def _whole(x): return x.full_tensor() if hasattr(x, 'full_tensor') else x
 

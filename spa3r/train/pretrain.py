@@ -22,7 +22,7 @@ from ..probe.probes import evaluate_field
 from .loop import TrainConfig,accelerator,compile_blocks,fit,newest,to_device
 
 # %% ../../nbs/train/02_pretrain.ipynb #f2072c56
-MASKS = 4  # what is drawn here; `views` and `loop` draw 0 to 3
+MASKS = 4  # what is drawn here; `batches` and `loop` draw 0 to 3
 
 def masked(batches:Batches, cfg:TrainConfig, step:int, m:int)->tuple: # `Views`, and which of them are hidden, (b, v)
     "A micro-batch with some of its views marked as targets"

@@ -190,7 +190,7 @@ def _dense_loss(net, toks, true, hw):
 # %% ../../nbs/train/03_teach_vggt.ipynb #f54b642a
 def looks(
     lesson:Lesson, # What learns
-    seeds=range(HELD_OUT, HELD_OUT+12), # Rooms that nobody trains on
+    seeds=range(HELD_OUT+10**6, HELD_OUT+10**6+12), # In no training and no table of results
     size:int=56, # Image side in pixels
 # Degrees by which turns between overlapping views are off, for each layout,
 # and the turn between equal pictures; 'score' is less than 0, the higher the better

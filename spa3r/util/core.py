@@ -218,25 +218,32 @@ def _open_streams():
         if getattr(sys, k) is None: setattr(sys, k, _nowhere())  # closed: the next file would get its number
         if hasattr(o := getattr(sys, k), 'reconfigure'): o.reconfigure(errors='backslashreplace')
 
+def _spelled(word):
+    "A word of a command line; an option, `--lr-end=1` say, as its parameter is spelled: `--lr_end=1`"
+    return re.sub('^--(no-)?([^=]+)', lambda o: f"--{o[1] or ''}{o[2].replace('-', '_')}", word)
+
 @lru_cache(None)
 def _parser(f):
     "What reads the options of a command line"
     parser = anno_parser(f)
     parser.error = lambda m: parser.exit(2, f'{parser.prog}: {one_line(m, 1200)}; --help shows all options\n')
     for a in parser._actions:
+        a.option_strings = [*map(_spelled, a.option_strings)]  # from 2.0 on fastcore has dashes in them
         a.help = a.help and a.help.replace('`', '')  # a terminal shows no code font
         a.default = SUPPRESS  # options not given are left to the function, which may have presets
         if a.dest in getattr(f, 'limits', {}):
-            a.help += f", {_said(f.limits[a.dest], a.type is int)}".replace('%', '%%')
+            a.help += f", {_said(f.limits[a.dest], a.type is int)}"
+    parser._option_string_actions = {o:a for a in parser._actions for o in a.option_strings}
     return parser
 
 def _main(f, argv=None):
     "Run `f` with the options of a command line, and end with its exit status"
     _open_streams()
     parser,me = _parser(f),inspect.signature(f).parameters
+    words = map(_spelled, sys.argv[1:] if argv is None else argv)
     def stop(sig, frame): raise KeyboardInterrupt(sig)
     try:
-        opts = vars(parser.parse_args(argv))
+        opts = vars(parser.parse_args([*words]))
         with on_signals(stop),saying(): f(**{k:v for k,v in opts.items() if k in me})
         sys.stdout.flush()  # or else a full disk shows only after the end
     except BrokenPipeError:

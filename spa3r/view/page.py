@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .._modidx import d as modidx
 from ..model.cameras import intrinsics,look_at,project,rotation_angle,scale_intrinsics,unproject
-from ..util.core import UserError,atomic_write,check_outputs,command,home,pick_device,say
+from ..util.core import UserError,atomic_write,check_outputs,command,home,pick_device,say,saying
 from ..data.batches import Views
 from ..data.scenes import cuts,given_pictures,photo_names,read_photos,read_video,sharper
 from ..teachers.teachers import WEIGHTS,ExactTeacher,load_student,view_side
@@ -107,7 +107,8 @@ def verdict(
         return dict(text=f"{_some(given, noun)} went in. None was held back, so nothing here is checked.", won=None)
     me,rival = rows[0],max(rows[1:], key=lambda r: r['cosine'])
     a,b = (round(r['cosine'], 2) for r in (me,rival))
-    how = ('won' if trusted else 'unsure') if a>b else 'even' if a==b else 'lost'
+    even = round(abs(a-b), 2)<=WORDS['sentence']['near']
+    how = 'even' if even else 'lost' if a<b else 'won' if trusted else 'unsure'
     name = rival['name'] if rival['name'].startswith(('the ','another')) else 'the '+rival['name']
     asked = WORDS['sentence']['asked'].format(given=_some(given, noun), hidden=_some(hidden, 'other'))
     result = WORDS['sentence'][how].format(rival=name, a=_num(a), b=_num(b))
@@ -572,7 +573,7 @@ def show(
         # two calls in one notebook must not write over each other
         asked = {k:v for k,v in kwargs.items() if k in ('seed','views','between','weights')}
         name = _named(**{} if isinstance(what, Tensor) else given, **asked)
-        page = demo(**given|kwargs|dict(out=str(out or name)))
+        with saying(): page = demo(**given|kwargs|dict(out=str(out or name)))
     if inline is None: inline = not _reached(page)
     where = f'src="{quote(Path(os.path.relpath(page)).as_posix())}"'
     if inline: where = f'srcdoc="{html.escape(page.read_text(encoding="utf8"))}"'

@@ -1,7 +1,7 @@
 "A language model that learns to see, to reckon, to place and to answer; what ships is a plain Spa3-VLM"
 import json,random
 import pytest,torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file,save_file
 from spa3r.bench.scoring import prompt
 from spa3r.language.chat import load_chat
 from spa3r.language.chat import sharing
@@ -9,8 +9,8 @@ from spa3r.language.processor import pictures
 from spa3r.rooms.questions import answer_text
 from spa3r.train.lessons import NAMES,film
 from spa3r.teachers.teachers import WEIGHTS
-from spa3r.train.listen import (KINDS,STAGES,Listener,draw,freeze,listen,near,new_vlm,placement,point_loss,prepare,
-                                reordered,roll_loss,source)
+from spa3r.train.listen import (KINDS,STAGES,Listener,begin,draw,freeze,leave,listen,near,new_vlm,placement,point_loss,
+                                prepare,reordered,roll_loss,source)
 from spa3r.train.loop import TrainConfig,param_groups
 from spa3r.util.core import UserError
 
@@ -161,6 +161,26 @@ def test_latents_of_a_student_in_a_folder(lessons):
 def test_a_folder_that_holds_no_stage_is_named(rooms, tmp_path):
     with pytest.raises(UserError, match='holds no stage of spa3r_listen'):
         listen(str(tmp_path/'out'), 'reckon', init=str(tmp_path), rooms=str(rooms), n=3, steps=1, quiet=True)
+
+def test_an_adapter_for_latents_of_another_width_begins_anew(lessons, tmp_path):
+    "What fits of it is taken, and all that stands outside; what differs outside is refused"
+    old = loud(listener(lessons))
+    leave(old, str(tmp_path))
+    new = begin([], str(tmp_path), 'cross', dict(latent_dim=24, n_latents=7))
+    was,now = old.state_dict(),new.state_dict()
+    assert [k for k in was if was[k].shape!=now[k].shape]==['vlm.model.adapter.geometry_projector.0.weight']
+    assert all(torch.equal(was[k], now[k]) for k in was if was[k].shape==now[k].shape)
+    appended = begin([], str(tmp_path), 'append', dict(latent_dim=16, n_latents=5)).state_dict()
+    assert all(torch.equal(was[k], v) for k,v in appended.items())
+    rulers = load_file(tmp_path/'rulers.safetensors')
+    save_file(rulers|{'step.bias':torch.zeros(3)}, tmp_path/'rulers.safetensors')
+    with pytest.raises(UserError, match='1 tensors outside of the adapter do not fit, the first is step.bias'):
+        begin([], str(tmp_path), 'cross', dict(latent_dim=24, n_latents=7))
+    save_file(rulers, tmp_path/'rulers.safetensors')
+    plain = load_file(tmp_path/'model.safetensors')
+    save_file({k:v for k,v in plain.items() if k!='lm_head.weight'}, tmp_path/'model.safetensors')
+    with pytest.raises(UserError, match='the first is vlm.lm_head.weight'):
+        begin([], str(tmp_path), 'cross', dict(latent_dim=16, n_latents=5))
 
 @pytest.mark.parametrize('name,of', [('exact',(8,8)), ('nano',(6,8))])
 def test_features_can_stand_in_the_place_of_latents(lessons, name, of):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import spa3r.train.speedrun as s
 import spa3r.train.teach_vggt as lesson
-from spa3r.util.core import Stopped,UserError
+from spa3r.util.core import Stopped,UserError,_parser
 from spa3r.teachers.teachers import WEIGHTS
 from spa3r.model.psfm import Spa3R
 
@@ -17,12 +17,12 @@ commands = dict(o.split('=') for o in ini['DEFAULT']['console_scripts'].split())
 
 def typed(line):
     "Command and options of a line, each checked against the options that there are"
-    from fastcore.script import anno_parser
     name,*words = shlex.split(line)
     mod,f = commands[name].split(':')
-    parser = anno_parser(getattr(importlib.import_module(mod), f))
+    f = getattr(importlib.import_module(mod), f)
+    parser = _parser.__wrapped__(f)
     parser.error = lambda why: pytest.fail(f'{line}: {why}')
-    return name,vars(parser.parse_args(words))
+    return name,{k:p.default for k,p in inspect.signature(f).parameters.items()}|vars(parser.parse_args(words))
 
 @pytest.mark.parametrize('name', ['exact','nano'])
 def test_a_card_s_commands_can_be_typed(name):

@@ -3,7 +3,9 @@ import json,os,random,re,runpy,subprocess,sys,time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pytest, torch
+from fastcore.script import anno_parser
 from safetensors.torch import load_file,save_file
+import spa3r.util.core as core
 from spa3r.util.core import HubModel,UserError,atomic_write,check_fields,check_regular,command,home,pick_device,pick_dtype,TensorFiles,say,saying,set_seed,with_cfg,within
 
 @dataclass(frozen=True)
@@ -86,6 +88,30 @@ def test_command_options_and_help(cmd):
     for s in ('Try a configuration', 'Folder of scenes', 'Width of everything', 'default: 64'): assert s in out
     assert '`' not in out, 'a terminal has no code font'
     assert cmd('--width', '3')[0]==2
+
+@command
+def walk(
+    n_steps:int=1, # How many
+    at_night:bool=True, # In the dark
+):
+    "Print what was asked for"
+    print(n_steps, at_night)
+
+@pytest.mark.parametrize('dashes', [False,True], ids=['fastcore 1','fastcore 2'])
+def test_both_spellings_of_an_option_are_taken(cmd, dashes, monkeypatch):
+    "The parser of fastcore 2 spells `--n-steps` what that of fastcore 1 spells `--n_steps`; help has the latter"
+    def spelled(f):
+        parser = anno_parser(f)
+        for a in parser._actions: a.option_strings = [o.replace('_', '-') if dashes else o for o in a.option_strings]
+        parser._option_string_actions = {o:a for a in parser._actions for o in a.option_strings}
+        return parser
+    monkeypatch.setattr(core, 'anno_parser', spelled)
+    monkeypatch.setattr(sys.modules[__name__], 'go', walk)
+    monkeypatch.setattr(core, '_parser', core._parser.__wrapped__)  # not cached
+    for given,want in (('--n_steps=3','3 True'), ('--n-steps=3','3 True'), ('--n-s=4','4 True'),
+                       ('--no-at_night','1 False'), ('--no-at-night','1 False')):
+        assert cmd(given)==(0, want+'\n', ''), given
+    assert '--n_steps ' in (out := cmd('--help')[1]) and '--n-steps' not in out
 
 def test_command_says_what_is_wrong_in_one_line(cmd):
     assert cmd('--dim=-1')==(2, '', 'go: width -1 is negative: give a positive one\n')

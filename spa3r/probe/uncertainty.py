@@ -156,7 +156,7 @@ def estimates(
     seeds, # Rooms
     name:str='geo', # Which of the feature maps
     **kw, # For `held_rooms`: `v`, `n_ctx`, `spread`, `batch`, ...
-)->dict: # error, spread, length, nearest view, constant (rooms, k) and tokens (rooms, k, d), of the k hidden patches
+)->dict: # error, disagreement, length, nearest view, constant (rooms, k) and tokens (rooms, k, d), of the k hidden patches
     "True error, and what may predict it"
     got = {}
     side = view_side(student, teacher)
@@ -167,14 +167,14 @@ def estimates(
         pred,s = disagreement(student, z, without_one(student, obs.ctx, obs.grid), cams, obs.grid, name)
         true = select_views(student.standardise(name, obs.feats[name]), obs.is_tgt).float()
         far = camera_distance(r.cams, r.obs.is_tgt).amin(-1)
-        new = {'error':1-F.cosine_similarity(pred, true, dim=-1), 'spread':s, 'length':1/pred.norm(dim=-1),
+        new = {'error':1-F.cosine_similarity(pred, true, dim=-1), 'disagreement':s, 'length':1/pred.norm(dim=-1),
                'nearest view':far[...,None].expand_as(s), 'constant':torch.ones_like(s),
                'tokens':student.field.tokens(z, cams, obs.grid).float()}
         for k,x in new.items(): got.setdefault(k, []).append(x.flatten(1, 2).cpu())
     return {k:torch.cat(x) for k,x in got.items()}
 
 # %% ../../nbs/probe/03_uncertainty.ipynb #723d6a47
-ESTIMATES = ('spread','length','nearest view','head','constant')
+ESTIMATES = ('disagreement','length','nearest view','head','constant')
 
 def judge_uncertainty(
     fit:dict, # `estimates` of rooms to fit on
@@ -189,7 +189,7 @@ def judge_uncertainty(
     err = test['error']
     for k in ESTIMATES:
         u,old = us[1][k],us[0][k]
-        if not (u.isfinite().all() and old.isfinite().all()): continue  # no spread with one context view
+        if not (u.isfinite().all() and old.isfinite().all()): continue  # no disagreement with one context view
         best = fit_scale(old, fit['error'])
         plain = fit_scale(old, fit['error'], (1.,))
         ece = lambda f: mean_std([calibration_error(f(a), e) for a,e in zip(u.chunk(sets), err.chunk(sets))])

@@ -447,7 +447,7 @@ def listen(
     device:str='auto', # auto, cpu, cuda
     quiet:bool=False, # No progress bar
     **kwargs):
-    "Teach a language model to see, to reckon, to place, and to answer"
+    "Teach a language model to see, to place, to reckon, and to answer"
     device = str(pick_device(device, numbered=False))
     check_outputs(out, rooms, folder=True, sources=(init,))
     if init: check_stage(init)

@@ -398,7 +398,7 @@ def _room(student, teacher, folder, o):
     kw = measures_table(rows)|dict(measures_title=f"In this room, on its {nt} held-back views")
     _print_rows(kw['measures'])
     if o['rooms']:
-        print(f"\nNow measuring on {o['rooms']} other unseen rooms, for a table in the page (--rooms 0 leaves it out)")
+        print(f"\nNow measuring on {o['rooms']} unseen rooms, for a table in the page (--rooms 0 leaves it out)")
         res = room_measures(student, teacher, o['rooms'], o['device'])
         remarks,aims = [WORDS['read'], _cameras_line(res['cameras'])],gates(res)
         kw = _rooms_table(res)|dict(measures_title=f"On {o['rooms']} unseen rooms, views held back",

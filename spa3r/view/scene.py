@@ -24,7 +24,7 @@ from ..data.batches import Views
 from ..teachers.teachers import ExactTeacher
 from ..model.psfm import Spa3R
 from ..probe.uncertainty import disagreement,without_one
-from ..rooms.rooms import HELD_OUT,render,sample_scenes
+from ..rooms.rooms import CLASSES,HELD_OUT,render,sample_scenes
 from .plots import CTX,TGT,FeaturePCA,cosine_map,frustum,to_img
 
 # %% ../../nbs/view/02_scene.ipynb #af1e7188

@@ -115,17 +115,17 @@ def test_estimates_and_their_judge(student):
     one = estimates(student, teacher, range(HELD_OUT, HELD_OUT+4), batch=4)
     for k in a: assert torch.allclose(a[k], one[k], atol=1e-4), k
     res = judge_uncertainty(a, b, sets=2)
-    assert set(res)=={'spread','length','nearest view','head','constant'} and abs(res['constant']['gain']['mean'])<1e-6
+    assert set(res)=={'disagreement','length','nearest view','head','constant'} and abs(res['constant']['gain']['mean'])<1e-6
     assert len(format_uncertainty(res).splitlines())==6
     c,d = [estimates(student, teacher, range(HELD_OUT+i, HELD_OUT+i+2), n_ctx=1) for i in (0,2)]
-    assert 'spread' not in judge_uncertainty(c, d) and 'head' in judge_uncertainty(c, d)
+    assert 'disagreement' not in judge_uncertainty(c, d) and 'head' in judge_uncertainty(c, d)
 
 def test_judge_knows_the_truth_when_it_sees_it():
     def made(seed):
         e = rand(6,300, seed=seed)**2
-        return {'error':e, 'spread':e/4, 'length':rand(6,300, seed=seed+1), 'nearest view':1-e, 'constant':torch.ones_like(e), 'tokens':e.sqrt()[...,None]}
+        return {'error':e, 'disagreement':e/4, 'length':rand(6,300, seed=seed+1), 'nearest view':1-e, 'constant':torch.ones_like(e), 'tokens':e.sqrt()[...,None]}
     r = judge_uncertainty(made(0), made(10), sets=3)
-    assert r['spread']['rank']['mean']>.999 and r['spread']['gain']['mean']>.999 and r['spread']['ece']['mean']<1e-4 and abs(r['spread']['scale']['scale']-4)<1e-3
+    assert r['disagreement']['rank']['mean']>.999 and r['disagreement']['gain']['mean']>.999 and r['disagreement']['ece']['mean']<1e-4 and abs(r['disagreement']['scale']['scale']-4)<1e-3
     assert abs(r['length']['rank']['mean'])<.1 and r['nearest view']['gain']['mean']<0 and r['constant']['ece']['mean']<.03
 
 def test_scale_is_a_function(): assert torch.equal(Scale(2., .5)(torch.tensor([4.])), torch.tensor([4.]))

@@ -1,4 +1,4 @@
-"A language model that learns to see, to reckon, to place and to answer; what ships is a plain Spa3-VLM"
+"A language model that learns to see, to place, to reckon and to answer; what ships is a plain Spa3-VLM"
 import json,random
 import pytest,torch
 from safetensors.torch import load_file,save_file

@@ -12,6 +12,7 @@ __all__ = ['FIXTURES', 'CLASSES', 'FURNITURE', 'HELD_OUT', 'BOX', 'CYLINDER', 'B
 import math,random
 from colorsys import hsv_to_rgb
 from collections import namedtuple
+from operator import add,sub
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -248,9 +249,9 @@ ON = dict(tv=('cabinet','desk','table'), pillow=('bed','sofa'), lamp=('cabinet',
 # %% ../../nbs/rooms/01_rooms.ipynb #6d98e73f
 def _bounds(parts):
     "Lowest and highest corner of some primitives"
-    lo = [min(p.centre[i]-p.half[i] for p in parts) for i in range(3)]
-    hi = [max(p.centre[i]+p.half[i] for p in parts) for i in range(3)]
-    return lo,hi
+    lo = map(min, zip(*[map(sub, p.centre, p.half) for p in parts]))
+    hi = map(max, zip(*[map(add, p.centre, p.half) for p in parts]))
+    return [*lo],[*hi]
 
 def build(
     cls:str, # Class name
@@ -262,7 +263,7 @@ def build(
     parts,top = BUILD[cls](r, small=True) if small else BUILD[cls](r)
     lo,hi = _bounds(parts)
     x,y = (lo[0]+hi[0])/2,(lo[1]+hi[1])/2
-    parts = [p._replace(centre=(p.centre[0]-x,p.centre[1]-y,p.centre[2])) for p in parts]
+    parts = [Primitive(kind, (a-x,b-y,c), h, paint) for kind,(a,b,c),h,paint in parts]
     if top: top = (top[0]-x,top[1]-y,*top[2:])
     return parts, ((hi[0]-lo[0])/2,(hi[1]-lo[1])/2,hi[2]/2), top
 
@@ -448,7 +449,7 @@ def hang(self:RoomBuilder,
         half = [(h-l)/2 for l,h in zip(lo,hi)]
         my = (lo[1]+hi[1])/2
         mz = (lo[2]+hi[2])/2
-        parts = [p._replace(centre=(p.centre[0],p.centre[1]-my,p.centre[2]-mz+half[2])) for p in parts]
+        parts = [Primitive(kind, (a,b-my,c-mz+half[2]), h, paint) for kind,(a,b,c),h,paint in parts]
         self._add(cls, parts, tuple(half), x-s*my, y+c*my, z+mz-half[2], yaw, -1)
         return x,y,c,s
 
@@ -592,35 +593,35 @@ def make_rooms(seeds)->Rooms: # The rooms of these numbers, on the CPU
 _G = np.stack(np.meshgrid(*[(np.arange(6)+.5)/3-1]*2, np.ones(1)), -1).reshape(-1,3)  # 36 rays over the square -1..1
 
 def _boxes(rooms):
-    "Boxes of the furniture, padded: centre, half size, cosine and sine of yaw, (b, 8, n)"
+    "Boxes of the furniture, padded: centre, half size, cosine and sine of yaw, (8, n, b)"
     things = [o.furniture for o in rooms]
-    t = np.zeros((len(rooms), 8, max(map(len, things))))
-    t[:,2],t[:,6] = -1e6,1
-    for m,fs in zip(t, things):
-        m[:,:len(fs)] = np.array([(*f.centre, *f.half, math.cos(f.yaw), math.sin(f.yaw)) for f in fs]).T
+    t = np.zeros((8, max(map(len, things)), len(rooms)))
+    t[2],t[6] = -1e6,1
+    for i,fs in enumerate(things):
+        t[:,:len(fs),i] = np.array([(*f.centre, *f.half, math.cos(f.yaw), math.sin(f.yaw)) for f in fs]).T
     return t
 
 def _see(boxes, size, tan, eye, R):
     "Depth and furniture share over a few rays of each camera, and distance to the nearest box: (m, 36), (m,), (m,)"
-    d = (_G*tan[:,None])@R  # (m, 36, 3), depth 1 along the camera's axis
-    d = np.where(np.abs(d)<1e-9, 1e-9, d)
-    t = ((np.copysign(size[:,None]/2, d)-(eye-size*(0,0,.5))[:,None])/d).min(-1)
-    x,y,z,hx,hy,hz,c,s = boxes.swapaxes(0, 1)[...,None]  # each (m, n, 1)
-    dx,dy,dz = np.ascontiguousarray(d.transpose(2,0,1))[:,:,None]  # each (m, 1, 36)
-    ex,ey,ez = eye.T[...,None,None]
+    d = np.ascontiguousarray(((_G*tan[:,None])@R).T)  # (3, 36, m), depth 1 along the camera's axis
+    d[np.abs(d)<1e-9] = 1e-9
+    t = ((np.copysign(size.T[:,None]/2, d)-(eye-size*(0,0,.5)).T[:,None])/d).min(0)
+    n = boxes.shape[1]
+    x,y,z,hx,hy,hz,c,s = boxes.reshape(8, -1)  # each (n*m,): the first box of all cameras, then the second
+    dx,dy,dz = np.tile(d, n)  # each (36, n*m): long rows are what numpy is quick at
+    ex,ey,ez = np.tile(eye.T, n)
     x,y,z = ex-x,ey-y,ez-z
-    near = 0.
-    far = np.inf
+    near,far = np.zeros_like(dx),np.full_like(dx, np.inf)
     away = 0.
     for o,e,h in ((c*x+s*y, dx*c+dy*s, hx), (c*y-s*x, dy*c-dx*s, hy), (z, dz, hz)):  # along each axis of the box
         i = 1/e
-        n = -o*i
         k = h*np.abs(i)
-        near = np.maximum(near, n-k)
-        far = np.minimum(far, n+k)
+        i *= -o
+        np.maximum(near, i-k, out=near)
+        np.minimum(far, i+k, out=far)
         away = away+np.maximum(np.abs(o)-h, 0)**2
-    f = np.where(near<far, near, np.inf).min(1)
-    return np.minimum(t,f), (f<t).mean(-1), np.sqrt(away.min((1,2)))
+    f = np.where(near<far, near, np.inf).reshape(36, n, -1).min(1)
+    return np.minimum(t,f).T, (f<t).mean(0), np.sqrt(away.reshape(n, -1).min(0))
 
 # %% ../../nbs/rooms/01_rooms.ipynb #57b98626
 def _good(depth, seen, away, slack=0.):
@@ -736,7 +737,7 @@ def _together(walks, rooms, tan):
         at = [i for i,tries in asked.items() for _ in tries]
         q = np.array([cam for tries in asked.values() for *_,cam in tries])
         eye,R,slack = np.split(q, (3,12), -1)
-        good = iter(_good(*_see(boxes[at], size[at], tan[at], eye, R.reshape(-1,3,3)), slack[:,0]).tolist())
+        good = iter(_good(*_see(boxes[...,at], size[at], tan[at], eye, R.reshape(-1,3,3)), slack[:,0]).tolist())
         for i,tries in list(asked.items()):
             told = [next(good) for _ in tries]
             try: asked[i] = walks[i].send(told.index(True) if True in told else None)

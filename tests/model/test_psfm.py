@@ -41,6 +41,12 @@ def test_feature_loss_by_hand(smooth):
     cos = (p*t).sum(-1)/(p.norm(dim=-1)*t.norm(dim=-1))
     torch.testing.assert_close(d['cos'], (1-cos).mean())
 
+def test_features_of_zero_have_a_loss_and_a_gradient():
+    p,t = torch.zeros(2,7,requires_grad=True),torch.randn(2,7)
+    d = feature_loss(p, t)
+    assert d['cos']==1
+    assert torch.autograd.grad(sum(d.values()), p)[0].isfinite().all()
+
 def test_select_views_keeps_order():
     x = torch.arange(8).reshape(2,4)
     keep = torch.tensor([[1,0,1,0],[0,1,0,1]]).bool()

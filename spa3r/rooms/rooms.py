@@ -749,7 +749,7 @@ def scene_cameras(
     rooms:list, # Where to stand, `Room`s
     n:int, # Number of views of each
     hw:tuple=(112,112), # Image height and width, pixels
-    # 'video': 10-30 degrees from view to view; 'steps': 3-11; 'around': one thing from near;
+    # 'video': 12-27 degrees from view to view; 'steps': 3-10; 'around': one thing from near;
     # 'wide': from all sides; or a list with one of them for each room
     spread='video',
     seeds=None, # Another number gives another path; default: the rooms' own

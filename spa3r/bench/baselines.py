@@ -32,7 +32,7 @@ MOST = 1000
 def tenths(
     answers:list, # Texts
     truths:list, # Ground truths that are numbers
-    parser:str='lmms_eval', # How numbers are read
+    parser:str='lmms_eval', # How answers are read
 )->np.ndarray: # Whole numbers from 0 to 10, (answers, truths)
     "`mra` of each answer where each truth is right, in tenths"
     p = np.array([np.nan if (x := read(dict(question_type=NUMERIC[0]), a, parser)) is None else x for a in answers],

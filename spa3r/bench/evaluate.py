@@ -184,7 +184,7 @@ def commit()->str:
 def judge(
     questions:list, # All that were asked
     runs:dict, # Name -> a text for each question; a model first, if there is one
-    parser:str='lmms_eval', # How numbers are read
+    parser:str='lmms_eval', # How answers are read
     model:str='', # Which of the runs is compared with the others
     draws:int=1000, # For the intervals
     **about, # What else belongs into the result
@@ -216,7 +216,7 @@ def result_text(result:dict)->str: # Lines
         out += ['']+[f"{a['model']} minus {k}: {d['difference']:+.1f} [{d['low']:.1f}, "
                      f"{d['high']:.1f}], p {'<= ' if d['p']<=.001 else ''}{d['p']:.3f}"
                      for k,d in ((k,d['overall']) for k,d in result['minus'].items())]
-    with_ = [f"numbers read as {a['parser']} does"]+[
+    with_ = [f"answers read as {a['parser']} does"]+[
         f"{k} {a[k]}" for k in ('model','weights','frames','max_pixels','data','split','code') if a.get(k)]
     return '\n'.join([*out, '', '; '.join(with_)])
 
@@ -446,7 +446,7 @@ def evaluate(
     # Most pixels of a picture for the vision tower of a Qwen or Spa3-VLM;
     # 0: as the model says (a Spa3-VLM sees the spatial view, as officially)
     max_pixels:int=0,
-    parser:str='lmms_eval', # How numbers are read
+    parser:str='lmms_eval', # How answers are read
     rooms:int=40, # How many rooms, where `data` is rooms
     seed:int=0, # Number of the first room
     against:str='', # JSON of another run over the same questions, to be compared with

@@ -157,7 +157,7 @@ def mra(pred:float, true:float)->float: # 0 to 1, in tenths
 def score(
     q:dict, # A question
     text, # What a model wrote; None counts as silence
-    parser:str='lmms_eval', # How numbers are read, one of `PARSERS`
+    parser:str='lmms_eval', # How answers are read, one of `PARSERS`
 )->float: # 0 to 1
     "What an answer is worth, as the public scorers have it"
     if parser not in PARSERS: raise ValueError(f"no parser {parser!r}: there are {', '.join(PARSERS)}")
@@ -190,7 +190,7 @@ def counted(items, what:str, unit:str='questions'): # The same
 def grade(
     questions:list, # Questions
     answers:list, # What a model wrote to each
-    parser:str='lmms_eval', # How numbers are read
+    parser:str='lmms_eval', # How answers are read
 )->list: # A row for each: id, scene, question_type, answer, score, readable
     "Score every answer"
     if len(questions)!=len(answers):

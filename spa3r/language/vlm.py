@@ -340,7 +340,7 @@ def from_pretrained(cls:Processor,
 # %% ../../nbs/language/02_vlm.ipynb #1c50dd6e
 def nano_config(
     tokenizer, # From `make_tokenizer`
-    dim:int=192, # Width of a token, a multiple of 32
+    dim:int=192, # Width of a token, a multiple of 64
     layers:int=6, # Of the language model
     tie:bool=True, # Are words read and written with the same vectors?
     **changes, # To fields, such as `fusion` or those of `spatial_fields`

@@ -456,7 +456,7 @@ def cameras(self:VGGT,
     tokens:Tensor, # All tokens of the last layer, (b, v, 1+r+n, 2*dim)
     hw:tuple, # Image height and width in pixels
 )->Cameras: # Predicted cameras, (b, v)
-    "Cameras of all views, in the frame of view 0"
+    "Cameras of all views; view 0 is the origin if `cfg.relative`"
     with torch.autocast(tokens.device.type, enabled=False): pose = self.camera_head(tokens[:,:,0].float())[-1]
     # an untrained head may say 0 radians
     cams = Cameras.from_pose(torch.cat([pose[...,:7], pose[...,7:].clamp_min(0.05)], dim=-1), hw)
@@ -491,7 +491,7 @@ def depth(self:VGGT,
 def points(self:VGGT,
     by_layer:dict, # Tokens of the layers `cfg.dpt_layers`
     hw:tuple, # Image height and width in pixels
-)->tuple: # Points in the frame of view 0, (b, v, h, w, 3), and confidence, (b, v, h, w)
+)->tuple: # Points from view 0, (b, v, h, w, 3), confidence, (b, v, h, w); h and w divided by `cfg.dpt_down`
     "Position of each pixel in the frame of view 0"
     x,conf = self._dense(self.point_head, by_layer, hw)
     return x.sign()*x.abs().expm1(),conf

@@ -99,7 +99,7 @@ def reliability(
     "What was said, and what it was"
     said,err = said.flatten().double(),err.flatten().double()
     err = _fair(said, err)
-    return torch.stack([torch.stack([said[i].mean(), err[i].mean()]) for i in said.argsort().chunk(groups)])
+    return torch.stack([torch.stack([said[i].mean(), err[i].mean()]) for i in said.argsort().tensor_split(groups)])
 
 def calibration_error(said:Tensor, err:Tensor)->float: # In the unit of the error
     "Expected calibration error: by how much is a group of `reliability` misjudged, on average?"

@@ -33,9 +33,9 @@ FREE = ('save_every','eval_every','workers','fsdp','compile','checkpointing','te
 
 @dataclass(frozen=True)
 class TrainConfig:
-    "How a run goes; the defaults are the paper's (Spa3R, implementation details)"
+    "How a run goes; the defaults are the paper's, else the official code's or ours"
     steps:int=within('[1, 1e9]', 80_000) # Optimiser steps
-    images:int=within('[1, 1e6]', 384) # Images a step, over all devices
+    images:int=within('[1, 1e6]', 384) # Images a step, at most, over all devices
     images_device:int=within('[1, 1e5]', 24) # Images at a time on one device; as many rounds as it takes are added up
     v_min:int=within('[2, 1000]', 4) # Fewest views of a scene
     v_max:int=within('[2, 1000]', 12) # Most views of a scene
@@ -43,7 +43,7 @@ class TrainConfig:
     lr:float=within('(0, 1e9]', 1e-3) # Highest learning rate
     lr_end:float=within('[0, 1]', 0.1) # Last learning rate, as a share of the highest
     warmup:int=within('[0, 1e9]', 0) # Steps of linear warm-up
-    weight_decay:float=within('[0, 10]', 1e-4) # AdamW's decay; norms, biases, queries and tokens are spared
+    weight_decay:float=within('[0, 10]', 1e-4) # AdamW's decay; not of norms, biases, queries, tokens, rays
     beta2:float=within('[0, 1)', 0.999) # AdamW's second moment
     # Learning rate of Muon for the matrices inside blocks, as a multiple of lr; 0: AdamW for all (paper)
     muon:float=within('[0, 1000]', 0.)
@@ -95,7 +95,7 @@ def blocks(model:nn.Module)->list:
 
 def param_groups(
     model:nn.Module, # Anything with parameters; frozen ones are left out
-    weight_decay:float, # For matrices and convolutions
+    weight_decay:float, # Not for what is named after queries, tokens or positions
     # Learning rate for the matrices inside blocks, as a multiple of that of the others; 0: they are like all others
     muon:float=0.,
 )->list: # Groups for AdamW, or for `Muon`

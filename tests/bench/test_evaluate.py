@@ -363,7 +363,7 @@ def test_command_on_a_file(tmp_path, capsys):
         assert set(s['intervals'])==asked
         for k,(lo,hi) in s['intervals'].items(): assert lo<=s['scores'][k]<=hi
     assert r['about']['parser']=='thinking_in_space' and r['about']['questions']==120 and r['about']['code'].startswith('spa3r ')
-    for w in ('120 questions about 18 scenes','oracle','relative direction','  easy','numbers read as thinking_in_space does','code spa3r'): assert w in said, w
+    for w in ('120 questions about 18 scenes','oracle','relative direction','  easy','answers read as thinking_in_space does','code spa3r'): assert w in said, w
     for w in ('as reported by others on the 5130 questions of VSI-Bench, not run here','62.1','79.2','Thinking in Space','Spa3R, table 1'): assert w in said, w
     assert [len(o) for o in r['rows'].values()]==[120]*4 and not (tmp_path/'o.json.answers').exists()
 

@@ -357,7 +357,7 @@ def test_photos_know_only_photos(nano):
 def test_demo_writes_a_page(exact, tmp_path, capsys):
     path = demo(weights=str(exact), out=str(tmp_path/'f.html'), rooms=2, views=4, between=1, live=False)
     d,said = page_json(path),capsys.readouterr().out
-    assert 'Now measuring on 2 other unseen rooms' in said and 'shuffled latents' not in said  # the page has them
+    assert 'Now measuring on 2 unseen rooms' in said and 'shuffled latents' not in said  # the page has them
     assert [r[0] for r in d['measures'][1:]]==['prediction','shuffled latents',"another view's camera","another room's camera",'nearest view','position mean','true-depth warp']
     assert d['colours']==['rgb','teacher','prediction','error','uncertainty','similarity'] and d['live'] is None
     assert any(a.startswith('Missed: ') for a in d['aims']) and not any('missed' in r.lower() for r in d['remarks'])

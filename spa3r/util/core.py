@@ -236,6 +236,7 @@ def _parser(f):
     parser._option_string_actions = {o:a for a in parser._actions for o in a.option_strings}
     return parser
 
+# %% ../../nbs/util/01_core.ipynb #c0a1e5d2
 def _main(f, argv=None):
     "Run `f` with the options of a command line, and end with its exit status"
     _open_streams()

@@ -136,7 +136,7 @@ def encode(self:Spa3R, feats:Tensor, grid:tuple)->Tensor:
 
 @patch
 def decode(self:Spa3R, latents:Tensor, cams:Cameras, grid:tuple, depth:bool=False)->dict:
-    "Features as by `standardise`, {name: (b, v, n, c)}, of cameras (b, v) on any `grid`; `depth`: z-depth (b, v, n), too"
+    "Features as by `standardise` {name: (b, v, n, c)} of cameras (b, v) on any `grid`; `depth`: z-depth (b, v, n)"
     with self.precise(latents): res = self.field(latents, cams, grid, depth=depth)
     return res if self.dtype is None else {k:v.float() for k,v in res.items()}
 
